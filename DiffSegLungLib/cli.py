@@ -1,0 +1,271 @@
+"""The command line: arguments, exit statuses and one-line errors.  What the commands do is in `commands`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from .errors import DiffSegLungError, MissingPartError
+from .tissues import DISEASES
+
+PROGRAM = "diffseglung"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+LESIONS = tuple(tissue.key for tissue in DISEASES)
+DONE, OUR_FAULT, WRONG_USE, CANCELLED = 0, 1, 2, 130
+SEED_LIMIT = 2**32
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and takes no abbreviated options: scripts shall last."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with exit status 2."""
+        self.exit(WRONG_USE, f"{PROGRAM}: error: {message}. See: {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the arguments without the program's name; None for the process's own.
+
+    Returns:
+        Exit status: 0 done; 1 our fault; 2 wrong use or unusable input; 3 something missing; 130 cancelled.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]  # it may stand anywhere
+    try:
+        with _termination_as_interrupt():
+            arguments = build_parser(with_training="train" in words).parse_args(words)
+            return int(arguments.handler(arguments) or DONE)
+    except SystemExit as stop:  # argparse: --help, --version or a wrong argument, already written
+        return int(stop.code or DONE)
+    except (Exception, KeyboardInterrupt) as error:
+        return _fail(error, debug)
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """A request to end unwinds the stack like Ctrl+C, so that unfinished files are removed."""
+    names = [name for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        names = []  # Python sets signal handlers in the main thread only
+    previous = {name: signal.signal(getattr(signal, name), _interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in previous.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(error: BaseException, debug: bool) -> int:
+    """Writes the error's one line and returns its exit status."""
+    if isinstance(error, BrokenPipeError):  # as in `... | head`: nobody reads on
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CANCELLED
+    if debug:
+        traceback.print_exception(error)
+    status, message = _explain(error)
+    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Exit status and message of an error; those that are not ours get a remedy here."""
+    if isinstance(error, DiffSegLungError):
+        return error.exit_status, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return CANCELLED, "Cancelled; no unfinished file is left."
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+        return MissingPartError.exit_status, (
+            "Not enough memory: close other programs, or use --device cpu if a graphics card was used."
+        )
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(str(__package__)):
+        return MissingPartError.exit_status, (
+            f"The Python package {error.name} is missing: install DiffSegLung's requirements with pip."
+        )
+    return OUR_FAULT, (
+        f"{type(error).__name__}: {error}. The fault is DiffSegLung's: add --debug and report what it shows."
+    )
+
+
+def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        with_training: also load the options of ``train``, which need the training packages.
+    """
+    parser = Parser(prog=PROGRAM, description="Finds diseased lung tissue in chest CT. For research only.")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_segment(commands)
+    _add_models(commands)
+    _add_phantom(commands)
+    _add_train(commands, with_training)
+    return parser
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+def _add_command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_segment(commands: Any) -> None:
+    parser = _add_command(commands, "segment", "Segment one CT into healthy and diseased lung tissue.")
+    parser.add_argument("source", metavar="CT", type=Path, help="NRRD, NIfTI, MetaImage, or a DICOM folder")
+    output_help = "segmentation (.seg.nrrd) or plain label map (.nrrd, .nii.gz)"
+    parser.add_argument("-o", "--output", metavar="OUT.seg.nrrd", required=True, type=Path, help=output_help)
+    parser.add_argument("--lungs", metavar="MASK", type=Path, help="lung mask to use instead of our own")
+    parser.add_argument("--regions", metavar="LOBES", type=Path, help="label map of regions to measure")
+    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights to use instead of the default")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: auto)")
+    parser.add_argument("--report", metavar="FOLDER", type=Path, help="write a report with figures")
+    parser.add_argument("--uncertainty", metavar="OUT.nrrd", type=Path, help="write the uncertainty, 0 to 1")
+    parser.add_argument("--overview", metavar="OUT.png", type=Path, help="write one picture of the result")
+    parser.add_argument("--manifest", metavar="OUT.json", type=Path, help="default: beside the output")
+    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of random numbers (default: 0)")
+    progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
+    parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
+    parser.set_defaults(handler=_segment)
+
+
+def _add_models(commands: Any) -> None:
+    summary = "List or verify the weights."
+    parser = commands.add_parser("models", help=summary, description=summary)
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    listing = _add_command(actions, "list", "List the weights that are installed.")
+    listing.set_defaults(handler=_list_models)
+    verify = _add_command(actions, "verify", "Check the weights' checksums.")
+    verify.add_argument("model", metavar="NAME", nargs="?", help="name or folder; all if left out")
+    verify.set_defaults(handler=_verify_models)
+
+
+def _add_phantom(commands: Any) -> None:
+    parser = _add_command(commands, "phantom", "Write a synthetic chest CT whose tissues are known.")
+    parser.add_argument("output", metavar="OUT.nrrd", type=Path, help="the synthetic CT (.nrrd, .nii.gz)")
+    parser.add_argument("--truth", metavar="T.nrrd", type=Path, help="write its true label map")
+    parser.add_argument("--spacing", metavar="MM", type=float, default=1.5, help="voxel size (default: 1.5)")
+    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of shape and noise (default: 0)")
+    lesions_help = f"comma-separated, of {', '.join(LESIONS)}; or none (default: all)"
+    parser.add_argument("--lesions", metavar="LIST", type=_lesions, default=LESIONS, help=lesions_help)
+    parser.set_defaults(handler=_phantom)
+
+
+def _add_train(commands: Any, with_options: bool) -> None:
+    parser = _add_command(commands, "train", "Train weights: prepare data, run, fit the mixture.")
+    if with_options:  # they are the training's own, and so is what they import
+        from .training.cli import add_arguments
+
+        add_arguments(parser)
+        parser.set_defaults(handler=_train)
+
+
+def _seed(text: str) -> int:
+    seed = int(text) if text.isdecimal() else -1
+    if not 0 <= seed < SEED_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {SEED_LIMIT - 1}")
+    return seed
+
+
+def _lesions(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
+
+
+def _segment(arguments: argparse.Namespace) -> int:
+    from dataclasses import fields
+
+    from .commands import SegmentRequest
+
+    names = [field.name for field in fields(SegmentRequest)]
+    request = SegmentRequest(**{name: getattr(arguments, name) for name in names})
+    if arguments.progress == "json":
+        _segment_for_programs(request)
+    else:
+        _segment_for_people(request, with_bar=arguments.progress == "bar")
+    return DONE
+
+
+def _segment_for_programs(request: Any) -> None:
+    """Progress lines and then the manifest's path on standard output, and nothing else there."""
+    from .commands import segment_to_files
+    from .progress import JsonProgress
+
+    records = sys.stdout
+    _set_encoding(records, errors="surrogateescape")
+    with redirect_stdout(sys.stderr):  # what libraries print must not get between the records
+        segment_to_files(request, JsonProgress(records))
+    print(request.manifest_path, file=records, flush=True)
+
+
+def _segment_for_people(request: Any, with_bar: bool) -> None:
+    """A bar or lines on standard error, then the table of measures on standard output."""
+    from .commands import segment_to_files
+    from .measures import table_text
+    from .progress import BarProgress, silent
+
+    bar = BarProgress() if with_bar else None
+    try:
+        result = segment_to_files(request, bar or silent)
+    finally:
+        if bar:
+            bar.close()
+    _set_encoding(sys.stdout, errors="replace")
+    print(table_text(result.measures), flush=True)
+
+
+def _set_encoding(stream: Any, errors: str) -> None:
+    """UTF-8 whatever the system's code page says; a stream put there by a test may not offer it."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def _list_models(arguments: argparse.Namespace) -> int:
+    from .commands import models_table
+
+    print(models_table())
+    return DONE
+
+
+def _verify_models(arguments: argparse.Namespace) -> int:
+    from .commands import verify_models
+
+    verify_models(arguments.model, report=print)
+    return DONE
+
+
+def _phantom(arguments: argparse.Namespace) -> int:
+    from .commands import phantom_to_files
+
+    phantom_to_files(arguments.output, arguments.truth, arguments.spacing, arguments.seed, arguments.lesions)
+    return DONE
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from .training.cli import run
+
+    return int(run(arguments) or DONE)

@@ -1,0 +1,481 @@
+"""Lung and airway masks: threshold, airway growing, right and left, closing in millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from .errors import UnusableInputError
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+WORK_MM = 2.0  # isotropic working grid: fine enough for pleura and main bronchi, 10x fewer voxels than the CT
+AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-way value of -380 HU
+GAS_HU = -940.0  # below: gas rather than parenchyma, unless emphysematous
+SLIT_MM = 4.0
+CLOSING_MM = 8.0  # vessels, nodules and small juxta-pleural lesions stay inside
+RIGHT, LEFT = 1, 2
+SIDE_NAMES = {RIGHT: "right", LEFT: "left"}
+
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Lungs:
+    """The lungs of one CT, on its own grid.
+
+    Attributes:
+        sides: uint8 (z, y, x): 0 outside, 1 right lung, 2 left lung.
+        airways: bool (z, y, x): trachea and main bronchi; not part of the lungs.
+        warnings: One sentence for each thing a reader should check.
+    """
+
+    sides: np.ndarray
+    airways: np.ndarray
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Both lungs, bool (z, y, x)."""
+        return self.sides > 0
+
+
+def segment_lungs(hu: np.ndarray, spacing: Spacing) -> Lungs:
+    """Find the lungs and the large airways without a learned model.
+
+    Args:
+        hu: CT in HU (z, y, x), canonical LPS axes.
+        spacing: Voxel size (z, y, x) in mm.
+
+    Returns:
+        Right and left lung, airways and warnings on the grid of `hu`.
+
+    Raises:
+        UnusableInputError: No lungs were found.
+    """
+    work = _to_work_grid(hu, spacing)
+    air = (work < AIR_HU) & ~_outside_air(work)
+    airways = _airways(work, air)
+    lung_air = air & ~ndimage.binary_dilation(airways)
+    sides = _split_sides(_large_components(lung_air & ~_bowel_gas(work, lung_air)))
+    closed = _close_sides(sides, airways)
+    recovered = _dense_at_chest_wall(work, closed) * ~airways
+    closed = np.where(recovered > 0, recovered, closed)
+    warnings = _recovery_warnings(recovered) + _shape_warnings(closed)
+    native_airways = _upsample(airways, hu.shape, spacing) > 0.5
+    native = np.where(native_airways, np.uint8(0), _to_native(closed, hu.shape, spacing))
+    return Lungs(native, native_airways, tuple(warnings))
+
+
+def lungs_from_mask(mask: np.ndarray, hu: np.ndarray, spacing: Spacing) -> Lungs:
+    """Use a given lung mask exactly as it is and only name its sides.
+
+    Args:
+        mask: Any integer or bool mask (z, y, x); above 0 is lung. Labels 1 and 2 are kept as right and
+            left when their positions fit.
+        hu: CT in HU (z, y, x), canonical LPS axes.
+        spacing: Voxel size (z, y, x) in mm.
+
+    Returns:
+        Lungs whose `mask` equals `mask > 0`; the airways are found in the CT for information.
+
+    Raises:
+        UnusableInputError: The mask is empty or its shape differs from the CT's.
+    """
+    if mask.shape != hu.shape:
+        raise UnusableInputError(f"the lung mask has shape {mask.shape}, the CT {hu.shape}; resample it")
+    if not (mask > 0).any():
+        raise UnusableInputError("the lung mask is empty; draw the lungs or leave out --lungs")
+    work = _to_work_grid(hu, spacing)
+    airways = _upsample(_airways(work, (work < AIR_HU) & ~_outside_air(work)), hu.shape, spacing) > 0.5
+    sides = _sides_of_mask(mask, spacing)
+    return Lungs(sides, airways & (sides == 0), tuple(_shape_warnings(_nearest_on_work_grid(sides, spacing))))
+
+
+# --- grids -----------------------------------------------------------------------------------------------
+
+
+def _image(array: np.ndarray, spacing: Spacing) -> SimpleITK.Image:
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing(spacing[::-1])
+    image.SetOrigin([s / 2 for s in spacing[::-1]])  # the corner of the volume is the origin of millimetres
+    return image
+
+
+def _work_shape(shape: tuple[int, ...], spacing: Spacing) -> tuple[int, ...]:
+    return tuple(max(1, round(n * s / WORK_MM)) for n, s in zip(shape, spacing, strict=True))
+
+
+def _to_work_grid(hu: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Average down and interpolate to the isotropic working grid."""
+    import SimpleITK
+
+    shrink = [max(1, int(WORK_MM / s)) for s in spacing[::-1]]
+    shrink = [min(k, n) for k, n in zip(shrink, hu.shape[::-1], strict=True)]
+    fine = SimpleITK.BinShrink(_image(np.asarray(hu, np.float32), spacing), shrink)
+    target = _image(np.zeros(_work_shape(hu.shape, spacing), np.uint8), (WORK_MM,) * 3)
+    extrapolate = SimpleITK.ResampleImageFilter()
+    extrapolate.SetReferenceImage(target)
+    extrapolate.SetUseNearestNeighborExtrapolator(True)
+    return np.clip(SimpleITK.GetArrayFromImage(extrapolate.Execute(fine)), -1024, 3000)
+
+
+def _upsample(mask: np.ndarray, shape: tuple[int, ...], spacing: Spacing) -> np.ndarray:
+    """Interpolate a working-grid mask to the CT's grid; 0.5 is the edge."""
+    import SimpleITK
+
+    smooth = ndimage.gaussian_filter(mask.astype(np.float32), 0.6)
+    resample = SimpleITK.ResampleImageFilter()
+    resample.SetSize([int(n) for n in shape[::-1]])
+    resample.SetOutputSpacing(spacing[::-1])
+    resample.SetOutputOrigin([s / 2 for s in spacing[::-1]])
+    resample.SetUseNearestNeighborExtrapolator(True)
+    return SimpleITK.GetArrayFromImage(resample.Execute(_image(smooth, (WORK_MM,) * 3)))
+
+
+def _to_native(sides: np.ndarray, shape: tuple[int, ...], spacing: Spacing) -> np.ndarray:
+    right, left = (_upsample(sides == side, shape, spacing) for side in (RIGHT, LEFT))
+    native = np.where(right >= left, np.uint8(RIGHT), np.uint8(LEFT))
+    native[right + left < 0.5] = 0
+    return native
+
+
+# --- air -------------------------------------------------------------------------------------------------
+
+
+def _litres(voxels: float) -> float:
+    return voxels * WORK_MM**3 / 1e6
+
+
+def _voxels(millilitres: float) -> float:
+    return millilitres * 1000 / WORK_MM**3
+
+
+def _outside_air(work: np.ndarray) -> np.ndarray:
+    """Air around the patient: it touches an in-plane border and is not shaped and filled like a cut lung."""
+    labels, count = ndimage.label(work < AIR_HU)
+    border = np.zeros(work.shape, bool)
+    border[:, [0, -1], :] = border[:, :, [0, -1]] = True
+    touching = np.setdiff1d(np.unique(labels[border]), [0])
+    if touching.size == 0:
+        return np.zeros(work.shape, bool)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[touching]
+    contact = np.bincount(labels[border], minlength=count + 1)[touching]
+    medians = ndimage.median(work, labels, touching)
+    depth = ndimage.maximum(_depth(labels > 0), labels, touching)
+    # a lung that the field of view cuts is thick, not pure air, and meets the border with a small part only
+    cut_lung = (np.asarray(medians) > -940) & (np.asarray(depth) > 20) & (contact < 0.03 * sizes)
+    return np.isin(labels, touching[~cut_lung])
+
+
+def _depth(mask: np.ndarray) -> np.ndarray:
+    """Distance in mm of each voxel of a working-grid mask to the outside of the mask."""
+    return ndimage.distance_transform_edt(mask) * WORK_MM
+
+
+def _airways(work: np.ndarray, air: np.ndarray) -> np.ndarray:
+    """Trachea and main bronchi: grow from the trachea with the highest threshold that does not leak."""
+    seed = _trachea_seed(work, air)
+    grown = np.zeros(work.shape, bool)
+    if not seed.any():
+        return grown
+    for threshold in range(-960, -700, 20):
+        wider = ndimage.binary_propagation(seed, mask=(work < threshold) & air)
+        too_large = wider.sum() > _voxels(120)
+        if grown.any() and (too_large or wider.sum() > 1.4 * grown.sum()):
+            break
+        if not too_large:
+            grown = wider
+    return grown if grown.any() else seed
+
+
+def _trachea_seed(work: np.ndarray, air: np.ndarray) -> np.ndarray:
+    """Round, dark, central regions in the upper half, followed through at least 2 cm of slices."""
+    tube = np.zeros(work.shape, bool)
+    middle = _middle(air)
+    for z in range(work.shape[0] // 2, work.shape[0]):
+        labels, count = ndimage.label((work[z] < -880) & air[z])
+        for index, box in enumerate(ndimage.find_objects(labels), 1):
+            height, width = (WORK_MM * (s.stop - s.start) for s in box)
+            region = labels[box] == index
+            area = region.sum() * WORK_MM**2
+            x = WORK_MM * (box[1].start + box[1].stop) / 2
+            is_round = area > 0.55 * height * width and max(height, width) < 40
+            if 50 < area < 700 and is_round and abs(x - middle) < 35:
+                tube[z][box] |= region
+    labels, count = ndimage.label(tube)
+    if count == 0:
+        return tube
+    lengths = [(s[0].stop - s[0].start) for s in ndimage.find_objects(labels)]
+    best = int(np.argmax(lengths))
+    return labels == best + 1 if lengths[best] * WORK_MM >= 20 else np.zeros(work.shape, bool)
+
+
+def _middle(air: np.ndarray) -> float:
+    """The x position in mm halfway between the outermost inner air of right and left."""
+    columns = np.flatnonzero(air.any(axis=(0, 1)))
+    return WORK_MM * (columns[0] + columns[-1]) / 2 if columns.size else 0.0
+
+
+# --- lungs -----------------------------------------------------------------------------------------------
+
+
+def _bowel_gas(work: np.ndarray, air: np.ndarray) -> np.ndarray:
+    """Gas of stomach, bowel and oesophagus: pure, low or in the midline, walled by soft tissue."""
+    gas = (work < GAS_HU) & air
+    cores, _ = ndimage.label(_depth(gas) > 3)
+    heights, middle = np.flatnonzero(air.any(axis=(1, 2))), _middle(air)
+    found = np.zeros(air.shape, bool)
+    for label, box in enumerate(ndimage.find_objects(cores), 1):
+        core_mm = [WORK_MM * (s.start + s.stop) / 2 for s in box]
+        low = core_mm[0] < WORK_MM * heights.mean()
+        midline = abs(core_mm[2] - middle) < 20 and WORK_MM * (box[2].stop - box[2].start) < 30
+        if not (low or midline):
+            continue
+        near = tuple(slice(max(0, s.start - 12), s.stop + 12) for s in box)
+        core = cores[near] == label
+        if core.sum() < _voxels(0.15) or np.median(work[near][core]) > -960:
+            continue
+        pocket = (ndimage.distance_transform_edt(~core) <= 4) & gas[near]
+        to_pocket = ndimage.distance_transform_edt(~pocket)
+        shell = work[near][(to_pocket > 2) & (to_pocket <= 5)]
+        if (shell > -200).mean() > 0.55:  # measured: bowel and stomach 0.63-0.99, a large bulla 0.43
+            found[near] |= to_pocket <= 2
+    return found & air
+
+
+def _large_components(air: np.ndarray) -> np.ndarray:
+    """Drop pieces too small to be a lung or a lobe cut off by a fissure or a scar."""
+    labels, count = ndimage.label(air)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    if sizes.max() < _voxels(100):
+        raise _no_lungs()
+    return (sizes > max(0.02 * sizes.max(), _voxels(30)))[labels]
+
+
+def _no_lungs() -> UnusableInputError:
+    return UnusableInputError(
+        "no lungs were found in the CT (is it a chest CT in Hounsfield units?); give a mask with --lungs"
+    )
+
+
+def _split_sides(lung_air: np.ndarray) -> np.ndarray:
+    """Label right and left lung, cutting where they touch (anterior and posterior junction)."""
+    from skimage.segmentation import watershed
+
+    depth = _depth(lung_air)
+    middle = _middle(lung_air) / WORK_MM
+    for erosion_mm in range(0, 24, 2):
+        cores, _ = ndimage.label(depth > erosion_mm)
+        sizes = np.bincount(cores.ravel())[1:]
+        centres = np.array(ndimage.center_of_mass(cores > 0, cores, range(1, sizes.size + 1)))[:, 2]
+        right, left = (sizes[where].max(initial=0) for where in (centres < middle, centres >= middle))
+        if min(right, left) > 0.1 * max(right, left):
+            break
+    else:
+        return _cut_in_the_middle(lung_air)
+    names = np.concatenate([[0], np.where(centres < middle, RIGHT, LEFT)])
+    return watershed(-depth, names[cores], mask=lung_air).astype(np.uint8)
+
+
+def _cut_in_the_middle(lung_air: np.ndarray) -> np.ndarray:
+    """One lung alone is named by the half of the volume it lies in; two merged ones are cut at mid-width."""
+    half = np.arange(lung_air.shape[2]) < lung_air.shape[2] / 2
+    share = lung_air[:, :, half].sum() / lung_air.sum()
+    if not 0.25 < share < 0.75:
+        half[:] = share >= 0.75
+    return np.where(lung_air, np.where(half, np.uint8(RIGHT), np.uint8(LEFT)), np.uint8(0))
+
+
+def _close_sides(sides: np.ndarray, airways: np.ndarray) -> np.ndarray:
+    """Close each lung in millimetres and fill its holes; never into the other lung or the airways."""
+    closed = sides.copy()
+    for side in (RIGHT, LEFT):
+        filled = _fill_enclosed(_closing(sides == side, CLOSING_MM))
+        closed[filled & (closed == 0)] = side
+    closed[airways] = 0
+    return closed
+
+
+def _fill_enclosed(lung: np.ndarray) -> np.ndarray:
+    """Fill what the lung encloses in two of the three planes.
+
+    Vessels and dense lung are open to the hilum in 3D, so a 3D filling misses them; the dome of the
+    diaphragm and the heart are enclosed in one plane only, so they stay out.
+    """
+    enclosed = [_holes(lung, plane) for plane in range(3)]
+    return lung | (sum(hole.astype(np.uint8) for hole in enclosed) >= 2) | _holes(lung, None)
+
+
+def _holes(lung: np.ndarray, normal: int | None) -> np.ndarray:
+    """Background that cannot reach the border within planes along axis `normal` (None: in 3D)."""
+    neighbours = ndimage.generate_binary_structure(3, 1)
+    if normal is not None:
+        np.moveaxis(neighbours, normal, 0)[[0, 2]] = False
+    labels, count = ndimage.label(~lung, neighbours)
+    reached = np.zeros(count + 1, bool)
+    reached[0] = True
+    for axis in range(3):
+        if axis != normal:
+            reached[np.moveaxis(labels, axis, 0)[[0, -1]]] = True
+    return ~reached[labels]
+
+
+def _closing(mask: np.ndarray, radius_mm: float) -> np.ndarray:
+    """Closing with a ball in mm by two distance maps (fast for any radius)."""
+    margin = int(radius_mm / WORK_MM) + 2
+    padded = np.pad(mask, margin)
+    dilated = ndimage.distance_transform_edt(~padded) * WORK_MM <= radius_mm
+    inner = ndimage.distance_transform_edt(dilated) * WORK_MM > radius_mm
+    return (inner | padded)[margin:-margin, margin:-margin, margin:-margin]
+
+
+# --- dense lung at the chest wall ------------------------------------------------------------------------
+
+
+def _dense_at_chest_wall(work: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Find consolidated lung that the threshold lost at the costal pleura.
+
+    Seen from the middle of a lung, its costal surface is a height map over angle and slice. Consolidation
+    at the wall is a dent of it between aerated lung on either side, filled where it holds soft tissue.
+    Dents towards the mediastinum and below the lung are left alone: heart, spine and diaphragm are there.
+
+    Args:
+        work: HU on the working grid.
+        sides: Right and left lung on the working grid.
+
+    Returns:
+        uint8, right and left label of the recovered tissue, 0 elsewhere.
+    """
+    recovered = np.zeros(sides.shape, np.uint8)
+    for side in (RIGHT, LEFT):
+        if not (sides == side).any():
+            continue
+        dent = _costal_dents(sides == side, outward=-1 if side == RIGHT else 1) & (sides == 0)
+        soft = ndimage.binary_opening(dent & (work > -20) & (work < 150), iterations=2)
+        labels, _ = ndimage.label(soft)
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        lost = ndimage.binary_dilation((sizes > _voxels(1.5))[labels], iterations=2) & dent & (work < 150)
+        if lost.any():  # the lost tissue closes the mouth of what reaches behind the lung's edge
+            # Rays leave slits one voxel wide; a narrow closing fills them before the enclosed is filled.
+            whole = _fill_enclosed(_closing((sides == side) | lost, SLIT_MM))
+            recovered[whole & (sides == 0) & (work < 150)] = side
+    return recovered
+
+
+def _costal_dents(lung: np.ndarray, outward: int) -> np.ndarray:
+    """Voxels between a lung's lateral and posterior surface and that surface closed over 105 degrees.
+
+    Args:
+        lung: One lung on the working grid.
+        outward: Direction of x that leads to the ribs: -1 for the right lung, 1 for the left.
+
+    Returns:
+        Bool mask; it leaves the lung's axial convex hull by 4 mm at most.
+    """
+    from skimage.morphology import convex_hull_image
+
+    rows, columns = np.flatnonzero(lung.any(axis=(0, 2))), np.flatnonzero(lung.any(axis=(0, 1)))
+    y = WORK_MM * (np.arange(lung.shape[1]) - (rows[0] + rows[-1]) / 2)[:, None]
+    x = WORK_MM * (np.arange(lung.shape[2]) - (columns[0] + columns[-1]) / 2)[None, :] * outward
+    radius, degrees = np.hypot(y, x), np.degrees(np.arctan2(y, x))  # 0 lateral, 90 posterior, -90 anterior
+    angle = ((degrees + 180) / 3).astype(int) % 120
+    surface = np.zeros((lung.shape[0], 120), np.float32)
+    at = np.nonzero(lung)
+    np.maximum.at(surface, (at[0], angle[at[1:]]), radius[at[1:]].astype(np.float32))
+    narrow = ndimage.grey_closing(surface, (1, 5), mode="wrap")
+    surface = np.where(surface > 0, surface, narrow)  # single rays without lung: a lesion up to the middle
+    closed = np.where(surface > 0, ndimage.grey_closing(surface, (1, 35), mode="wrap"), 0)
+    costal = (degrees > -60) & (degrees < 115)
+    dent = (radius > surface[:, angle]) & (radius <= closed[:, angle]) & costal
+    for index in np.flatnonzero(dent.any(axis=(1, 2))):  # 4 mm: the wall bulges beyond the hull's chord
+        dent[index] &= ndimage.binary_dilation(convex_hull_image(lung[index]), iterations=2)
+    return dent
+
+
+# --- given masks and warnings ----------------------------------------------------------------------------
+
+
+def _sides_of_mask(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Keep labels 1 and 2 where they lie right and left, else split; never changes which voxels are lung."""
+    present = mask > 0
+    if np.array_equal(np.unique(mask), (0, RIGHT, LEFT)):
+        right_x, left_x = (_mean_x(mask == side) for side in (RIGHT, LEFT))
+        if right_x < left_x:
+            return mask.astype(np.uint8)
+    work = _nearest_on_work_grid(present.astype(np.uint8), spacing) > 0
+    if not work.any():  # a mask thinner than the working grid
+        return _cut_in_the_middle(present)
+    split = _split_sides(work)
+    nearest = ndimage.distance_transform_edt(split == 0, return_distances=False, return_indices=True)
+    index = [np.minimum(((np.arange(n) + 0.5) * s / WORK_MM).astype(int), m - 1)
+             for n, s, m in zip(mask.shape, spacing, work.shape, strict=True)]
+    return np.where(present, split[tuple(nearest)][np.ix_(*index)], 0).astype(np.uint8)
+
+
+def _mean_x(mask: np.ndarray) -> float:
+    columns = mask.sum(axis=(0, 1))
+    return float((columns * np.arange(columns.size)).sum() / columns.sum())
+
+
+def _nearest_on_work_grid(labels: np.ndarray, spacing: Spacing) -> np.ndarray:
+    index = [np.minimum(((np.arange(m) + 0.5) * WORK_MM / s).astype(int), n - 1)
+             for n, s, m in zip(labels.shape, spacing, _work_shape(labels.shape, spacing), strict=True)]
+    return labels[np.ix_(*index)]
+
+
+def _recovery_warnings(recovered: np.ndarray) -> list[str]:
+    """Say where dense tissue was added: it may be consolidation, but also effusion or a pleural mass."""
+    volumes = {name: 1000 * _litres((recovered == side).sum()) for side, name in SIDE_NAMES.items()}
+    return [
+        f"{volume:.0f} mL of dense tissue at the chest wall was counted as {name} lung; "
+        "check that it is consolidated lung, not effusion or a pleural mass"
+        for name, volume in volumes.items() if volume > 5
+    ]
+
+
+def _shape_warnings(sides: np.ndarray) -> list[str]:
+    """Suspicions from size, symmetry and extent of the lungs on the working grid."""
+    warnings = []
+    right, left = (_litres((sides == side).sum()) for side in (RIGHT, LEFT))
+    if right + left < 1.0:
+        warnings.append(f"the lungs hold only {right + left:.1f} L; check the lung mask")
+    if min(right, left) < 0.55 * max(right, left):
+        smaller = SIDE_NAMES[RIGHT if right < left else LEFT]
+        warnings.append(
+            f"the {smaller} lung is much smaller (right {right:.1f} L, left {left:.1f} L): "
+            "dense lung may be missing from the mask; check it"
+        )
+    for slice_index, name in ((0, "first"), (-1, "last")):
+        area = (sides[slice_index] > 0).sum() * WORK_MM**2 / 100
+        if area > 15:
+            warnings.append(f"the {name} slice shows {area:.0f} cm2 of lung: they are only partly imaged")
+    return warnings + _height_warnings(sides)
+
+
+def _height_warnings(sides: np.ndarray) -> list[str]:
+    """A base or apex much further in than the other side's: consolidated or compressed lung beyond it?"""
+    if not all((sides == side).any() for side in (RIGHT, LEFT)):
+        return []
+    slices = [np.flatnonzero((sides == side).sum(axis=(1, 2)) * WORK_MM**2 > 100) for side in (RIGHT, LEFT)]
+    if any(present.size == 0 for present in slices):
+        return []
+    (right_base, right_apex), (left_base, left_apex) = ((p[0] * WORK_MM, p[-1] * WORK_MM) for p in slices)
+    warnings = []
+    shortfalls = (("base", right_base - left_base, 45), ("apex", left_apex - right_apex, 30))
+    for what, shortfall, limit in shortfalls:
+        if abs(shortfall) > limit:
+            side = SIDE_NAMES[RIGHT if shortfall > 0 else LEFT]
+            warnings.append(
+                f"the {what} of the {side} lung ends {abs(shortfall):.0f} mm short of the other side's: "
+                "dense lung may be missing from the mask; check it"
+            )
+    return warnings

@@ -1,0 +1,51 @@
+"""What a result was made with; no names of people or folders."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from DiffSegLungLib import __version__
+from DiffSegLungLib.progress import peak_memory_mb
+from DiffSegLungLib.volume import Volume
+
+PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "scikit-learn", "pandas", "safetensors")
+
+
+def describe_software() -> dict[str, Any]:
+    """Name and versions of this software and of what it stands on."""
+    return {
+        "name": "DiffSegLung",
+        "version": __version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def describe_input(volume: Volume) -> dict[str, Any]:
+    """Size (x, y, z), spacing in mm (x, y, z) and acquisition of the CT."""
+    return {
+        "name": volume.name,
+        "size": list(volume.input_geometry.size),
+        "spacing_mm": [round(float(step), 4) for step in volume.input_geometry.spacing],
+        "metadata": dict(volume.metadata),
+    }
+
+
+def describe_time(seconds: dict[str, float]) -> dict[str, Any]:
+    """When, how long a stage, and the peak memory."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }

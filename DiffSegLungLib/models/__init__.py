@@ -1,0 +1,163 @@
+"""The store of models: a folder each, with checksums; never a pickle.
+
+A model folder holds ``weights.safetensors`` (the student), ``mixture.safetensors`` (projection and reference
+mixture), ``model.json`` (what both mean, and their SHA-256) and ``MODEL_CARD.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from DiffSegLungLib.errors import MissingPartError
+
+if TYPE_CHECKING:
+    from DiffSegLungLib.features import EmbeddingPlan
+    from DiffSegLungLib.fusion import FusionSettings
+    from DiffSegLungLib.mixture import Mixture, Projection
+    from DiffSegLungLib.models.student import Student
+    from DiffSegLungLib.naming import NamingRule
+    from DiffSegLungLib.regions import RegionSettings
+
+DEFAULT = "first"
+FORMAT = 1
+WEIGHTS, MIXTURE, DESCRIPTION = "weights.safetensors", "mixture.safetensors", "model.json"
+LARGEST_BYTES = 500_000_000
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model at hand.
+
+    Attributes:
+        name: what ``--model`` takes.
+        folder: where it lies.
+        version: as its description states.
+        sha256: of its weights.
+    """
+
+    name: str
+    folder: Path
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model loaded and checked.
+
+    Attributes:
+        info: name and place.
+        student: the network, in evaluation mode.
+        projection: embedding to principal components.
+        mixture: the reference mixture.
+        labels: uint8 (components,), the tissue of each component.
+        spacing: the voxel side in mm that the network was trained at.
+        plan: windows and timesteps of the embedding.
+        rule: the naming rule.
+        fusion: the fusion's parameters.
+        regions: the least sizes of lesions.
+        sharpness: exponent on the mixture's likelihood.
+        description: all of ``model.json``.
+    """
+
+    info: ModelInfo
+    student: Student
+    projection: Projection
+    mixture: Mixture
+    labels: Any
+    spacing: float
+    plan: EmbeddingPlan
+    rule: NamingRule
+    fusion: FusionSettings
+    regions: RegionSettings
+    sharpness: float
+    description: dict[str, Any]
+
+
+def search_folders() -> list[Path]:
+    """Folders that hold models: the user's own first, then the shipped ones (source tree, Slicer, wheel)."""
+    package = Path(__file__).resolve().parent.parent
+    own = os.environ.get("DIFFSEGLUNG_MODELS")
+    shipped = [package.parent / "Resources" / "models", package / "shipped_models"]
+    return [Path(own), *shipped] if own else shipped
+
+
+def list_models() -> list[ModelInfo]:
+    """Every model at hand; of two with one name the first found counts."""
+    found: dict[str, ModelInfo] = {}
+    for parent in search_folders():
+        for file in sorted(parent.glob(f"*/{DESCRIPTION}")) if parent.is_dir() else []:
+            info = _info(file.parent, _describe(file.parent))
+            found.setdefault(info.name, info)
+    return list(found.values())
+
+
+def find(name_or_folder: str | None = None) -> Path:
+    """The folder of a model, by name or path; the default one without a name."""
+    if name_or_folder and (Path(name_or_folder) / DESCRIPTION).is_file():
+        return Path(name_or_folder)
+    wanted = name_or_folder or DEFAULT
+    for info in list_models():
+        if info.name == wanted:
+            return info.folder
+    known = ", ".join(info.name for info in list_models()) or "none"
+    raise MissingPartError(f"no model {wanted!r}: models at hand: {known}; see 'diffseglung models list'")
+
+
+def verify(name_or_folder: str | None = None) -> ModelInfo:
+    """Check that each file of a model is there and has the checksum that ``model.json`` states."""
+    folder = find(name_or_folder)
+    description = _describe(folder)
+    for name in (WEIGHTS, MIXTURE):
+        _verify_file(folder / name, description.get("sha256", {}).get(name, ""))
+    return _info(folder, description)
+
+
+def load(name_or_folder: str | None = None, device: str = "cpu") -> Model:
+    """Verify and load a model."""
+    from DiffSegLungLib.models import storage
+
+    info = verify(name_or_folder)
+    return storage.read_model(info, _describe(info.folder), device)
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _verify_file(file: Path, expected: str) -> None:
+    remedy = "install the extension or the package again"
+    if not file.is_file():
+        raise MissingPartError(f"the model has no {file.name} in {file.parent}; {remedy}")
+    if file.stat().st_size > LARGEST_BYTES:
+        raise MissingPartError(f"{file} is larger than any model of this project; {remedy}")
+    if sha256_of(file) != expected:
+        raise MissingPartError(f"{file} is damaged (its SHA-256 is not the one in {DESCRIPTION}); {remedy}")
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MissingPartError(
+            f"{folder / DESCRIPTION} cannot be read ({error}); install the model again"
+        ) from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise MissingPartError(
+            f"{folder} holds a model of another format than {FORMAT}; get one for this version"
+        )
+    return description
+
+
+def _info(folder: Path, description: dict[str, Any]) -> ModelInfo:
+    checksum = str(description.get("sha256", {}).get(WEIGHTS, ""))
+    return ModelInfo(
+        str(description.get("name", folder.name)), folder, str(description.get("version", "")), checksum
+    )

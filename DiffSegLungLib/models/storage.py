@@ -1,0 +1,103 @@
+"""Reading and writing the files of a model folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from DiffSegLungLib.errors import MissingPartError
+from DiffSegLungLib.features import EmbeddingPlan
+from DiffSegLungLib.fusion import FusionSettings
+from DiffSegLungLib.mixture import Mixture, Projection
+from DiffSegLungLib.models import DESCRIPTION, FORMAT, MIXTURE, WEIGHTS, Model, ModelInfo, sha256_of
+from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.naming import NamingRule
+from DiffSegLungLib.outputs import write_json
+from DiffSegLungLib.regions import RegionSettings
+
+
+def read_model(info: ModelInfo, description: dict[str, Any], device: str) -> Model:
+    """Build a :class:`Model` from a folder whose checksums were verified."""
+    try:
+        student = read_student(info.folder, description, device)
+        arrays = load_arrays(str(info.folder / MIXTURE))
+        return Model(
+            info=info,
+            student=student,
+            projection=Projection(arrays["projection_mean"], arrays["projection_matrix"]),
+            mixture=Mixture(arrays["weights"], arrays["means"], arrays["covariances"]),
+            labels=arrays["labels"],
+            spacing=float(description["spacing_mm"]),
+            plan=_plan(description["embedding"]),
+            rule=NamingRule(**description["naming"]),
+            fusion=FusionSettings(**description["fusion"]),
+            regions=RegionSettings(**description["regions"]),
+            sharpness=float(description["sharpness"]),
+            description=description,
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise MissingPartError(f"the model in {info.folder} does not fit this version ({reason})") from None
+
+
+def read_student(folder: Path, description: dict[str, Any], device: str) -> Student:
+    """The student alone, in evaluation mode."""
+    student = Student(description["architecture"]["channels"], hidden=description["architecture"]["hidden"])
+    student.load_state_dict(load_file(str(folder / WEIGHTS)))
+    # torch's own signature leaves memory_format out.
+    student = student.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return student.eval().requires_grad_(False)
+
+
+def _plan(stored: dict[str, Any]) -> EmbeddingPlan:
+    window, stride = tuple(stored["window"]), tuple(stored["stride"])
+    return EmbeddingPlan(window, stride, tuple(stored["timesteps"]), int(stored["batch"]))  # type: ignore[arg-type]
+
+
+def write_student(folder: Path, student: dict[str, torch.Tensor]) -> None:
+    """Write ``weights.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.contiguous() for key, value in student.items()}, str(folder / WEIGHTS))
+
+
+def write_mixture(folder: Path, projection: Projection, mixture: Mixture, labels: np.ndarray) -> None:
+    """Write ``mixture.safetensors``."""
+    arrays = {
+        "projection_mean": projection.mean,
+        "projection_matrix": np.ascontiguousarray(projection.matrix),
+        "weights": mixture.weights,
+        "means": mixture.means,
+        "covariances": mixture.covariances,
+        "labels": labels.astype(np.uint8),
+    }
+    save_arrays(arrays, str(folder / MIXTURE))
+
+
+def write_description(
+    folder: Path,
+    facts: dict[str, Any],
+    plan: EmbeddingPlan,
+    rule: NamingRule,
+    fusion: FusionSettings,
+    regions: RegionSettings,
+) -> None:
+    """Write ``model.json`` last: it holds the checksums of the other files."""
+    checksums = {name: sha256_of(folder / name) for name in (WEIGHTS, MIXTURE)}
+    content = {
+        "format": FORMAT,
+        **facts,
+        "embedding": asdict(plan),
+        "naming": rule.stored(),
+        "fusion": fusion.stored(),
+        "regions": regions.stored(),
+        "sha256": checksums,
+    }
+    write_json(folder / DESCRIPTION, content)

@@ -1,0 +1,279 @@
+"""What is written: the segmentation file, images and text.  A file appears only once it is complete."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import UnusableInputError
+from .tissues import CATEGORY, REGION, REPORTED, Code, Tissue
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+PathLike = str | os.PathLike[str]
+
+TERMINOLOGY_CONTEXT = "Segmentation category and type - DiffSegLung"
+REGION_CONTEXT = "Anatomic codes - DICOM master list"
+REPRESENTATION = "Binary labelmap"
+EMPTY_EXTENT = "0 -1 0 -1 0 -1"
+IMAGE_SUFFIXES = (".nrrd", ".nii.gz")
+CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Lends a name beside the target to write to; the target appears when the block ends well.
+
+    The lent name ends in the target's whole name, so that writers find their format in the suffix.
+    A missing folder is created.  After an error or a cancellation nothing is left behind.
+
+    Args:
+        path: where the complete file shall appear; an existing file is replaced.
+
+    Yields:
+        The name to write to.
+
+    Raises:
+        UnusableInputError: the file cannot be written there, or the disk is full.
+    """
+    target = Path(path)
+    partial = target.with_name(f".partial-{uuid.uuid4().hex[:8]}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        _flush_to_disk(partial)
+        os.replace(partial, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UnusableInputError(
+            f"Cannot write {target}: {reason}. Choose a folder that is writable and has space, and try again."
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Makes sure that the content is on the disk before the name is: a crash never leaves a short file."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def write_together(writers: Mapping[Path, Callable[[Path], None]]) -> None:
+    """Writes several files; none appears before all are complete, the first listed appears last.
+
+    Args:
+        writers: for each file, the function that writes it to the path it is given.
+
+    Raises:
+        UnusableInputError: one of the files cannot be written; then none appears.
+    """
+    with ExitStack() as stack:
+        for path, write in writers.items():
+            write(stack.enter_context(atomic_path(path)))
+
+
+def require_writable(path: PathLike) -> None:
+    """Finds out before the long work, not after it, that a file cannot be written.
+
+    Raises:
+        UnusableInputError: the path is a folder, or nothing can be written beside it.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UnusableInputError(f"Cannot write {target}: it is a folder. Give the name of a file.")
+    probe = target.with_name(f".probe-{uuid.uuid4().hex[:8]}-{target.name}")
+    with atomic_path(probe) as partial:
+        partial.touch()
+    probe.unlink(missing_ok=True)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Writes text as UTF-8 with plain line ends; see `atomic_path` for errors."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: PathLike, content: Any) -> None:
+    """Writes JSON that people can read and compare: indented, in the given order; see `atomic_path`.
+
+    Raises:
+        ValueError: a number is not finite; JSON has no name for it.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_image(path: PathLike, image: SimpleITK.Image) -> None:
+    """Writes a compressed image.
+
+    Args:
+        path: the suffix says the format, one of `IMAGE_SUFFIXES`.
+        image: scalar voxels.
+
+    Raises:
+        UnusableInputError: another suffix, or the file cannot be written.
+    """
+    if not Path(path).name.endswith(IMAGE_SUFFIXES):
+        suffixes = " or ".join(IMAGE_SUFFIXES)
+        raise UnusableInputError(f"Cannot write {path}: give a name that ends in {suffixes}.")
+    with atomic_path(path) as partial:
+        _write_compressed(image, partial)
+
+
+def _write_compressed(image: SimpleITK.Image, path: Path) -> None:
+    import SimpleITK as sitk
+
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as error:  # SimpleITK's only error; its last line is the cause
+        raise OSError(str(error).strip().splitlines()[-1]) from error
+    _require_complete(path, image.GetNumberOfPixels() * image.GetSizeOfPixelComponent())
+
+
+def _require_complete(path: Path, expected_bytes: int) -> None:
+    """Reads the compressed voxels back: ITK's NIfTI writer says nothing when the disk is full."""
+    written = 0
+    try:
+        with path.open("rb") as stream:
+            if path.suffix == ".nrrd":
+                _skip_text_header(stream)
+            with gzip.GzipFile(fileobj=stream) as voxels:
+                while chunk := voxels.read(CHUNK_BYTES):
+                    written += len(chunk)
+    except (EOFError, zlib.error) as error:
+        raise OSError("the disk took only a part of it; it may be full") from error
+    if written < expected_bytes:
+        raise OSError(f"the disk took only {written} of {expected_bytes} bytes; it may be full")
+
+
+def _skip_text_header(stream: Any) -> None:
+    """Moves behind the empty line that ends an NRRD header."""
+    while stream.readline().strip():
+        pass
+
+
+def write_segmentation(path: PathLike, labels: SimpleITK.Image, tissues: Sequence[Tissue] = REPORTED) -> None:
+    """Writes a segmentation that Slicer opens with names, colours and codes: one 3D layer, full geometry.
+
+    Every listed tissue is a segment, also where it has no voxel.  Voxels of other tissues become 0.
+
+    Args:
+        path: a name in .seg.nrrd.
+        labels: 3D uint8 label map in the CT's geometry, label values of `tissues.TISSUES`.
+        tissues: what becomes a segment.
+
+    Raises:
+        UnusableInputError: the file cannot be written.
+    """
+    image = only_tissues(labels, tissues)
+    for key, value in segmentation_header(image, tissues).items():
+        image.SetMetaData(key, value)
+    write_image(path, image)
+
+
+def only_tissues(labels: SimpleITK.Image, tissues: Sequence[Tissue] = REPORTED) -> SimpleITK.Image:
+    """The same label map with 0 where the tissue is not listed, and without the source's own metadata.
+
+    Raises:
+        ValueError: not a 3D label map of type uint8.
+    """
+    import SimpleITK as sitk
+
+    if labels.GetPixelID() != sitk.sitkUInt8 or labels.GetDimension() != 3:
+        found = f"{labels.GetDimension()}D {labels.GetPixelIDTypeAsString()}"
+        raise ValueError(f"A label map is 3D uint8, not {found}")
+    listed = np.zeros(256, np.uint8)
+    for tissue in tissues:
+        listed[tissue.label] = tissue.label
+    image = sitk.GetImageFromArray(listed[sitk.GetArrayViewFromImage(labels)])
+    image.CopyInformation(labels)
+    return image
+
+
+def segmentation_header(image: SimpleITK.Image, tissues: Sequence[Tissue] = REPORTED) -> dict[str, str]:
+    """The NRRD fields by which Slicer knows a segmentation (vtkMRMLSegmentationStorageNode of Slicer 5).
+
+    Args:
+        image: the label map, uint8.
+        tissues: the segments, in their order in the file.
+
+    Returns:
+        Field names and values.
+    """
+    extents = _extents(image)
+    header = {
+        "Segmentation_MasterRepresentation": REPRESENTATION,  # the field that Slicer reads and writes
+        "Segmentation_SourceRepresentation": REPRESENTATION,  # its newer name
+        "Segmentation_ContainedRepresentationNames": f"{REPRESENTATION}|",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",  # the file is not cropped
+        "Segmentation_ConversionParameters": _reference_geometry(image),
+    }
+    for index, tissue in enumerate(tissues):
+        fields = _segment_fields(tissue, extents.get(tissue.label, EMPTY_EXTENT))
+        header |= {f"Segment{index}_{name}": value for name, value in fields.items()}
+    return header
+
+
+def _segment_fields(tissue: Tissue, extent: str) -> dict[str, str]:
+    return {
+        "ID": tissue.key,
+        "Name": tissue.name,
+        "NameAutoGenerated": "0",  # else Slicer renames the segment when its terminology is edited
+        "Color": " ".join(f"{channel / 255:.6g}" for channel in tissue.colour),
+        "ColorAutoGenerated": "0",
+        "LabelValue": str(tissue.label),
+        "Layer": "0",
+        "Extent": extent,
+        "Tags": f"TerminologyEntry:{terminology_entry(tissue)}|",
+    }
+
+
+def terminology_entry(tissue: Tissue) -> str:
+    """Slicer's terminology string: context, category, type, modifier; context, region, modifier."""
+    parts = (
+        TERMINOLOGY_CONTEXT, _triplet(CATEGORY), _triplet(tissue.code), _triplet(None),
+        REGION_CONTEXT, _triplet(REGION), _triplet(None),
+    )  # fmt: skip
+    return "~".join(parts)
+
+
+def _triplet(code: Code | None) -> str:
+    return f"{code.scheme}^{code.value}^{code.meaning}" if code else "^^"
+
+
+def _extents(image: SimpleITK.Image) -> dict[int, str]:
+    """For each label present, the first and last voxel along x, y and z."""
+    import SimpleITK as sitk
+    from scipy import ndimage
+
+    boxes = ndimage.find_objects(sitk.GetArrayViewFromImage(image))
+    return {
+        label: " ".join(f"{along.start} {along.stop - 1}" for along in reversed(box))
+        for label, box in enumerate(boxes, start=1)
+        if box is not None
+    }
+
+
+def _reference_geometry(image: SimpleITK.Image) -> str:
+    """Tells Slicer the CT's whole grid, so that segments edited there keep it.
+
+    Slicer crops its segments to their content; it finds the grid in this parameter:
+    the 4x4 matrix from voxel to RAS, row by row, then the first and last voxel along x, y and z.
+    """
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    matrix[:3, 3] = image.GetOrigin()
+    matrix[:2] *= -1.0  # SimpleITK's axes are LPS, Slicer's are RAS
+    extent = [bound for size in image.GetSize() for bound in (0, size - 1)]
+    numbers = [repr(float(element)) for element in matrix.ravel()] + [str(bound) for bound in extent]
+    return f"Reference image geometry|{';'.join(numbers)};|Geometry of the CT that was segmented.&"

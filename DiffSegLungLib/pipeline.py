@@ -1,0 +1,401 @@
+"""The whole method, from a CT to tissues and their measures (arXiv 2605.11758, section "Method").
+
+CT -> lungs -> working grid -> vessels and parenchyma -> descriptors (density, texture, diffusion embedding)
+   -> mixture adapted to the patient -> names -> Sobel-Diffusion Fusion -> the CT's own grid -> measures
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from DiffSegLungLib import measures as measuring
+from DiffSegLungLib.cavities import find_cavities
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.features import embed, fine_descriptors, upsample_cells
+from DiffSegLungLib.fusion import edge_map, fuse
+from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
+from DiffSegLungLib.mixture import Mixture, adapt
+from DiffSegLungLib.models import Model, load
+from DiffSegLungLib.naming import NAMED, inflation_shift, log_density_prior, tissue_posterior
+from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.regions import drop_specks
+from DiffSegLungLib.tissues import CAVITY, VESSEL
+from DiffSegLungLib.vessels import Parenchyma, separate_vessels
+from DiffSegLungLib.volume import Volume, edge_warnings, load_mask, load_volume, resample, to_input_geometry
+
+if TYPE_CHECKING:
+    import pandas
+
+Source = str | os.PathLike[str] | sitk.Image
+
+MARGIN_MM = 12.0
+"""Tissue kept around the lungs on the working grid."""
+SLAB = 16
+"""Slices whose descriptors are up-sampled at a time; bounds the memory of the mixture stage."""
+SAMPLE = 60_000
+"""Voxels of the patient that the mixture is adapted on."""
+EXPIRATION_SHIFT = 60.0
+"""Shift of the healthy density in HU from which the reader is told that the lungs are not fully inflated."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The working grid: the lungs' box, isotropic at the model's spacing.
+
+    Attributes:
+        box: the box in the volume's voxels, (z, y, x).
+        hu: float32 HU on the grid.
+        sides: uint8 lungs on the grid, 1 right and 2 left.
+        airways: bool trachea and main bronchi on the grid.
+        spacing: voxel side in mm.
+    """
+
+    box: tuple[slice, slice, slice]
+    hu: np.ndarray
+    sides: np.ndarray
+    airways: np.ndarray
+    spacing: float
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The lungs, bool."""
+        return self.sides > 0
+
+
+@dataclass(frozen=True)
+class Tissues:
+    """What is known of each voxel of the working grid before it goes back to the CT's own.
+
+    Attributes:
+        posterior: float32 (tissues of ``NAMED``, z, y, x).
+        vessels: bool.
+        cavities: bool.
+    """
+
+    posterior: np.ndarray
+    vessels: np.ndarray
+    cavities: np.ndarray
+
+
+@dataclass(frozen=True)
+class Result:
+    """What :func:`segment` returns.
+
+    Attributes:
+        labels: uint8 label map in the input's geometry; values of ``tissues.py``.
+        uncertainty: float32 normalised entropy of the posterior, 0 to 1, in the input's geometry.
+        measures: region x measure.
+        manifest: versions, weights and their SHA-256, parameters, seed, warnings, times, peak memory.
+        volume: the CT in canonical axes.
+        label_array: uint8 (z, y, x), the labels in canonical axes.
+    """
+
+    labels: sitk.Image
+    uncertainty: sitk.Image
+    measures: pandas.DataFrame
+    manifest: dict[str, Any]
+    volume: Volume
+    label_array: np.ndarray
+
+
+@dataclass
+class Clock:
+    """Seconds a stage, for the manifest, and the user's progress."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, fraction: float) -> Iterator[None]:
+        """Time one stage that begins at ``fraction`` of the whole."""
+        self.progress(name, fraction)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 3)
+
+
+def segment(
+    source: Source,
+    *,
+    lungs: Source | None = None,
+    regions: Source | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Result:
+    """Segment the tissues of the lungs in one CT.
+
+    Args:
+        source: NRRD, NIfTI, MetaImage, DICOM folder, or an image in HU.
+        lungs: a lung mask to use instead of finding the lungs; labels 1 and 2 may tell right and left.
+        regions: a label map of lobes or other regions to measure beside the whole, right and left lung.
+        model: name or folder of a model; the shipped one without it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        seed: of the noise and of every sample.
+        progress: told stage, fraction and message.
+
+    Returns:
+        Labels, uncertainty, measures and manifest.
+
+    Raises:
+        UnusableInputError: the CT, a mask or the regions cannot be used.
+        MissingPartError: weights or device are missing.
+    """
+    clock = Clock(progress)
+    with clock.stage("read", 0.0):
+        volume = load_volume(source)
+        loaded = load(model, choose_device(device))
+    with clock.stage("lungs", 0.05):
+        found = _find_lungs(volume, lungs)
+        named_regions = _regions(volume, found, regions)
+    with clock.stage("grid", 0.2):
+        grid = working_grid(volume, found, loaded.spacing)
+        parenchyma = separate_vessels(grid.hu, grid.sides, grid.spacing)
+    with clock.stage("features", 0.3):
+        fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
+        cells = _embed(loaded, grid, seed, progress)
+    with clock.stage("mixture", 0.65):
+        tissues, shift = classify(loaded, grid, parenchyma, fine, cells, seed)
+    with clock.stage("fusion", 0.75):
+        fused = refine(loaded, grid, parenchyma, fine, tissues)
+    with clock.stage("labels", 0.82):
+        labels, entropy = to_volume(fused, grid, volume, found.mask)
+    with clock.stage("measures", 0.95):
+        table = measuring.measure(labels, volume.hu, volume.spacing, named_regions)
+    warnings = [
+        *volume.warnings,
+        *found.warnings,
+        *edge_warnings(found.mask, volume.spacing),
+        *_inflation(shift),
+    ]
+    return Result(
+        labels=to_input_geometry(labels, volume),
+        uncertainty=to_input_geometry(entropy, volume),
+        measures=table,
+        manifest=_manifest(volume, loaded, device, seed, warnings, shift, clock),
+        volume=volume,
+        label_array=labels,
+    )
+
+
+def choose_device(device: str) -> str:
+    """``auto`` takes a CUDA device where there is one; a device asked for must be there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device, False):
+        raise MissingPartError(f"device {device!r} is not available on this computer; use --device cpu")
+    return device
+
+
+def _find_lungs(volume: Volume, given: Source | None) -> Lungs:
+    if given is None:
+        return segment_lungs(volume.hu, volume.spacing)
+    return lungs_from_mask(load_mask(given, volume), volume.hu, volume.spacing)
+
+
+def _regions(volume: Volume, found: Lungs, given: Source | None) -> dict[str, np.ndarray]:
+    """Whole, right and left lung, and each label of the user's regions within the lungs."""
+    regions = measuring.regions_from_sides(found.sides)
+    if given is None:
+        return regions
+    labels = load_mask(given, volume)
+    for value in np.unique(labels[labels > 0]):
+        inside = (labels == value) & found.mask
+        if inside.any():
+            regions[f"region {value}"] = inside
+    if len(regions) == 3:
+        raise UnusableInputError("no region lies inside the lungs; give regions drawn on this CT")
+    return regions
+
+
+def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
+    """Crop to the lungs and resample to the model's spacing."""
+    box = _lung_box(found.mask, volume.spacing)
+    new = (spacing,) * 3
+    hu = resample(np.ascontiguousarray(volume.hu[box]), volume.spacing, new)
+    sides = _to_grid(found.sides, box, volume.spacing, new, hu.shape)
+    airways = _to_grid(found.airways.astype(np.uint8), box, volume.spacing, new, hu.shape)
+    if not sides.any():
+        raise UnusableInputError("the lungs are too small to be measured; check the lung mask")
+    return Grid(box, hu, sides, airways > 0, spacing)
+
+
+def _lung_box(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
+    box = []
+    for axis, step in enumerate(spacing):
+        margin = int(np.ceil(MARGIN_MM / step))
+        where = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append(slice(max(int(where[0]) - margin, 0), int(where[-1]) + margin + 1))
+    return box[0], box[1], box[2]
+
+
+def _to_grid(
+    labels: np.ndarray,
+    box: tuple[slice, slice, slice],
+    spacing: tuple[float, float, float],
+    new: tuple[float, float, float],
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    return resample(np.ascontiguousarray(labels[box]), spacing, new, interpolation="nearest", size=shape)
+
+
+def _embed(model: Model, grid: Grid, seed: int, progress: Progress) -> np.ndarray:
+    device = next(model.student.parameters()).device.type
+    return embed(
+        model.student,
+        grid.hu,
+        grid.mask,
+        model.projection,
+        model.plan,
+        seed,
+        device,
+        lambda fraction: progress("features", 0.3 + 0.35 * fraction),
+    )
+
+
+def classify(
+    model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, cells: np.ndarray, seed: int
+) -> tuple[Tissues, float]:
+    """Posterior of the tissues from the mixture adapted to this patient, and the inflation's shift in HU."""
+    mask = grid.mask
+    shift = inflation_shift(parenchyma.density[mask & ~parenchyma.vessels], model.rule)
+    patient = adapt(model.mixture, _sample(mask & ~parenchyma.vessels, fine, cells, seed))
+    posterior = np.zeros((len(NAMED), *mask.shape), np.float32)
+    for first in range(0, mask.shape[0], SLAB):
+        rows = slice(first, min(first + SLAB, mask.shape[0]))
+        inside = mask[rows]
+        if inside.any():
+            points = descriptors_of(fine, cells, mask, rows)[:, inside].T
+            density = parenchyma.density[rows][inside]
+            posterior[:, rows][:, inside] = _posterior(model, patient, points, density, shift).T
+    cavities = find_cavities(grid.hu, mask, grid.airways, grid.spacing)
+    return Tissues(posterior, parenchyma.vessels & ~cavities, cavities), shift
+
+
+def descriptors_of(fine: np.ndarray, cells: np.ndarray, mask: np.ndarray, rows: slice) -> np.ndarray:
+    """Fine descriptors beside the up-sampled embedding for some slices: (dimensions, rows, y, x)."""
+    shape = (mask.shape[0], mask.shape[1], mask.shape[2])
+    return np.concatenate([fine[:, rows], upsample_cells(cells, shape, rows)])
+
+
+def _sample(mask: np.ndarray, fine: np.ndarray, cells: np.ndarray, seed: int) -> np.ndarray:
+    """Descriptors of voxels drawn evenly from the lungs, (points, dimensions)."""
+    chance = min(SAMPLE / max(int(mask.sum()), 1), 1.0)
+    chosen = mask & (np.random.default_rng(seed).random(mask.shape, np.float32) < chance)
+    parts = []
+    for first in range(0, mask.shape[0], SLAB):
+        rows = slice(first, min(first + SLAB, mask.shape[0]))
+        if chosen[rows].any():
+            parts.append(descriptors_of(fine, cells, mask, rows)[:, chosen[rows]].T)
+    return np.concatenate(parts)
+
+
+def _posterior(
+    model: Model, patient: Mixture, points: np.ndarray, density: np.ndarray, shift: float
+) -> np.ndarray:
+    prior = log_density_prior(density, shift)
+    densities = patient.log_densities(points)
+    return tissue_posterior(densities, patient.weights, model.labels, prior, model.rule, model.sharpness)
+
+
+def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, tissues: Tissues) -> Tissues:
+    """Sobel-Diffusion Fusion of the posteriors; vessels and cavities keep their own outlines."""
+    edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion)
+    fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
+    borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, model.regions)
+    return Tissues(borne_out, tissues.vessels, tissues.cavities)
+
+
+def to_volume(
+    tissues: Tissues, grid: Grid, volume: Volume, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and normalised entropy on the CT's own grid.
+
+    Posteriors, not labels, are interpolated, one tissue at a time: outlines stay smooth and memory small.
+    """
+    shape = volume.hu[grid.box].shape
+    new = (grid.spacing,) * 3
+
+    def up(values: np.ndarray) -> np.ndarray:
+        return resample(values, new, volume.spacing, anti_alias=False, size=shape)
+
+    nearest = _nearest_lung(grid.mask)
+    best, entropy = np.full(shape, -1.0, np.float32), np.zeros(shape, np.float32)
+    label = np.zeros(shape, np.uint8)
+    for value, posterior in zip(NAMED, tissues.posterior, strict=True):
+        share = up(posterior[nearest])
+        label[share > best] = value
+        np.maximum(best, share, out=best)
+        entropy -= share * np.log(np.maximum(share, 1e-6))
+    label[up(tissues.vessels.astype(np.float32)) > 0.5] = VESSEL
+    label[up(tissues.cavities.astype(np.float32)) > 0.5] = CAVITY
+    inside = mask[grid.box]
+    labels, uncertainty = np.zeros(mask.shape, np.uint8), np.zeros(mask.shape, np.float32)
+    labels[grid.box] = label * inside
+    uncertainty[grid.box] = np.clip(entropy / np.log(len(NAMED)), 0, 1) * inside
+    return labels, uncertainty
+
+
+def _nearest_lung(mask: np.ndarray) -> tuple[np.ndarray, ...]:
+    """For each voxel the nearest lung voxel, so that the lungs' rim on a finer grid has a posterior."""
+    from scipy import ndimage
+
+    return tuple(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
+
+
+def _inflation(shift: float) -> list[str]:
+    if shift < EXPIRATION_SHIFT:
+        return []
+    return [
+        f"Healthy lung is {shift:.0f} HU denser than at full inspiration: ground glass is judged against it, "
+        "and emphysema may be under-estimated."
+    ]
+
+
+def _manifest(
+    volume: Volume, model: Model, device: str, seed: int, warnings: list[str], shift: float, clock: Clock
+) -> dict[str, Any]:
+    from DiffSegLungLib.manifest import describe_input, describe_software, describe_time
+
+    return {
+        "software": describe_software(),
+        "input": describe_input(volume),
+        "model": {
+            "name": model.info.name,
+            "version": model.info.version,
+            "sha256": model.description["sha256"],
+            "embedding": model.description["embedding"],
+        },
+        "parameters": {
+            "naming": model.rule.stored(),
+            "fusion": model.fusion.stored(),
+            "regions": model.regions.stored(),
+            "inflation_shift_hu": round(shift, 1),
+            "sharpness": model.sharpness,
+        },
+        "seed": seed,
+        "device": choose_device(device),
+        "warnings": warnings,
+        **describe_time(clock.seconds),
+    }
+
+
+def prepare_for_fit(path: Path, model_spacing: float) -> tuple[Grid, Parenchyma, np.ndarray]:
+    """Grid, parenchyma and fine descriptors of one CT as :func:`segment` makes them (for the fit)."""
+    volume = load_volume(path)
+    grid = working_grid(volume, segment_lungs(volume.hu, volume.spacing), model_spacing)
+    parenchyma = separate_vessels(grid.hu, grid.sides, grid.spacing)
+    return grid, parenchyma, fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)

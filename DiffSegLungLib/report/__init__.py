@@ -1,0 +1,134 @@
+"""The report: one overview picture, or one self-contained page and one table.
+
+``slices`` chooses what to show, ``figures`` draws it, ``page`` writes the HTML.  Files appear complete or
+not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from DiffSegLungLib.report import figures
+from DiffSegLungLib.report.figures import NOT_CLINICAL
+from DiffSegLungLib.report.page import Picture, render
+from DiffSegLungLib.report.slices import PLANE_NAMES, Chest, Cut, choose_cuts, plane
+from DiffSegLungLib.tissues import DISEASES
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["NOT_CLINICAL", "write_overview", "write_report"]
+
+
+def write_overview(
+    path_png: str | Path,
+    hu: np.ndarray,
+    labels: np.ndarray,
+    spacing: tuple[float, float, float],
+    title: str,
+    measures: pandas.DataFrame | None = None,
+) -> None:
+    """Writes one picture that shows the whole result.
+
+    Args:
+        path_png: the file.
+        hu: (z, y, x) Hounsfield units in canonical LPS axes.
+        labels: (z, y, x) label values, 0 outside the lungs.
+        spacing: (z, y, x) in mm.
+        title: the case.
+        measures: as ``measure`` returns it; without it the legend has no numbers.
+    """
+    chest = Chest.crop(hu, labels, spacing)
+    _write(Path(path_png), figures.overview_png(chest, title, measures))
+
+
+def write_report(
+    folder: str | Path,
+    *,
+    hu: np.ndarray,
+    labels: np.ndarray,
+    spacing: tuple[float, float, float],
+    measures: pandas.DataFrame,
+    manifest: Mapping[str, Any],
+    name: str,
+) -> dict[str, Path]:
+    """Writes ``report.html``, with its pictures inside, and ``measures.csv``.
+
+    Args:
+        folder: made if it is not there.
+        hu: (z, y, x) Hounsfield units in canonical LPS axes.
+        labels: (z, y, x) label values, 0 outside the lungs.
+        spacing: (z, y, x) in mm.
+        measures: as ``measure`` returns it, the whole lung first.
+        manifest: of the run; any key may be missing.
+        name: the case, as the reader knows it.
+
+    Returns:
+        The files by what they are: ``report`` and ``measures``.
+    """
+    chest = Chest.crop(hu, labels, spacing)
+    text = render(name, measures, manifest, _pictures(chest, measures), NOT_CLINICAL)
+    written = {"report": Path(folder) / "report.html", "measures": Path(folder) / "measures.csv"}
+    _write(written["report"], text.encode("utf-8"))
+    _write(written["measures"], measures.to_csv(lineterminator="\n").encode("utf-8"))
+    return written
+
+
+def _pictures(chest: Chest, measures: pandas.DataFrame) -> dict[str, list[Picture]]:
+    projection = Picture(
+        figures.projection_png(chest),
+        "Coronal projections, one per disease: the share of the lung's depth that the disease takes.",
+        "Share of the lung's depth, front to back, that each disease takes. One scale for all.",
+    )
+    histogram = Picture(
+        figures.histogram_png(chest),
+        "Histogram of the Hounsfield units of the lungs by tissue, with a line at -950 HU.",
+        "Dashed: -950 HU. Bars above: the density range in which each tissue is plausible.",
+    )
+    bars = Picture(
+        figures.bars_png(measures),
+        "Stacked bars: share of each tissue per region, as in the table of tissues.",
+        "Share of each tissue per region, of the parenchyma.",
+    )
+    return {
+        "slices": [_slice_picture(chest, cut) for cut in choose_cuts(chest)],
+        "projection": [projection],
+        "charts": [histogram, bars],
+    }
+
+
+def _slice_picture(chest: Chest, cut: Cut) -> Picture:
+    labels = plane(chest.labels, cut)
+    lung = max(int(np.count_nonzero(labels)), 1)
+    shares = [(tissue.name.lower(), 100 * int((labels == tissue.label).sum()) / lung) for tissue in DISEASES]
+    seen = ", ".join(f"{name} {share:.1f} %" for name, share in shares if share >= 0.05) or "no disease"
+    caption = f"{cut.title(chest)}. Of the lung in this slice: {seen}."
+    alt = f"{PLANE_NAMES[cut.axis]} CT slice, alone and with the segmented tissues: {seen}."
+    return Picture(figures.pair_png(chest, cut), alt, caption)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes beside, then renames: a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        _keep_usual_permissions(beside)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def _keep_usual_permissions(path: str) -> None:
+    # mkstemp makes files that only their owner may read; a report is for colleagues, as the umask allows.
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(path, 0o666 & ~mask)

@@ -1,0 +1,368 @@
+"""The pictures of the report, drawn without a window and without pyplot's global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from DiffSegLungLib.measures import DEFINITIONS, LEFT, RIGHT, WHOLE, number_text
+from DiffSegLungLib.report import slices
+from DiffSegLungLib.report.slices import CORONAL, Chest, Cut
+from DiffSegLungLib.tissues import BY_LABEL, DISEASES, REPORTED, TISSUES
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 100
+PAIR_WIDTH = 1400
+OVERVIEW_WIDTH = 2000
+GAP = 8
+SCALE_BAR_MM = 50.0
+MINIMUM_DEPTH_MM = 20.0
+NOT_CLINICAL = "Research use only. Not for clinical use."
+
+HISTOGRAM_EDGES = np.arange(-1050.0, 151.0, 10.0)
+
+INK = "#1a1a1a"
+PAPER = "white"
+
+Box = tuple[float, float, float, float]
+"""Left, top, width and height in pixels, from the figure's top left corner."""
+
+
+def pair_png(chest: Chest, cut: Cut) -> bytes:
+    """One slice twice as PNG: the bare CT, and the same with the tissues."""
+    # One scale for all planes: a lesion has the same size wherever it is seen.
+    widest = max(slices.plane_millimetres(chest, axis)[1] for axis in range(3))
+    shape = _scaled(chest, cut.axis, (PAIR_WIDTH - GAP) / 2 / widest)
+    figure = _figure(PAIR_WIDTH, shape[0], "black")
+    _draw_pair(figure, chest, cut, ((PAIR_WIDTH - GAP) // 2 - shape[1], 0), shape, lettering=1.5)
+    return _png(figure)
+
+
+def projection_png(chest: Chest) -> bytes:
+    """The share of the lung's depth taken by each disease, seen from the front, as PNG."""
+    width = (PAIR_WIDTH - GAP * (len(DISEASES) - 1)) / len(DISEASES)
+    figure = _figure(PAIR_WIDTH, _projection_height(chest, width), "black")
+    _draw_projections(figure, chest, (0, 0), width)
+    return _png(figure)
+
+
+def histogram_png(chest: Chest) -> bytes:
+    """The HU histogram of the lungs as PNG."""
+    figure = _figure(PAIR_WIDTH // 2, 520, PAPER)
+    _draw_histogram(figure, chest, (80, 48, PAIR_WIDTH // 2 - 100, 400))
+    return _png(figure)
+
+
+def bars_png(measures: pandas.DataFrame) -> bytes:
+    """The stacked bar of tissue shares per region as PNG."""
+    height = max(520, 150 + 90 * len(measures))
+    figure = _figure(PAIR_WIDTH // 2, height, PAPER)
+    _draw_bars(figure, measures, (110, 48, PAIR_WIDTH // 2 - 230, height - 120))
+    return _png(figure)
+
+
+def overview_png(chest: Chest, title: str, measures: pandas.DataFrame | None) -> bytes:
+    """Everything on one page as PNG: slices beside the bare CT, projection, charts and legend."""
+    cuts = slices.choose_cuts(chest)
+    axial, others = cuts[:-2], cuts[-2:]
+    rows = [axial[start : start + 2] for start in range(0, len(axial), 2)] + [others]
+    scale = min(_row_scale(chest, row) for row in rows)
+    heights = [max(_scaled(chest, cut.axis, scale)[0] for cut in row) for row in rows]
+    bottom = 70 + sum(heights) + GAP * len(heights)
+    tile = (OVERVIEW_WIDTH - GAP * (len(DISEASES) - 1)) / len(DISEASES)
+    projections = _projection_height(chest, tile)
+    figure = _figure(OVERVIEW_WIDTH, bottom + projections + 480, PAPER)
+    _heading(figure, title)
+    _draw_rows(figure, chest, rows, heights, scale)
+    _draw_projections(figure, chest, (0, bottom), tile)
+    _draw_charts(figure, chest, measures, bottom + projections)
+    return _png(figure)
+
+
+def _heading(figure: Figure, title: str) -> None:
+    _text(figure, (16, 22), title, size=17, weight="bold")
+    _text(figure, (16, 50), f"Lung window: level -600, width 1500 HU. {NOT_CLINICAL}", size=11.5)
+
+
+def _draw_rows(
+    figure: Figure, chest: Chest, rows: Sequence[Sequence[Cut]], heights: Sequence[int], scale: float
+) -> None:
+    top = 70
+    for row, height in zip(rows, heights, strict=True):
+        _fill(figure, (0, top, OVERVIEW_WIDTH, height), "black")
+        widths = [2 * _scaled(chest, cut.axis, scale)[1] + GAP for cut in row]
+        space = max((OVERVIEW_WIDTH - sum(widths)) // (len(row) + 1), 0)
+        left = space
+        for cut, width in zip(row, widths, strict=True):
+            shape = _scaled(chest, cut.axis, scale)
+            _draw_pair(figure, chest, cut, (left, top + (height - shape[0]) // 2), shape)
+            left += width + space
+        top += height + GAP
+
+
+def _draw_charts(figure: Figure, chest: Chest, measures: pandas.DataFrame | None, top: float) -> None:
+    _draw_histogram(figure, chest, (90, top + 60, 590, 330))
+    if measures is None:
+        _draw_legend(figure, None, (780, top + 60))
+        return
+    shown = measures.loc[[name for name in (WHOLE, RIGHT, LEFT) if name in measures.index] or measures.index]
+    _draw_bars(figure, shown, (800, top + 60, 480, 330))
+    _draw_legend(figure, shown.iloc[0], (1450, top + 60))
+
+
+def _draw_pair(
+    figure: Figure,
+    chest: Chest,
+    cut: Cut,
+    corner: tuple[int, int],
+    shape: tuple[int, int],
+    lettering: float = 1.0,
+) -> None:
+    left, top = corner
+    for index, paint in enumerate((slices.bare_picture, slices.overlay_picture)):
+        box = (left + index * (shape[1] + GAP), top, shape[1], shape[0])
+        axes = _axes(figure, box)
+        _show(axes, paint(chest, cut, shape))
+        _annotate_plane(axes, cut, shape, chest, lettering)
+
+
+def _annotate_plane(axes: Axes, cut: Cut, shape: tuple[int, int], chest: Chest, size: float) -> None:
+    left, right, top, bottom = slices.PLANE_LETTERS[cut.axis]
+    _lettering(axes, 0.012, 0.5, left, "left", "center", size=13 * size)
+    _lettering(axes, 0.988, 0.5, right, "right", "center", size=13 * size)
+    _lettering(axes, 0.5, 0.985, top, "center", "top", size=13 * size)
+    _lettering(axes, 0.5, 0.015, bottom, "center", "bottom", size=13 * size)
+    _lettering(axes, 0.012, 0.985, cut.short_title(chest), "left", "top", size=11 * size)
+    _scale_bar(axes, shape, slices.plane_millimetres(chest, cut.axis)[1], 11 * size)
+
+
+def _scale_bar(axes: Axes, shape: tuple[int, int], width_mm: float, size: float) -> None:
+    length = SCALE_BAR_MM / width_mm
+    if length > 0.8:
+        return
+    x, y = 0.985 - length, 14 / shape[0]
+    for width, colour in ((5.5, "black"), (2.5, "white")):
+        axes.plot([x, x + length], [y, y], color=colour, linewidth=width, transform=axes.transAxes)
+    _lettering(axes, x + length / 2, y + 7 / shape[0], "5 cm", "center", "bottom", size=size)
+
+
+def _projection_height(chest: Chest, width: float) -> int:
+    return _pixels(chest, CORONAL, width)[0] + 78
+
+
+def _draw_projections(figure: Figure, chest: Chest, corner: tuple[float, float], width: float) -> None:
+    left, top = corner
+    shape = _pixels(chest, CORONAL, width)
+    depth, shares = slices.depth_shares(chest)
+    # Along the rim the lung is a few voxels deep and partial volume is all of it: not to set the scale.
+    deep = depth * chest.spacing[CORONAL] >= MINIMUM_DEPTH_MM
+    limit = _round_up(max(float(share[deep].max(initial=0.0)) for share in shares.values()))
+    total = len(DISEASES) * (width + GAP) - GAP
+    _fill(figure, (left, top, total, _projection_height(chest, width)), "black")
+    for index, tissue in enumerate(DISEASES):
+        x = left + index * (width + GAP)
+        picture = _projection_picture(depth, shares[tissue.label], limit, np.array(tissue.colour) / 255)
+        axes = _axes(figure, (round(x), round(top) + 30, shape[1], shape[0]))
+        _show(axes, slices.resample_colour(picture, shape))
+        _lettering(axes, 0.02, 0.99, "R", "left", "top")
+        _lettering(axes, 0.98, 0.99, "L", "right", "top")
+        _text(figure, (x + 8, top + 16), tissue.name, size=12.5, colour="white", weight="bold")
+        _draw_ramp(figure, (x + 8, top + shape[0] + 40, width - 16, 10), np.array(tissue.colour) / 255, limit)
+
+
+def _projection_picture(depth: np.ndarray, share: np.ndarray, limit: float, colour: np.ndarray) -> np.ndarray:
+    amount = np.clip(share / limit, 0, 1)[..., None]
+    lung = np.where((depth > 0)[..., None], 0.16, 0.0) * np.ones(3)
+    return lung * (1 - amount) + colour * amount
+
+
+def _draw_ramp(figure: Figure, box: Box, colour: np.ndarray, limit: float) -> None:
+    steps = np.linspace(0, 1, 128)[None, :, None]
+    axes = _axes(figure, box)
+    axes.imshow(0.16 * (1 - steps) + colour * steps, aspect="auto")
+    _text(figure, (box[0], box[1] + 22), "0 %", size=10.5, colour="white")
+    text = f"{100 * limit:.0f} %{'' if limit == 1 else ' or more'}"
+    _text(figure, (box[0] + box[2], box[1] + 22), text, size=10.5, colour="white", align="right")
+
+
+def _draw_histogram(figure: Figure, chest: Chest, box: Box) -> None:
+    axes = _chart(figure, box, "HU histogram of the lungs, by tissue")
+    counts = slices.histogram(chest, HISTOGRAM_EDGES) * float(np.prod(chest.spacing)) / 1000.0
+    base = np.zeros(counts.shape[1])
+    for tissue in TISSUES:
+        top = base + counts[tissue.label]
+        axes.stairs(top, HISTOGRAM_EDGES, baseline=base, fill=True, color=_colour(tissue.label), linewidth=0)
+        base = top
+    axes.stairs(base, HISTOGRAM_EDGES, color=INK, linewidth=0.8)
+    peak = max(float(base.max()), 1e-6)
+    axes.axvline(-950, color=INK, linewidth=1.2, linestyle="--")
+    axes.text(-957, peak * 1.02, "-950", ha="right", va="bottom", fontsize=10)
+    _draw_bands(axes, peak)
+    axes.set(xlim=(HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1]), ylim=(0, peak * 1.62))
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1.05 * peak])
+    axes.set_xlabel("HU", fontsize=11)
+    axes.set_ylabel("ml per 10 HU", fontsize=11)
+
+
+def _draw_bands(axes: Axes, peak: float) -> None:
+    """The plausible density range of each tissue, as bars above the histogram."""
+    for index, tissue in enumerate(reversed(REPORTED)):
+        y = peak * (1.14 + 0.078 * index)
+        low, high = max(tissue.prior.low, HISTOGRAM_EDGES[0]), min(tissue.prior.high, HISTOGRAM_EDGES[-1])
+        axes.plot([low, high], [y, y], color=_colour(tissue.label), linewidth=6, solid_capstyle="butt")
+        at_right = high < -250
+        x, align = (high + 12, "left") if at_right else (low - 12, "right")
+        axes.text(x, y, tissue.name, ha=align, va="center", fontsize=9.5)
+
+
+def _draw_bars(figure: Figure, measures: pandas.DataFrame, box: Box) -> None:
+    axes = _chart(figure, box, "Share of the parenchyma, %")
+    positions = [float(index) for index in range(len(measures))]
+    left = np.zeros(len(measures))
+    for tissue in REPORTED:
+        shares = measures[f"{tissue.key}_percent"].fillna(0).to_numpy()
+        axes.barh(positions, shares, left=left, height=0.6, color=_colour(tissue.label), edgecolor="white")
+        for y, x, share in zip(positions, left, shares, strict=True):
+            if share >= 6:
+                colour = "black" if _is_light(tissue.colour) else "white"
+                middle = x + share / 2
+                axes.text(middle, y, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=11)
+        left = left + shares
+    for y, share in zip(positions, measures["disease_percent"], strict=True):
+        axes.text(101.5, y, f"diseased\n{number_text(share, '%')} %", ha="left", va="center", fontsize=11)
+    axes.set(xlim=(0, 100), ylim=(len(measures) - 0.5, -0.5))
+    axes.set_yticks(positions, [str(name) for name in measures.index], fontsize=11)
+
+
+def _draw_legend(figure: Figure, row: pandas.Series | None, corner: tuple[float, float]) -> None:
+    left, top = corner
+    if row is not None:
+        _text(figure, (left, top - 18), str(row.name).capitalize(), size=13, weight="bold")
+        _text(figure, (left + 410, top - 18), "ml", size=12, align="right")
+        _text(figure, (left + 500, top - 18), "%", size=12, align="right")
+    for index, tissue in enumerate(REPORTED):
+        y = top + 20 + 34 * index
+        _fill(figure, (left, y - 10, 26, 20), _colour(tissue.label))
+        _text(figure, (left + 40, y), tissue.name, size=13)
+        if row is not None:
+            _text(figure, (left + 410, y), number_text(row[f"{tissue.key}_ml"], "ml"), size=13, align="right")
+            share = number_text(row[f"{tissue.key}_percent"], "%")
+            _text(figure, (left + 500, y), share, size=13, align="right")
+    if row is not None:
+        _draw_densities(figure, row, (left, top + 34 * len(REPORTED) + 34))
+
+
+def _draw_densities(figure: Figure, row: pandas.Series, corner: tuple[float, float]) -> None:
+    left, top = corner
+    for index, column in enumerate(("lung_ml", "mean_hu", "perc15_hu", "laa950_percent", "haa_percent")):
+        definition = DEFINITIONS[column]
+        y = top + 26 * index
+        _text(figure, (left, y), definition.name, size=12)
+        text = f"{number_text(row[column], definition.unit)} {definition.unit}"
+        _text(figure, (left + 500, y), text, size=12, align="right")
+
+
+def _figure(width: float, height: float, colour: str) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(round(width) / DPI, round(height) / DPI), dpi=DPI, facecolor=colour)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor=figure.get_facecolor())
+    return buffer.getvalue()
+
+
+def _relative(figure: Figure, box: Box) -> Box:
+    width, height = figure.get_size_inches() * DPI
+    left, top, wide, high = box
+    return left / width, 1 - (top + high) / height, wide / width, high / height
+
+
+def _axes(figure: Figure, box: Box) -> Axes:
+    axes = figure.add_axes(_relative(figure, box))
+    axes.set_axis_off()
+    return axes
+
+
+def _chart(figure: Figure, box: Box, title: str) -> Axes:
+    axes = figure.add_axes(_relative(figure, box))
+    axes.set_title(title, fontsize=13, fontweight="bold", loc="left", color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=10.5)
+    return axes
+
+
+def _show(axes: Axes, picture: np.ndarray) -> None:
+    """One pixel of the picture on one pixel of the figure, so that edges stay crisp."""
+    axes.imshow(picture, interpolation="none", aspect="auto", vmin=0, vmax=1)
+
+
+def _fill(figure: Figure, box: Box, colour: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    left, bottom, width, height = _relative(figure, box)
+    patch = Rectangle((left, bottom), width, height, color=colour, zorder=0, linewidth=0)
+    patch.set_transform(figure.transFigure)
+    figure.add_artist(patch)
+
+
+def _text(
+    figure: Figure, at: tuple[float, float], text: str, *, size: float, align: str = "left",
+    colour: str = INK, weight: str = "normal",
+) -> None:  # fmt: skip
+    x, y, _, _ = _relative(figure, (*at, 0, 0))
+    # A name is not a formula: "$" must stay a dollar sign.
+    figure.text(
+        x, y, text, ha=align, va="center", fontsize=size, color=colour, fontweight=weight, parse_math=False
+    )
+
+
+def _lettering(axes: Axes, x: float, y: float, text: str, ha: str, va: str, *, size: float = 13.0) -> None:
+    from matplotlib.patheffects import withStroke
+
+    label = axes.text(
+        x, y, text, ha=ha, va=va, fontsize=size, color="white", transform=axes.transAxes, parse_math=False
+    )
+    label.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
+
+
+def _row_scale(chest: Chest, row: Sequence[Cut]) -> float:
+    width_mm = sum(2 * slices.plane_millimetres(chest, cut.axis)[1] for cut in row)
+    return (OVERVIEW_WIDTH - GAP * (2 * len(row) - 1)) / width_mm
+
+
+def _scaled(chest: Chest, axis: int, scale: float) -> tuple[int, int]:
+    height_mm, width_mm = slices.plane_millimetres(chest, axis)
+    return max(int(height_mm * scale), 1), max(int(width_mm * scale), 1)
+
+
+def _pixels(chest: Chest, axis: int, width: float) -> tuple[int, int]:
+    """Pixel size of a picture of that plane as wide as given, at most half as high again."""
+    height_mm, width_mm = slices.plane_millimetres(chest, axis)
+    return _scaled(chest, axis, min(width / width_mm, 1.5 * width / height_mm))
+
+
+def _round_up(share: float) -> float:
+    return next((limit for limit in (0.1, 0.25, 0.5) if share <= limit), 1.0)
+
+
+def _colour(label: int) -> tuple[float, float, float]:
+    red, green, blue = BY_LABEL[label].colour
+    return red / 255, green / 255, blue / 255
+
+
+def _is_light(colour: tuple[int, int, int]) -> bool:
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue > 130

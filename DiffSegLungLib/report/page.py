@@ -1,0 +1,181 @@
+"""The report's page: turns measures and manifest into rows, and rows into one HTML file."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, number_text
+from DiffSegLungLib.tissues import REPORTED
+
+if TYPE_CHECKING:
+    import pandas
+
+FACTS = (
+    ("Software", "software"),
+    ("Input", "input"),
+    ("Model", "model"),
+    ("Parameters", "parameters"),
+)
+"""Title and key of the manifest's parts that are tables of their own."""
+
+RUN_FACTS = ("created", "device", "seed", "seconds", "peak_memory_mb")
+"""The manifest's single values, shown together."""
+
+HEADLINES = ("lung_ml", "disease_percent", "mean_hu", "laa950_percent", "haa_percent")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the page: PNG bytes, what it shows for those who do not see it, and its caption."""
+
+    png: bytes
+    alt: str
+    caption: str
+
+    @property
+    def uri(self) -> str:
+        """The picture inside its own address."""
+        return "data:image/png;base64," + b64encode(self.png).decode("ascii")
+
+
+def render(
+    name: str,
+    measures: pandas.DataFrame,
+    manifest: Mapping[str, Any],
+    pictures: Mapping[str, Sequence[Picture]],
+    notice: str,
+) -> str:
+    """The whole page as text.
+
+    Args:
+        name: the case.
+        measures: as ``measure`` returns it.
+        manifest: of the run; missing keys leave their rows out.
+        pictures: the sections ``slices``, ``projection`` and ``charts``.
+        notice: printed at the top and at the bottom.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        name=name,
+        notice=notice,
+        warnings=[str(warning) for warning in manifest.get("warnings") or []],
+        headlines=_headlines(measures),
+        regions=[str(region) for region in measures.index],
+        tissues=_tissue_rows(measures),
+        densities=_density_rows(measures),
+        definitions=_definition_rows(),
+        facts=_facts(manifest),
+        pictures=pictures,
+    )
+
+
+def _headlines(measures: pandas.DataFrame) -> list[dict[str, str]]:
+    row = measures.iloc[0]
+    region = str(measures.index[0])
+    return [
+        {
+            "label": DEFINITIONS[column].name,
+            "value": number_text(row[column], DEFINITIONS[column].unit),
+            "unit": DEFINITIONS[column].unit,
+            "region": region,
+        }
+        for column in HEADLINES
+    ]
+
+
+def _tissue_rows(measures: pandas.DataFrame) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        _share_row(measures, tissue.name, f"{tissue.key}_ml", f"{tissue.key}_percent", tissue.colour)
+        for tissue in REPORTED
+    ]
+    rows.append(_share_row(measures, DEFINITIONS["disease_percent"].name, None, "disease_percent"))
+    rows.append(_share_row(measures, DEFINITIONS["vessel_ml"].name, "vessel_ml", None))
+    rows.append(_share_row(measures, DEFINITIONS["lung_ml"].name, "lung_ml", None))
+    return rows
+
+
+def _share_row(
+    measures: pandas.DataFrame,
+    name: str,
+    volume: str | None,
+    share: str | None,
+    colour: tuple[int, int, int] | None = None,
+) -> dict[str, Any]:
+    cells = []
+    for _, row in measures.iterrows():
+        cells.append("" if volume is None else number_text(row[volume], "ml"))
+        cells.append("" if share is None else number_text(row[share], "%"))
+    absent = volume is not None and bool((measures[volume] == 0).all())
+    css = None if colour is None else "rgb({}, {}, {})".format(*colour)
+    return {"name": name, "colour": css, "cells": cells, "absent": absent, "is_total": colour is None}
+
+
+def _density_rows(measures: pandas.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": DEFINITIONS[column].name,
+            "unit": DEFINITIONS[column].unit,
+            "cells": [number_text(value, DEFINITIONS[column].unit) for value in measures[column]],
+        }
+        for column in DENSITOMETRY
+    ]
+
+
+def _definition_rows() -> list[dict[str, str]]:
+    """Each definition once; the tissues share one, so they are one row."""
+    first = REPORTED[0]
+    of_tissues = {f"{tissue.key}_{unit}" for tissue in REPORTED for unit in ("ml", "percent")}
+    rows = []
+    for column, entry in DEFINITIONS.items():
+        if column in of_tissues and not column.startswith(f"{first.key}_"):
+            continue
+        name, text = entry.name, entry.definition
+        if column in of_tissues:
+            name = "Volume of a tissue" if entry.unit == "ml" else "Share of a tissue"
+            text = text.replace(f"labelled {first.name.lower()}", "with the tissue's label")
+        rows.append({"name": name, "unit": entry.unit, "definition": text, "source": entry.source})
+    return rows
+
+
+def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    sections = []
+    for title, key in FACTS:
+        value = manifest.get(key)
+        rows = _fact_rows(value) if isinstance(value, Mapping) else [(key, _value_text(value))]
+        sections.append((title, [row for row in rows if row[1]]))
+    run = {key: manifest[key] for key in RUN_FACTS if key in manifest}
+    sections.append(("Run", [row for row in _fact_rows(run) if row[1]]))
+    return [(title, rows) for title, rows in sections if rows]
+
+
+def _fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in facts.items():
+        if key == "metadata" and isinstance(value, Mapping):
+            rows += _fact_rows(value)
+        else:
+            rows.append((str(key).replace("_", " "), _value_text(value)))
+    return rows
+
+
+def _value_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_value_text(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value_text(item) for item in value)
+    return str(value)

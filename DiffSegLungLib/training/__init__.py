@@ -1,0 +1,1 @@
+"""Training of the student: patient store, patches, trainer, checkpoints."""

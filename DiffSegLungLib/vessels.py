@@ -1,0 +1,128 @@
+"""Vessels and airway walls: thin bright structures inside the lungs, kept out of the diseases.
+
+Everything here works on an isotropic grid and treats what lies outside the lungs as absent, so that the chest
+wall neither brightens the rim of the lungs nor takes part in any mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from DiffSegLungLib.filters import masked_mean, masked_opening, masked_share
+
+SMALL_MM = 3.0
+"""Half the side of the cube that removes peripheral vessels, airway walls and reticular lines."""
+LARGE_MM = 6.0
+"""Half the side of the cube that removes segmental and lobar vessels."""
+LINE_HU = 60.0
+"""How far a voxel must rise above its opened surroundings to be left out of the parenchyma's density."""
+VESSEL_HU = 180.0
+"""How far it must rise to be called a vessel."""
+AERATED_HU = -550.0
+"""A vessel runs through aerated lung; inside denser tissue nothing is called a vessel."""
+DENSE_HU = -350.0
+ELONGATION = 2.5
+"""Ratio of the longest to the second axis above which a dense structure is a tube, not a nodule."""
+OUTSIDE_HU = -1000.0
+RAISED_HU = -720.0
+HILAR_MM = 25.0
+"""Lung this near the mediastinum is the hilar zone, where lobar vessels and bronchi lie."""
+HILAR_THICKNESS_MM = 15.0
+"""In the hilar zone only what is thicker than this counts as diseased tissue."""
+
+
+@dataclass(frozen=True)
+class Parenchyma:
+    """The lungs without their vessels, on the working grid.
+
+    Attributes:
+        vessels: bool (z, y, x): vessels and airway walls.
+        lines: float32 (z, y, x), HU: rise of each voxel above its opened surroundings, at least 0.
+        density: float32 (z, y, x), HU: density of the tissue between the lines.
+    """
+
+    vessels: np.ndarray
+    lines: np.ndarray
+    density: np.ndarray
+
+
+def separate_vessels(hu: np.ndarray, sides: np.ndarray, spacing: float) -> Parenchyma:
+    """Tell vessels and airway walls from the tissue between them.
+
+    Args:
+        hu: float32 (z, y, x), isotropic grid.
+        sides: uint8 (z, y, x), 1 in the right lung, 2 in the left.
+        spacing: voxel side in mm.
+
+    Returns:
+        Vessels, lines, and the density of the tissue between, all valid inside the lungs.
+    """
+    mask = sides > 0
+    smooth = masked_mean(hu, mask, 0.7)
+    opened = masked_opening(smooth, mask, round(SMALL_MM / spacing))
+    lines = np.where(mask, np.maximum(smooth - opened, 0), 0).astype(np.float32)
+    between = mask & (lines < _line_threshold(lines, opened, mask))
+    density = masked_mean(hu, between, 1.5 / spacing)
+    density = np.where(between | (masked_share(between, 1.5 / spacing) > 0.05), density, opened)
+    # The outermost voxels hold chest wall in part, which looks like a line.
+    thin = ndimage.binary_erosion(mask) & (lines > VESSEL_HU) & (density < AERATED_HU)
+    thick = _thick_vessels(opened, mask, spacing) | _hilar_structures(density, mask, sides, spacing)
+    density[thick] = masked_mean(hu, between & ~thick, 6.0 / spacing)[thick]
+    return Parenchyma(thin | thick, lines, np.where(mask, density, OUTSIDE_HU).astype(np.float32))
+
+
+def _line_threshold(lines: np.ndarray, opened: np.ndarray, mask: np.ndarray) -> float:
+    """Noise alone makes lines; the threshold stays above what most aerated voxels of this scan show."""
+    typical = lines[mask & (opened < AERATED_HU)]
+    return max(LINE_HU, 2.0 * float(np.median(typical)) if typical.size else LINE_HU)
+
+
+def _thick_vessels(opened: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
+    """Dense tubes thinner than a lobar vessel.
+
+    Consolidation survives the opening with the large cube; what hangs on it is its border, not a vessel.
+    """
+    dense = mask & (opened > DENSE_HU)
+    core = mask & (masked_opening(opened, mask, round(LARGE_MM / spacing)) > DENSE_HU)
+    near_core = ndimage.binary_dilation(core, iterations=round(SMALL_MM / spacing)) if core.any() else core
+    parts, count = ndimage.label(dense & ~near_core, np.ones((3, 3, 3)))
+    vessels = np.zeros(count + 1, bool)
+    for index, box in enumerate(ndimage.find_objects(parts), start=1):
+        vessels[index] = _is_tube(np.argwhere(parts[box] == index))
+    return vessels[parts]
+
+
+def _is_tube(where: np.ndarray) -> bool:
+    """Whether voxels (n, 3) lie along a line rather than around a centre."""
+    if len(where) < 8:
+        return True
+    lengths = np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(where.T)), 1e-6))
+    return bool(lengths[2] / lengths[1] > ELONGATION)
+
+
+def _hilar_structures(density: np.ndarray, mask: np.ndarray, sides: np.ndarray, spacing: float) -> np.ndarray:
+    """Raised density near the mediastinum that is no thicker than the hilar vessels and bronchi are."""
+    raised = mask & (density > RAISED_HU)
+    bulk = masked_opening(raised.astype(np.float32), mask, round(HILAR_THICKNESS_MM / 2 / spacing)) > 0.5
+    bulk = ndimage.binary_dilation(bulk, iterations=round(4.5 / spacing)) if bulk.any() else bulk
+    return raised & ~bulk & (mediastinal_distance(sides, spacing) < HILAR_MM)
+
+
+def mediastinal_distance(sides: np.ndarray, spacing: float) -> np.ndarray:
+    """Distance in mm to the tissue between the lungs; infinite where there is but one lung.
+
+    Args:
+        sides: uint8 (z, y, x), 1 in the right lung (low x), 2 in the left.
+        spacing: voxel side in mm.
+    """
+    columns = np.arange(sides.shape[2])
+    right, left = sides == 1, sides == 2
+    right_end = np.where(right.any(2), np.where(right, columns, -1).max(2), sides.shape[2])
+    left_end = np.where(left.any(2), np.where(left, columns, sides.shape[2]).min(2), -1)
+    between = (columns > right_end[..., None]) & (columns < left_end[..., None]) & (sides == 0)
+    if not between.any():
+        return np.full(sides.shape, np.inf, np.float32)
+    return ndimage.distance_transform_edt(~between, sampling=spacing).astype(np.float32)

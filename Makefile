@@ -1,0 +1,95 @@
+# Each target sets up what it needs in .venv by itself.  Requires Python 3.11 or later.
+#   make demo [CT=file] [MODEL=folder]   segment a chest CT and leave the result in demo/
+#   make test                            run all tests
+#   make lint                            formatting, lint, types
+#   make format                          let ruff put the formatting right
+#   make clean                           remove what the above made, .venv excepted
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+# The torch that everything was tried with.  Installed alone and first: left to pick any version within the
+# requirements, pip takes the newest of the public index, which on Linux brings gigabytes of CUDA libraries even
+# where a wheel folder (PIP_FIND_LINKS) offers a CPU build of this one.  Where there is no such folder:
+#   make demo TORCH_OPTIONS='--index-url https://download.pytorch.org/whl/cpu'
+TORCH := torch==2.13.0
+TORCH_OPTIONS ?=
+
+REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
+
+.PHONY: help demo test lint format clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-torch: | $(BIN)/python
+	@echo "Installing $(TORCH) ..."
+	$(PIP) $(TORCH_OPTIONS) $(TORCH)
+	@touch $@
+
+# The order is kept below, also by make -j: two pips must not write into one .venv.
+$(VENV)/.installed-runtime: $(REQUIREMENTS) $(VENV)/.installed-torch
+	@echo "Installing DiffSegLung and what it needs ..."
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed-runtime
+	@echo "Installing what the tests need ..."
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	@echo "Installing ruff, mypy and pre-commit ..."
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# --- demo ---
+
+# The CT of the demo: CT=file, else a real one where the development data lie, else the phantom.
+PHANTOM := demo/phantom.nrrd
+CT ?= $(shell file='$(or $(DIFFSEGLUNG_DATA),../shared/data)/train/P001.nii.gz'; \
+    if [ -e "$$file" ]; then echo "$$file"; else echo '$(PHANTOM)'; fi)
+MODEL ?=
+
+$(PHANTOM): | $(VENV)/.installed-runtime
+	@mkdir -p demo
+	$(BIN)/diffseglung phantom '$@'
+
+demo: $(VENV)/.installed-runtime $(filter $(PHANTOM),$(CT))
+	@mkdir -p demo
+	@echo 'Segmenting $(CT)'
+	@$(BIN)/diffseglung segment '$(CT)' --output demo/segmentation.seg.nrrd --overview demo/overview.png \
+	    --report demo --manifest demo/manifest.json $(if $(MODEL),--model '$(MODEL)')
+	@echo
+	@echo 'Segmentation  demo/segmentation.seg.nrrd   (opens in 3D Slicer)'
+	@echo 'Picture       demo/overview.png'
+	@echo 'Report        demo/report.html             (opens in a browser; numbers also in demo/measures.csv)'
+	@echo 'Provenance    demo/manifest.json'
+
+# --- checks ---
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest Testing
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check DiffSegLungLib Testing
+	$(BIN)/ruff format --check DiffSegLungLib Testing
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix DiffSegLungLib Testing
+	$(BIN)/ruff format DiffSegLungLib Testing
+
+clean:
+	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find DiffSegLungLib Testing -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,144 @@
+"""Lung masks on a small thorax of known truth, and on real CT where it is present."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
+
+SIZE_MM = (220.0, 200.0, 280.0)
+
+
+def thorax(
+    spacing: tuple[float, float, float], touching: bool = False, wall_lesion: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """HU and truth (0, 1 right, 2 left) of two ellipsoid lungs in a body with airways, ribs and bowel gas."""
+    axes = [(np.arange(round(size / s)) + 0.5) * s - size / 2
+            for size, s in zip(SIZE_MM, spacing, strict=True)]
+    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
+    hu = np.full(np.broadcast_shapes(z.shape, y.shape, x.shape), -1000, np.float32)
+    hu[np.broadcast_to((y / 90) ** 2 + (x / 132) ** 2 < 1, hu.shape)] = 40
+    gap = 45 if touching else 60
+    truth = np.zeros(hu.shape, np.uint8)
+    truth[((z - 10) / 85) ** 2 + (y / 68) ** 2 + ((x + gap) / 48) ** 2 < 1] = RIGHT
+    truth[(truth == 0) & (((z - 10) / 85) ** 2 + (y / 66) ** 2 + ((x - gap) / 46) ** 2 < 1)] = LEFT
+    hu[truth > 0] = -830
+    if wall_lesion:
+        hu[(((z - 10) / 22) ** 2 + ((y - 56) / 20) ** 2 + ((x + 62) / 20) ** 2 < 1) & (truth == RIGHT)] = 45
+    if not touching:
+        hu[np.broadcast_to((y**2 + x**2 < 8**2) & (z > 15), hu.shape)] = -1000  # trachea
+        for outward in (-1, 1):  # main bronchi, from the carina down to the lungs
+            along = np.clip(x * outward, 0, 16)
+            hu[(y**2 + (z - 15 + along) ** 2 < 5**2) & (x * outward >= 0) & (x * outward < 16)] = -1000
+    hu[((z + 95) / 12) ** 2 + ((y + 25) / 20) ** 2 + ((x - 60) / 20) ** 2 < 1] = -1000  # bowel
+    return hu + np.random.default_rng(0).normal(0, 20, hu.shape).astype(np.float32), truth
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def test_finds_right_and_left_lung_without_airways_bowel_or_outside_air() -> None:
+    hu, truth = thorax((2.5, 1.5, 1.5))
+    lungs = segment_lungs(hu, (2.5, 1.5, 1.5))
+    assert dice(lungs.sides == RIGHT, truth == RIGHT) > 0.96
+    assert dice(lungs.sides == LEFT, truth == LEFT) > 0.96
+    assert not (lungs.mask & lungs.airways).any()
+    carina = hu.shape[0] // 2 + 20  # 50 mm above the middle: inside the trachea
+    assert lungs.airways[carina, hu.shape[1] // 2, hu.shape[2] // 2]
+    assert not lungs.mask[:10].any(), "bowel gas below the lungs was taken as lung"
+    assert lungs.warnings == ()
+    assert lungs.sides.dtype == np.uint8 and lungs.sides.shape == hu.shape
+
+
+def test_touching_lungs_are_cut_between_right_and_left() -> None:
+    hu, truth = thorax((2.5, 2.0, 2.0), touching=True)
+    lungs = segment_lungs(hu, (2.5, 2.0, 2.0))
+    assert dice(lungs.sides == RIGHT, truth == RIGHT) > 0.95
+    assert dice(lungs.sides == LEFT, truth == LEFT) > 0.95
+
+
+def test_volume_does_not_depend_on_the_spacing() -> None:
+    litres = []
+    for spacing in ((1.5, 1.5, 1.5), (5.0, 1.0, 1.0)):
+        hu, _ = thorax(spacing)
+        litres.append(segment_lungs(hu, spacing).mask.sum() * np.prod(spacing) / 1e6)
+    assert litres[0] == pytest.approx(litres[1], rel=0.02)
+
+
+def test_dense_lesion_at_the_chest_wall_is_recovered_and_reported() -> None:
+    hu, truth = thorax((2.0, 2.0, 2.0), wall_lesion=True)
+    lungs = segment_lungs(hu, (2.0, 2.0, 2.0))
+    lesion = (hu > -100) & (truth == RIGHT)
+    assert lesion.sum() * 8e-3 > 15
+    assert lungs.mask[lesion].mean() > 0.7
+    assert any("right lung" in warning for warning in lungs.warnings)
+
+
+def test_cropped_to_the_lungs_gives_the_same_lungs() -> None:
+    hu, _ = thorax((2.0, 2.0, 2.0))
+    whole = segment_lungs(hu, (2.0, 2.0, 2.0)).mask
+    box = tuple(slice(max(0, where.min() - 8), where.max() + 9) for where in np.nonzero(whole))
+    assert dice(segment_lungs(hu[box], (2.0, 2.0, 2.0)).mask, whole[box]) > 0.99
+
+
+def test_partly_imaged_lungs_are_reported() -> None:
+    hu, _ = thorax((2.0, 2.0, 2.0))
+    lungs = segment_lungs(hu[hu.shape[0] // 2 - 10 :], (2.0, 2.0, 2.0))
+    assert any("first slice" in warning for warning in lungs.warnings)
+
+
+def test_a_lost_lung_is_reported() -> None:
+    hu, truth = thorax((2.0, 2.0, 2.0))
+    low = np.arange(hu.shape[0])[:, None, None] < hu.shape[0] // 2 + 5
+    hu[(truth == LEFT) & low] = 30  # the lower half of the left lung is opaque
+    warnings = segment_lungs(hu, (2.0, 2.0, 2.0)).warnings
+    assert any("left lung" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("value", [-1000.0, 40.0])
+def test_no_lungs_is_one_clear_error(value: float) -> None:
+    with pytest.raises(UnusableInputError, match="no lungs were found.*--lungs"):
+        segment_lungs(np.full((40, 40, 40), value, np.float32), (3.0, 3.0, 3.0))
+
+
+def test_a_given_mask_is_kept_exactly() -> None:
+    hu, truth = thorax((2.5, 2.0, 2.0))
+    labelled = lungs_from_mask(truth, hu, (2.5, 2.0, 2.0))
+    np.testing.assert_array_equal(labelled.sides, truth)
+    unlabelled = lungs_from_mask(truth > 0, hu, (2.5, 2.0, 2.0))
+    np.testing.assert_array_equal(unlabelled.mask, truth > 0)
+    assert dice(unlabelled.sides == RIGHT, truth == RIGHT) > 0.99
+    swapped = lungs_from_mask(np.where(truth > 0, 3 - truth, 0).astype(np.uint8), hu, (2.5, 2.0, 2.0))
+    assert dice(swapped.sides == RIGHT, truth == RIGHT) > 0.99
+
+
+@pytest.mark.parametrize("mask", [np.zeros((30, 30, 30), bool), np.ones((30, 30, 31), bool)])
+def test_an_unusable_mask_is_refused(mask: np.ndarray) -> None:
+    with pytest.raises(UnusableInputError, match="lung mask"):
+        lungs_from_mask(mask, np.zeros((30, 30, 30), np.float32), (2.0, 2.0, 2.0))
+
+
+def real_data() -> Path:
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    return Path(os.environ.get("DIFFSEGLUNG_DATA", beside))
+
+
+@pytest.mark.parametrize("case", ["ct/LCTSC-Test-S1-102", "train/LCTSC-Test-S1-201"])
+def test_agrees_with_the_experts(case: str) -> None:
+    import SimpleITK
+
+    ct, expert = real_data() / f"{case}.nii.gz", real_data() / f"{case}_lungmask.nii.gz"
+    if not ct.is_file() or not expert.is_file():
+        pytest.skip(f"no real CT at {ct} (set DIFFSEGLUNG_DATA)")
+    image = SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(ct), SimpleITK.sitkFloat32), "LPS")
+    truth = SimpleITK.GetArrayFromImage(SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(expert)), "LPS")) > 0
+    lungs = segment_lungs(SimpleITK.GetArrayFromImage(image), image.GetSpacing()[::-1])
+    assert dice(lungs.mask, truth) > 0.965
+    right_x, left_x = (np.nonzero((lungs.sides == side).any(axis=(0, 1)))[0].mean() for side in (RIGHT, LEFT))
+    assert right_x < left_x

@@ -1,0 +1,272 @@
+"""The report on a phantom whose every number is known."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import stat
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+
+from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure, regions_from_sides
+from DiffSegLungLib.report import NOT_CLINICAL, _write, slices, write_overview, write_report
+from DiffSegLungLib.report.page import Picture, render
+from DiffSegLungLib.report.slices import AXIAL, CORONAL, SAGITTAL, Chest, Cut
+from DiffSegLungLib.tissues import BY_LABEL, CONSOLIDATION, GROUND_GLASS, HEALTHY, REPORTED, VESSEL
+
+SPACING = (4.0, 2.0, 2.0)
+SHAPE = (40, 90, 120)
+HOSTILE = "<script>alert('x')</script>& $x_1$"
+
+MANIFEST: dict[str, Any] = {
+    "software": {"name": "DiffSegLung", "version": "1.2.3", "packages": {"numpy": "2.0"}},
+    "input": {"name": "ct", "size": [120, 90, 40], "metadata": {"Kernel": "<b>B31f</b>"}},
+    "model": {"name": "research", "sha256": "c0ffee" * 10},
+    "parameters": {"timesteps": [50, 150], "fast": False},
+    "seed": 7,
+    "warnings": ["Slices are 4 mm thick & emphysema is under-estimated."],
+    "seconds": {"lungs": 1.25},
+}
+
+
+@pytest.fixture(scope="module")
+def phantom() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HU, labels and sides: two boxes of lung, a patch in each."""
+    hu = np.full(SHAPE, 40.0, dtype=np.float32)
+    sides = np.zeros(SHAPE, dtype=np.uint8)
+    sides[5:35, 20:70, 15:50] = 1
+    sides[5:35, 20:70, 70:105] = 2
+    labels = np.where(sides > 0, HEALTHY, 0).astype(np.uint8)
+    labels[10:14, 50:68, 20:40] = GROUND_GLASS
+    labels[28:31, 50:68, 80:100] = CONSOLIDATION
+    labels[20, 40:45, 20:45] = VESSEL
+    for label, value in ((HEALTHY, -850.0), (GROUND_GLASS, -500.0), (CONSOLIDATION, 20.0), (VESSEL, 30.0)):
+        hu[labels == label] = value
+    return hu, labels, sides
+
+
+@pytest.fixture(scope="module")
+def written(
+    phantom: tuple[np.ndarray, np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Path], pandas.DataFrame]:
+    hu, labels, sides = phantom
+    table = measure(labels, hu, SPACING, regions_from_sides(sides))
+    folder = tmp_path_factory.mktemp("case") / "new" / "report"
+    files = write_report(
+        folder, hu=hu, labels=labels, spacing=SPACING, measures=table, manifest=MANIFEST, name=HOSTILE
+    )
+    return files, table
+
+
+class Page(HTMLParser):
+    """What the tests ask about a page: tags with attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(written: tuple[dict[str, Path], pandas.DataFrame]) -> str:
+    return written[0]["report"].read_text(encoding="utf-8")
+
+
+def embedded_pictures(html: str) -> list[Image.Image]:
+    found = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", html)
+    return [Image.open(BytesIO(base64.b64decode(text))) for text in found]
+
+
+def chest_of(labels: np.ndarray) -> Chest:
+    return Chest.crop(np.full(labels.shape, -800, np.float32), labels, SPACING)
+
+
+def test_a_hostile_name_and_hostile_metadata_are_escaped(written: Any) -> None:
+    page = Page(read(written))
+    tags = [tag for tag, _ in page.tags]
+    assert "script" not in tags and "b" not in tags
+    assert HOSTILE in page.text
+    assert "<b>B31f</b>" in page.text
+
+
+def test_the_page_stands_alone(written: Any) -> None:
+    html = read(written)
+    assert not re.search(r"https?://|//[a-z]+\.|@import|url\(", html)
+    for tag, attributes in Page(html).tags:
+        assert tag not in ("link", "iframe", "script")
+        for name in ("src", "href"):
+            assert str(attributes.get(name, "data:image/png;base64,")).startswith("data:image/png;base64,")
+
+
+def test_every_tissue_has_its_row_with_its_numbers(written: Any) -> None:
+    html, table = read(written), written[1]
+    for tissue in REPORTED:
+        [row] = re.findall(rf'<tr[^>]*><th scope="row"><span[^>]*></span>{tissue.name}</th>(.*?)</tr>', html)
+        cells = [float(cell.replace(",", "")) for cell in re.findall(r"<td>(.*?)</td>", row)]
+        expected = table[[f"{tissue.key}_ml", f"{tissue.key}_percent"]].to_numpy().ravel()
+        # ml are printed without decimals from 10 ml, percentages with one.
+        assert np.allclose(cells, expected, atol=0.5)
+        assert ('class="absent"' in html.split(row)[0].rsplit("<tr", 1)[1]) == (expected[0] == 0)
+
+
+def test_definitions_warnings_and_run_are_printed(written: Any) -> None:
+    text = "\n".join(Page(read(written)).text)
+    for column in (*DENSITOMETRY, "disease_percent"):
+        assert DEFINITIONS[column].definition in text and DEFINITIONS[column].source in text
+    assert MANIFEST["warnings"][0] in text
+    assert "c0ffee" * 10 in text and "1.2.3" in text and "50, 150" in text
+    assert "without vessels and airway walls" in text
+    assert text.count(NOT_CLINICAL) == 2
+
+
+def test_the_page_is_accessible(written: Any) -> None:
+    page = Page(read(written))
+    assert ("html", {"lang": "en"}) in page.tags
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 9 and all(attributes["alt"] for attributes in images)
+    assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+
+
+def test_embedded_pictures_are_png_of_sensible_size(written: Any) -> None:
+    pictures = embedded_pictures(read(written))
+    assert len(pictures) == 9
+    for picture in pictures:
+        assert picture.format == "PNG"
+        assert 600 <= picture.width <= 2000 and 150 <= picture.height <= 2000
+        assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_a_missing_manifest_and_no_warnings_are_tolerated(written: Any) -> None:
+    pictures: dict[str, list[Picture]] = {"slices": [], "projection": [], "charts": []}
+    manifests: list[dict[str, Any]] = [{}, {"warnings": None, "model": None, "software": "a text"}]
+    for manifest in manifests:
+        html = render("case", written[1], manifest, pictures, NOT_CLINICAL)
+        assert '<section class="warnings"' not in html and "Ground-glass opacity" in html
+    assert "a text" in html
+
+
+def test_a_volume_without_lungs_still_gives_a_report(tmp_path: Path) -> None:
+    labels = np.zeros((6, 8, 10), dtype=np.uint8)
+    hu = np.zeros(labels.shape, np.float32)
+    table = measure(labels, hu, SPACING, regions_from_sides(labels))
+    files = write_report(
+        tmp_path, hu=hu, labels=labels, spacing=SPACING, measures=table, manifest={}, name="no lungs"
+    )
+    assert len(embedded_pictures(files["report"].read_text(encoding="utf-8"))) >= 5
+
+
+def test_the_table_reads_back_unchanged(written: Any) -> None:
+    files, table = written
+    again = pandas.read_csv(files["measures"], index_col="region")
+    pandas.testing.assert_frame_equal(again, table, check_exact=True)
+
+
+def test_nothing_is_left_beside_the_files_and_others_may_read_them(written: Any) -> None:
+    files = written[0]
+    assert sorted(path.name for path in files["report"].parent.iterdir()) == ["measures.csv", "report.html"]
+    if os.name == "posix":
+        mask = os.umask(0)
+        os.umask(mask)
+        assert stat.S_IMODE(files["report"].stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_failed_write_leaves_nothing_beside(tmp_path: Path) -> None:
+    target = tmp_path / "overview.png"
+    target.mkdir()
+    with pytest.raises(OSError):  # noqa: PT011 (which of its kinds depends on the system)
+        _write(target, b"a file cannot take a folder's place")
+    assert list(tmp_path.iterdir()) == [target] and target.is_dir()
+
+
+def test_overview_is_one_picture_with_the_tissue_colours(phantom: Any, tmp_path: Path) -> None:
+    hu, labels, sides = phantom
+    table = measure(labels, hu, SPACING, regions_from_sides(sides))
+    for name, given in (("with.png", table), ("without.png", None)):
+        write_overview(tmp_path / name, hu, labels, SPACING, HOSTILE, given)
+        picture = Image.open(tmp_path / name)
+        assert picture.format == "PNG" and picture.width == 2000 and picture.height > 1000
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or []}
+        assert {tissue.colour for tissue in REPORTED} <= colours
+
+
+def test_pictures_follow_the_radiological_convention() -> None:
+    labels = np.full((4, 5, 6), HEALTHY, dtype=np.uint8)
+    labels[3, 0, 5] = GROUND_GLASS  # superior, anterior, the patient's left
+    chest = chest_of(labels)
+    where = {
+        axis: np.argwhere(slices.plane(chest.labels, Cut(axis, index)) == GROUND_GLASS)[0].tolist()
+        for axis, index in ((AXIAL, 3), (CORONAL, 0), (SAGITTAL, 5))
+    }
+    assert where == {AXIAL: [0, 5], CORONAL: [0, 5], SAGITTAL: [0, 0]}  # row, column from the top left
+    _, shares = slices.depth_shares(chest)
+    assert np.argwhere(shares[GROUND_GLASS]).tolist() == [[0, 5]]
+    assert shares[GROUND_GLASS][0, 5] == pytest.approx(1 / 5)
+
+
+def test_pictures_keep_the_physical_aspect() -> None:
+    chest = chest_of(np.full((10, 20, 30), HEALTHY, dtype=np.uint8))
+    assert slices.plane_millimetres(chest, CORONAL) == (40.0, 60.0)
+    assert slices.plane_millimetres(chest, SAGITTAL) == (40.0, 40.0)
+    assert slices.plane_millimetres(chest, AXIAL) == (40.0, 60.0)
+
+
+def test_slices_show_the_worst_and_are_spread(phantom: Any) -> None:
+    hu, labels, _ = phantom
+    chest = Chest.crop(hu, labels, SPACING)
+    cuts = slices.choose_cuts(chest)
+    shown = [cut.index + chest.origin[0] for cut in cuts if cut.axis == AXIAL]
+    assert len(shown) == 4 and shown == sorted(shown, reverse=True)
+    assert set(shown) & set(range(10, 14)) and set(shown) & set(range(28, 31))
+    assert min(np.abs(np.diff(shown))) >= 3
+    [coronal] = [cut.index + chest.origin[1] for cut in cuts if cut.axis == CORONAL]
+    assert 50 <= coronal < 68
+    assert cuts[0].short_title(chest) == f"Axial {shown[0] + 1}/40"
+
+
+def test_overlay_paints_disease_only_and_edges_in_full_colour() -> None:
+    labels = np.zeros((1, 40, 40), dtype=np.uint8)
+    labels[0, 5:35, 5:35] = HEALTHY
+    labels[0, 10:20, 10:20] = GROUND_GLASS
+    labels[0, 24:30, 24:30] = VESSEL
+    chest = Chest(np.full(labels.shape, -850, np.float32), labels, SPACING, (0, 0, 0), (1, 40, 40))
+    bare = slices.bare_picture(chest, Cut(AXIAL, 0), (40, 40))
+    painted = slices.overlay_picture(chest, Cut(AXIAL, 0), (40, 40))
+    colour = np.array(BY_LABEL[GROUND_GLASS].colour) / 255
+    assert np.allclose(painted[10, 10:20], colour) and np.allclose(painted[19, 10:20], colour)
+    mixed = (1 - slices.OVERLAY_OPACITY) * bare[15, 15] + slices.OVERLAY_OPACITY * colour
+    assert np.allclose(painted[15, 15], mixed)
+    assert np.array_equal(painted[24:30, 24:30], bare[24:30, 24:30])
+    assert np.array_equal(painted[22, 22], bare[22, 22])
+    assert np.allclose(painted[5, 5:35], np.array(BY_LABEL[HEALTHY].colour) / 255)
+    assert np.array_equal(painted[0], bare[0])
+
+
+def test_window_is_the_lung_window() -> None:
+    assert slices.windowed(np.array([-1350.0, -600.0, 150.0, 900.0])).tolist() == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_histogram_counts_every_voxel_once() -> None:
+    labels = np.array([[[HEALTHY, HEALTHY, CONSOLIDATION, 0]]], dtype=np.uint8)
+    chest = Chest(
+        np.array([[[-855.0, -950.0, 35.0, -855.0]]], np.float32), labels, SPACING, (0, 0, 0), (1, 1, 4)
+    )
+    edges = np.array([-1000.0, -950.0, -900.0, -800.0, 100.0])
+    counts = slices.histogram(chest, edges)
+    assert counts[HEALTHY].tolist() == [0, 1, 1, 0]
+    assert counts[CONSOLIDATION].tolist() == [0, 0, 0, 1]
+    assert counts.sum() == 3
