@@ -16,8 +16,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 # The torch that everything was tried with.  Installed alone and first: left to pick any version within the
 # requirements, pip takes the newest of the public index, which on Linux brings gigabytes of CUDA libraries even
-# where a wheel folder (PIP_FIND_LINKS) offers a CPU build of this one.  Where there is no such folder:
-#   make demo TORCH_OPTIONS='--index-url https://download.pytorch.org/whl/cpu'
+# where a wheel folder (PIP_FIND_LINKS) offers a CPU build of this one.  TORCH_OPTIONS goes to this install alone.
 TORCH := torch==2.13.0
 TORCH_OPTIONS ?=
 

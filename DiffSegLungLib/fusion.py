@@ -51,11 +51,10 @@ def edge_map(
     Returns:
         float32 (z, y, x) in [0, 1], 0 outside the lungs.
     """
-    filled = _fill_outside(np.clip(hu, -1000, 400), mask)
-    ct = _robust(_gradient(filled, spacing, ndimage.sobel, 32.0), mask)
-    gradients = [
-        _gradient(_fill_outside(channel, mask), spacing, ndimage.prewitt, 18.0) for channel in features
-    ]
+    # The nearest lung voxel is repeated outside the lungs, so that the pleura makes no edge.
+    nearest = tuple(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
+    ct = _robust(_gradient(np.clip(hu, -1000, 400)[nearest], spacing, ndimage.sobel, 32.0), mask)
+    gradients = [_gradient(channel[nearest], spacing, ndimage.prewitt, 18.0) for channel in features]
     texture = _robust(np.sqrt(np.sum(np.square(gradients), axis=0)), mask)
     return (settings.ct_share * ct + (1 - settings.ct_share) * texture).astype(np.float32)
 
@@ -64,12 +63,6 @@ def _gradient(values: np.ndarray, spacing: float, operator: object, gain: float)
     """Length of the gradient per mm; ``gain`` is the operator's response to a unit slope."""
     parts = [operator(values, axis=axis) / (gain * spacing) for axis in range(3)]  # type: ignore[operator]
     return np.sqrt(np.sum(np.square(parts), axis=0))
-
-
-def _fill_outside(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Repeat the nearest lung voxel outside the lungs, so that the pleura makes no edge."""
-    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
-    return values[tuple(nearest)].astype(np.float32)
 
 
 def _robust(edges: np.ndarray, mask: np.ndarray) -> np.ndarray:

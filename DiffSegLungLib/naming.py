@@ -1,7 +1,8 @@
-"""Names: which tissue a component of the mixture is, and how far a voxel's density bears it out.
+"""Names: which tissue density and texture speak for, and how far a voxel's own density bears a name out.
 
-A component is named by its mean density and texture; a voxel's own density then weighs the names, so that a
-boundary in HU is not blurred by the width of a Gaussian.  Both use the patient's own level of inflation.
+The rule guides the fit of the reference mixture, whose components then carry its names; a voxel's own density
+weighs them, so that a boundary in HU is not blurred by the width of a Gaussian.  Both use the patient's level of
+inflation.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class NamingRule:
     Attributes:
         reference_hu: density of healthy lung at full inspiration, of which the tissue table's priors speak.
         largest_shift: how far in HU a patient's level of inflation may move the bounds of healthy lung.
-        emphysema_below: mean density in HU under which a component is emphysema.
-        aerated_below: mean density in HU under which a component is healthy, at full inspiration.
-        dense_above: mean density in HU above which a component is consolidation.
+        emphysema_below: density in HU under which lung is emphysema.
+        aerated_below: density in HU under which it is healthy, at full inspiration.
+        dense_above: density in HU above which it is consolidation.
         lines_above: mean rise of fine lines, log(1 + HU / 20), above which raised density may be fibrosis.
         holes_above: the same for the holes between them: fibrosis has both, ground glass neither.
         floor: smallest share of a tissue in what a component may be, so that density can overrule a name.
@@ -73,12 +74,13 @@ def inflation_shift(density: np.ndarray, rule: NamingRule) -> float:
     return float(np.clip(mode - rule.reference_hu, 0.0, rule.largest_shift))
 
 
-def name_by_rule(descriptors: np.ndarray, rule: NamingRule) -> np.ndarray:
-    """The tissue that density and texture speak for; of components by their means, of voxels by themselves.
+def name_by_rule(descriptors: np.ndarray, rule: NamingRule, shift: float = 0.0) -> np.ndarray:
+    """The tissue that density and texture speak for: the guide of the reference mixture.
 
     Args:
         descriptors: (n, dimensions) whose first four are the fine descriptors of ``features``.
         rule: the naming rule.
+        shift: what :func:`inflation_shift` gave for the patient the descriptors come from.
 
     Returns:
         uint8 (n,), each one of ``NAMED``.
@@ -87,7 +89,7 @@ def name_by_rule(descriptors: np.ndarray, rule: NamingRule) -> np.ndarray:
     density = density * 100.0
     fibrotic = (lines > rule.lines_above) & (holes > rule.holes_above)
     raised = np.where(fibrotic, FIBROSIS, GROUND_GLASS)
-    labels = np.where(density < rule.aerated_below, HEALTHY, raised)
+    labels = np.where(density < rule.aerated_below + shift, HEALTHY, raised)
     labels = np.where(density < rule.emphysema_below, EMPHYSEMA, labels)
     return np.where(density > rule.dense_above, CONSOLIDATION, labels).astype(np.uint8)
 
@@ -136,7 +138,7 @@ def tissue_posterior(
     Args:
         log_densities: (voxels, components), from the mixture.
         weights: (components,).
-        labels: (components,), from :func:`name_by_rule`.
+        labels: (components,), the tissue of each component.
         log_prior: (voxels, tissues), from :func:`log_density_prior`.
         rule: the naming rule.
         sharpness: exponent on the mixture's likelihood, at most 1; neighbouring descriptors share voxels, so

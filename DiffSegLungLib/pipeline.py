@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from DiffSegLungLib.models import Model, load
 from DiffSegLungLib.naming import NAMED, inflation_shift, log_density_prior, tissue_posterior
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.regions import drop_specks
-from DiffSegLungLib.tissues import CAVITY, VESSEL
+from DiffSegLungLib.tissues import BY_LABEL, CAVITY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.volume import Volume, edge_warnings, load_mask, load_volume, resample, to_input_geometry
 
@@ -57,6 +57,7 @@ class Grid:
         sides: uint8 lungs on the grid, 1 right and 2 left.
         airways: bool trachea and main bronchi on the grid.
         spacing: voxel side in mm.
+        slice_mm: distance of the CT's own slices.
     """
 
     box: tuple[slice, slice, slice]
@@ -64,6 +65,7 @@ class Grid:
     sides: np.ndarray
     airways: np.ndarray
     spacing: float
+    slice_mm: float
 
     @property
     def mask(self) -> np.ndarray:
@@ -160,7 +162,7 @@ def segment(
         named_regions = _regions(volume, found, regions)
     with clock.stage("grid", 0.2):
         grid = working_grid(volume, found, loaded.spacing)
-        parenchyma = separate_vessels(grid.hu, grid.sides, grid.spacing)
+        parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
     with clock.stage("features", 0.3):
         fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
         cells = _embed(loaded, grid, seed, progress)
@@ -230,7 +232,7 @@ def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
     airways = _to_grid(found.airways.astype(np.uint8), box, volume.spacing, new, hu.shape)
     if not sides.any():
         raise UnusableInputError("the lungs are too small to be measured; check the lung mask")
-    return Grid(box, hu, sides, airways > 0, spacing)
+    return Grid(box, hu, sides, airways > 0, spacing, volume.spacing[0])
 
 
 def _lung_box(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
@@ -315,7 +317,7 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     """Sobel-Diffusion Fusion of the posteriors; vessels and cavities keep their own outlines."""
     edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion)
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
-    borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, model.regions)
+    borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
     return Tissues(borne_out, tissues.vessels, tissues.cavities)
 
 
@@ -381,6 +383,7 @@ def _manifest(
         },
         "parameters": {
             "naming": model.rule.stored(),
+            "density_priors_hu": {BY_LABEL[label].key: asdict(BY_LABEL[label].prior) for label in NAMED},
             "fusion": model.fusion.stored(),
             "regions": model.regions.stored(),
             "inflation_shift_hu": round(shift, 1),
@@ -397,5 +400,5 @@ def prepare_for_fit(path: Path, model_spacing: float) -> tuple[Grid, Parenchyma,
     """Grid, parenchyma and fine descriptors of one CT as :func:`segment` makes them (for the fit)."""
     volume = load_volume(path)
     grid = working_grid(volume, segment_lungs(volume.hu, volume.spacing), model_spacing)
-    parenchyma = separate_vessels(grid.hu, grid.sides, grid.spacing)
+    parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
     return grid, parenchyma, fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import SimpleITK as sitk
 from scipy import ndimage
 
 from DiffSegLungLib.filters import masked_mean, masked_opening, masked_share
@@ -30,6 +31,8 @@ OUTSIDE_HU = -1000.0
 RAISED_HU = -720.0
 HILAR_MM = 25.0
 """Lung this near the mediastinum is the hilar zone, where lobar vessels and bronchi lie."""
+BRONCHIAL_MM = 30.0
+"""And this near the trachea or a main bronchus."""
 HILAR_THICKNESS_MM = 15.0
 """In the hilar zone only what is thicker than this counts as diseased tissue."""
 
@@ -49,12 +52,13 @@ class Parenchyma:
     density: np.ndarray
 
 
-def separate_vessels(hu: np.ndarray, sides: np.ndarray, spacing: float) -> Parenchyma:
+def separate_vessels(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: float) -> Parenchyma:
     """Tell vessels and airway walls from the tissue between them.
 
     Args:
         hu: float32 (z, y, x), isotropic grid.
         sides: uint8 (z, y, x), 1 in the right lung, 2 in the left.
+        airways: bool (z, y, x), trachea and main bronchi; they tell where the hila are.
         spacing: voxel side in mm.
 
     Returns:
@@ -65,13 +69,33 @@ def separate_vessels(hu: np.ndarray, sides: np.ndarray, spacing: float) -> Paren
     opened = masked_opening(smooth, mask, round(SMALL_MM / spacing))
     lines = np.where(mask, np.maximum(smooth - opened, 0), 0).astype(np.float32)
     between = mask & (lines < _line_threshold(lines, opened, mask))
-    density = masked_mean(hu, between, 1.5 / spacing)
-    density = np.where(between | (masked_share(between, 1.5 / spacing) > 0.05), density, opened)
+    density = _density_between(hu, opened, between, spacing)
     # The outermost voxels hold chest wall in part, which looks like a line.
     thin = ndimage.binary_erosion(mask) & (lines > VESSEL_HU) & (density < AERATED_HU)
-    thick = _thick_vessels(opened, mask, spacing) | _hilar_structures(density, mask, sides, spacing)
+    near_hilum = hilar_zone(sides, airways, spacing)
+    thick = _thick_vessels(opened, mask, spacing) | _hilar_structures(density, mask, near_hilum, spacing)
     density[thick] = masked_mean(hu, between & ~thick, 6.0 / spacing)[thick]
     return Parenchyma(thin | thick, lines, np.where(mask, density, OUTSIDE_HU).astype(np.float32))
+
+
+def _density_between(hu: np.ndarray, opened: np.ndarray, between: np.ndarray, spacing: float) -> np.ndarray:
+    """Density with the lines filled from their surroundings and the noise taken out.
+
+    A median, since a mean would draw a rim of ground glass around every consolidation and fill small holes.
+    """
+    around = masked_mean(hu, between, 1.5 / spacing)
+    around = np.where(masked_share(between, 1.5 / spacing) > 0.05, around, opened)
+    filled = np.nan_to_num(np.where(between, hu, around), posinf=OUTSIDE_HU, neginf=OUTSIDE_HU)
+    return _median(filled, between)
+
+
+def _median(values: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Median over 3 x 3 x 3 voxels; beyond the lungs the nearest density is repeated."""
+    nearest = ndimage.distance_transform_edt(~between, return_distances=False, return_indices=True)
+    lungs = ndimage.binary_dilation(between, iterations=2)
+    repeated = np.where(lungs, values, values[tuple(nearest)])
+    image = sitk.GetImageFromArray(repeated.astype(np.float32))
+    return sitk.GetArrayFromImage(sitk.Median(image, [1, 1, 1]))
 
 
 def _line_threshold(lines: np.ndarray, opened: np.ndarray, mask: np.ndarray) -> float:
@@ -103,12 +127,31 @@ def _is_tube(where: np.ndarray) -> bool:
     return bool(lengths[2] / lengths[1] > ELONGATION)
 
 
-def _hilar_structures(density: np.ndarray, mask: np.ndarray, sides: np.ndarray, spacing: float) -> np.ndarray:
-    """Raised density near the mediastinum that is no thicker than the hilar vessels and bronchi are."""
+def _hilar_structures(
+    density: np.ndarray, mask: np.ndarray, near_hilum: np.ndarray, spacing: float
+) -> np.ndarray:
+    """Raised density at the hila that is no thicker than their vessels and bronchi are."""
     raised = mask & (density > RAISED_HU)
     bulk = masked_opening(raised.astype(np.float32), mask, round(HILAR_THICKNESS_MM / 2 / spacing)) > 0.5
     bulk = ndimage.binary_dilation(bulk, iterations=round(4.5 / spacing)) if bulk.any() else bulk
-    return raised & ~bulk & (mediastinal_distance(sides, spacing) < HILAR_MM)
+    return raised & ~bulk & near_hilum
+
+
+def hilar_zone(sides: np.ndarray, airways: np.ndarray, spacing: float) -> np.ndarray:
+    """Lung near the mediastinum and near the main bronchi; near the mediastinum alone without known bronchi.
+
+    Args:
+        sides: uint8 (z, y, x), 1 in the right lung, 2 in the left.
+        airways: bool (z, y, x).
+        spacing: voxel side in mm.
+
+    Returns:
+        bool (z, y, x).
+    """
+    zone = mediastinal_distance(sides, spacing) < HILAR_MM
+    if airways.any():
+        zone &= ndimage.distance_transform_edt(~airways, sampling=spacing) < BRONCHIAL_MM
+    return zone
 
 
 def mediastinal_distance(sides: np.ndarray, spacing: float) -> np.ndarray:

@@ -307,7 +307,7 @@ def _model_card(facts: dict[str, Any], spacing: float) -> str:
         f"- network trained on: {', '.join(data['trained_on'])}",
         f"- mixture fitted on: {', '.join(data['fitted_on'])}",
         "",
-        "To complete before this model is given away: source and terms of each CT, and what they did not show.",
+        "To complete before this model is given away: source and terms of each CT, and what none showed.",
     ]
     return "\n".join(lines) + "\n"
 

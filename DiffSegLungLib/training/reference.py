@@ -15,7 +15,7 @@ from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.mixture import Mixture, Projection, fit_mixture, fit_projection
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.naming import NamingRule, name_by_rule
+from DiffSegLungLib.naming import NamingRule, inflation_shift, name_by_rule
 from DiffSegLungLib.pipeline import descriptors_of, prepare_for_fit
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.regions import RegionSettings
@@ -55,6 +55,7 @@ class _Sampled:
     chosen: np.ndarray
     fine: np.ndarray
     mask: np.ndarray
+    shift: float
 
 
 def fit_reference(
@@ -74,22 +75,26 @@ def fit_reference(
     sampled = []
     for index, path in enumerate(files):
         progress("reference", index / len(files), path.name)
-        sampled.append(_sample_one(student, path, plan, settings))
+        sampled.append(_sample_one(student, path, plan, settings, rule))
     projection = fit_projection(
         np.concatenate([one.cells[:, one.inside].T for one in sampled]), settings.channels
     )
     points = np.concatenate([_points(one, projection) for one in sampled])
-    mixture, labels = fit_mixture(points, name_by_rule(points, rule), settings.components, settings.seed)
+    named = np.concatenate([name_by_rule(one.fine.T, rule, one.shift) for one in sampled])
+    mixture, labels = fit_mixture(points, named, settings.components, settings.seed)
     progress("reference", 1.0, f"{len(points)} voxels")
     return projection, mixture, labels
 
 
-def _sample_one(student: Student, path: Path, plan: EmbeddingPlan, settings: ReferenceSettings) -> _Sampled:
+def _sample_one(
+    student: Student, path: Path, plan: EmbeddingPlan, settings: ReferenceSettings, rule: NamingRule
+) -> _Sampled:
     grid, parenchyma, fine = prepare_for_fit(path, settings.spacing)
     cells = embed(student, grid.hu, grid.mask, lambda cell: cell, plan, settings.seed)
     usable = grid.mask & ~parenchyma.vessels
     chosen = _flat_sample(usable, fine, settings)
-    return _Sampled(cells, _cells_inside(grid.mask, cells.shape[1:]), chosen, fine[:, chosen], grid.mask)
+    shift = inflation_shift(parenchyma.density[usable], rule)
+    return _Sampled(cells, _cells_inside(grid.mask, cells.shape[1:]), chosen, fine[:, chosen], grid.mask, shift)
 
 
 def _cells_inside(mask: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,279 @@
+"""The whole method on the phantom: each disease where the truth has it, and a healthy lung healthy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from DiffSegLungLib import models
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.phantom import Phantom, make_phantom, phantom_image
+from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.tissues import (
+    CAVITY,
+    CONSOLIDATION,
+    DISEASES,
+    EMPHYSEMA,
+    FIBROSIS,
+    GROUND_GLASS,
+    HEALTHY,
+    OUTSIDE,
+    REPORTED,
+    VESSEL,
+)
+
+FINE = (1.5, 1.5, 1.5)
+"""The model's own spacing, so that a fibrosis is not blurred before it is looked at."""
+WHOLE_AND_SIDES = ["whole lung", "right lung", "left lung"]
+PIECE = (slice(66, 122), slice(96, 150), slice(28, 92))
+"""A piece of the right lung that holds healthy and diseased tissue."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_model_is_at_hand() -> None:
+    if models.DEFAULT not in {info.name for info in models.list_models()}:
+        pytest.skip(f"no model named {models.DEFAULT!r} is in this tree yet")
+
+
+@pytest.fixture(scope="module")
+def diseased() -> Phantom:
+    return make_phantom(FINE)
+
+
+def array(image: sitk.Image) -> np.ndarray:
+    return np.asarray(sitk.GetArrayFromImage(image))
+
+
+def same_grid(first: sitk.Image, second: sitk.Image) -> bool:
+    return (
+        first.GetSize() == second.GetSize()
+        and np.allclose(first.GetSpacing(), second.GetSpacing())
+        and np.allclose(first.GetOrigin(), second.GetOrigin())
+        and np.allclose(first.GetDirection(), second.GetDirection())
+    )
+
+
+# --- whole lungs -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(diseased: Phantom) -> Result:
+    return segment(phantom_image(diseased), device="cpu")
+
+
+def scores(found: np.ndarray, truth: np.ndarray, label: int) -> tuple[float, float, float]:
+    """Recall, precision and DSC of one tissue; vessels and what is outside the true lungs do not count."""
+    scored = (truth != OUTSIDE) & (truth != VESSEL)
+    ours, theirs = (found == label) & scored, truth == label
+    hits = float((ours & theirs).sum())
+    return hits / theirs.sum(), hits / max(ours.sum(), 1), 2 * hits / (ours.sum() + theirs.sum())
+
+
+@pytest.mark.parametrize(
+    ("label", "recall", "precision", "dice"),
+    [
+        (HEALTHY, 0.90, 0.85, 0.90),
+        (EMPHYSEMA, 0.10, 0.80, 0.20),
+        (GROUND_GLASS, 0.60, 0.50, 0.60),
+        (FIBROSIS, 0.40, 0.60, 0.50),
+        (CONSOLIDATION, 0.25, 0.80, 0.40),
+        (CAVITY, 0.50, 0.70, 0.60),
+    ],
+    ids=[tissue.key for tissue in REPORTED],
+)
+def test_each_tissue_lies_mainly_where_the_truth_has_it(
+    whole: Result, diseased: Phantom, label: int, recall: float, precision: float, dice: float
+) -> None:
+    found = scores(array(whole.labels), diseased.truth, label)
+    assert found[0] > recall and found[1] > precision and found[2] > dice, found
+
+
+def test_labels_and_uncertainty_lie_on_the_grid_of_the_ct(whole: Result, diseased: Phantom) -> None:
+    ct = phantom_image(diseased)
+    assert same_grid(whole.labels, ct) and same_grid(whole.uncertainty, ct)
+    assert whole.labels.GetPixelID() == sitk.sitkUInt8
+    assert whole.uncertainty.GetPixelID() == sitk.sitkFloat32
+    assert set(np.unique(array(whole.labels))) <= set(range(VESSEL + 1))
+
+
+def test_the_lungs_are_labelled_and_nothing_else(whole: Result, diseased: Phantom) -> None:
+    found, truth = array(whole.labels) > 0, diseased.truth > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.95
+
+
+def test_uncertainty_is_a_normalised_entropy(whole: Result) -> None:
+    entropy, labels = array(whole.uncertainty), array(whole.labels)
+    assert entropy.min() >= 0 and entropy.max() <= 1 and not entropy[labels == OUTSIDE].any()
+    assert 0 < entropy[labels > 0].mean() < 0.5
+
+
+def test_uncertainty_is_higher_where_the_labels_are_wrong(whole: Result, diseased: Phantom) -> None:
+    labels, truth, entropy = array(whole.labels), diseased.truth, array(whole.uncertainty)
+    scored = (truth > 0) & (truth != VESSEL) & (labels > 0) & (labels != VESSEL) & (truth != CAVITY)
+    assert entropy[scored & (labels != truth)].mean() > 1.5 * entropy[scored & (labels == truth)].mean()
+
+
+def test_the_measures_are_those_of_the_labels(whole: Result) -> None:
+    labels = array(whole.labels)
+    assert list(whole.measures.index) == WHOLE_AND_SIDES
+    row, parenchyma = whole.measures.loc["whole lung"], ((labels > 0) & (labels != VESSEL)).sum()
+    for tissue in REPORTED:
+        count = (labels == tissue.label).sum()
+        assert row[f"{tissue.key}_percent"] == pytest.approx(100 * count / parenchyma)
+
+
+def test_the_manifest_tells_what_the_result_was_made_with(whole: Result) -> None:
+    manifest = json.loads(json.dumps(whole.manifest))
+    promised = "software input model parameters seed device warnings created seconds peak_memory_mb"
+    assert set(promised.split()) <= set(manifest)
+    assert manifest["software"]["name"] == "DiffSegLung" and manifest["software"]["packages"]["torch"]
+    assert manifest["seed"] == 0 and manifest["device"] == "cpu"
+    assert manifest["model"]["sha256"][models.WEIGHTS] == models.verify().sha256
+    assert {"naming", "fusion", "regions"} <= set(manifest["parameters"])
+    stages = {name: seconds for name, seconds in manifest["seconds"].items() if name != "total"}
+    assert {"lungs", "features", "mixture", "fusion"} <= set(stages)
+    assert manifest["seconds"]["total"] == pytest.approx(sum(stages.values()), abs=0.01)
+    assert manifest["peak_memory_mb"] > 100
+    assert manifest["input"]["size"] == list(whole.labels.GetSize())
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Result:
+    return segment(phantom_image(make_phantom((2.0, 2.0, 2.0), lesions=())), device="cpu")
+
+
+def test_a_healthy_lung_comes_out_healthy(healthy: Result) -> None:
+    row = healthy.measures.loc["whole lung"]
+    assert row["healthy_percent"] >= 92
+    for tissue in DISEASES:
+        assert row[f"{tissue.key}_percent"] < 4, tissue.key
+
+
+# --- a piece of a lung, with a mask of its own -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def piece(diseased: Phantom) -> tuple[sitk.Image, sitk.Image]:
+    """CT and true lungs of the piece, at a place of its own in space."""
+    lungs = (diseased.truth > 0).astype(np.uint8)
+    return placed(diseased.hu[PIECE]), placed(lungs[PIECE])
+
+
+def placed(values: np.ndarray) -> sitk.Image:
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values))
+    image.SetSpacing(FINE)
+    image.SetOrigin((-40.0, 12.5, -300.0))
+    return image
+
+
+@pytest.fixture(scope="module")
+def segmented(piece: tuple[sitk.Image, sitk.Image]) -> Result:
+    return segment(piece[0], lungs=piece[1], device="cpu")
+
+
+def test_the_users_lungs_are_taken_as_they_are(
+    segmented: Result, piece: tuple[sitk.Image, sitk.Image]
+) -> None:
+    assert np.array_equal(array(segmented.labels) > 0, array(piece[1]) > 0)
+    assert len(np.unique(array(segmented.labels))) > 3, "the piece holds several tissues"
+
+
+def test_the_seed_determines_the_labels(segmented: Result, piece: tuple[sitk.Image, sitk.Image]) -> None:
+    again = segment(piece[0], lungs=piece[1], device="cpu")
+    assert np.array_equal(array(again.labels), array(segmented.labels))
+    assert np.array_equal(array(again.uncertainty), array(segmented.uncertainty))
+    assert again.measures.equals(segmented.measures)
+
+
+def test_another_seed_changes_little(segmented: Result, piece: tuple[sitk.Image, sitk.Image]) -> None:
+    other = segment(piece[0], lungs=piece[1], device="cpu", seed=7)
+    assert other.manifest["seed"] == 7
+    assert not np.array_equal(array(other.uncertainty), array(segmented.uncertainty))
+    lungs = array(piece[1]) > 0
+    assert (array(other.labels) == array(segmented.labels))[lungs].mean() > 0.95
+
+
+def flipped(image: sitk.Image) -> sitk.Image:
+    """The same patient in space, stored back to front and upside down."""
+    return sitk.Flip(image, (False, True, True))
+
+
+def permuted(image: sitk.Image) -> sitk.Image:
+    """The same patient in space, stored sagittally."""
+    return sitk.PermuteAxes(image, (1, 2, 0))
+
+
+@pytest.mark.parametrize("stored_as", [flipped, permuted])
+def test_how_a_scan_is_stored_does_not_change_it(
+    segmented: Result, piece: tuple[sitk.Image, sitk.Image], stored_as: Callable[[sitk.Image], sitk.Image]
+) -> None:
+    ct, lungs = (stored_as(image) for image in piece)
+    result = segment(ct, lungs=lungs, device="cpu")
+    assert same_grid(result.labels, ct)
+    volumes = [name for name in segmented.measures.columns if name.endswith("_ml")]
+    assert volumes
+    here, there = (table.measures.loc["whole lung", volumes] for table in (segmented, result))
+    assert there.to_numpy() == pytest.approx(here.to_numpy(), rel=0.02, abs=0.05)
+    agree = array(result.labels) == array(stored_as(segmented.labels))
+    assert agree.mean() > 0.99
+
+
+def test_regions_of_the_user_give_rows_of_their_own(piece: tuple[sitk.Image, sitk.Image]) -> None:
+    ct, lungs = piece
+    halves = np.zeros(array(lungs).shape, np.uint8)
+    halves[: len(halves) // 2], halves[len(halves) // 2 :] = 1, 4
+    regions = sitk.GetImageFromArray(halves)
+    regions.CopyInformation(ct)
+    stages: list[tuple[str, float]] = []
+    result = segment(
+        ct,
+        lungs=lungs,
+        regions=regions,
+        device="cpu",
+        progress=lambda stage, fraction, message="": stages.append((stage, fraction)),
+    )
+    assert list(result.measures.index) == [*WHOLE_AND_SIDES, "region 1", "region 4"]
+    parts = result.measures.loc[["region 1", "region 4"]]
+    for name in [f"{tissue.key}_ml" for tissue in REPORTED]:
+        assert parts[name].sum() == pytest.approx(result.measures.loc["whole lung", name], abs=1e-6)
+    fractions = [fraction for _, fraction in stages]
+    assert fractions == sorted(fractions) and fractions[0] >= 0 and fractions[-1] <= 1
+    assert {"lungs", "features", "fusion", "measures"} <= {stage for stage, _ in stages}
+
+
+def test_an_anisotropic_scan_keeps_its_own_grid(piece: tuple[sitk.Image, sitk.Image], tmp_path: Path) -> None:
+    ct, lungs = piece
+    thick = [image[:, :, ::2] for image in (ct, lungs)]
+    assert thick[0].GetSpacing()[2] == pytest.approx(2 * FINE[0])
+    path = tmp_path / "thick.nii.gz"
+    sitk.WriteImage(thick[0], str(path))
+    result = segment(path, lungs=thick[1], device="cpu")
+    assert same_grid(result.labels, thick[0])
+    assert np.array_equal(array(result.labels) > 0, array(thick[1]) > 0)
+
+
+# --- what cannot be used ---------------------------------------------------------------------------------
+
+
+def test_regions_outside_the_lungs_are_refused(piece: tuple[sitk.Image, sitk.Image]) -> None:
+    ct, lungs = piece
+    elsewhere = sitk.Cast(sitk.Not(lungs > 0), sitk.sitkUInt8)
+    with pytest.raises(UnusableInputError, match="no region lies inside the lungs"):
+        segment(ct, lungs=lungs, regions=elsewhere, device="cpu")
+
+
+def test_an_empty_lung_mask_is_refused(piece: tuple[sitk.Image, sitk.Image]) -> None:
+    with pytest.raises(UnusableInputError):
+        segment(piece[0], lungs=piece[1] * 0, device="cpu")
+
+
+def test_an_unknown_model_and_a_missing_device_are_refused(piece: tuple[sitk.Image, sitk.Image]) -> None:
+    with pytest.raises(MissingPartError, match="no model"):
+        segment(piece[0], lungs=piece[1], device="cpu", model="no-such-model")
+    with pytest.raises(MissingPartError, match="not available"):
+        segment(piece[0], lungs=piece[1], device="abacus")
