@@ -53,10 +53,15 @@ def edge_map(
     """
     # The nearest lung voxel is repeated outside the lungs, so that the pleura makes no edge.
     nearest = tuple(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
-    ct = _robust(_gradient(np.clip(hu, -1000, 400)[nearest], spacing, ndimage.sobel, 32.0), mask)
+    ct = _robust(_gradient(_even_steps(hu)[nearest], spacing, ndimage.sobel, 32.0), mask)
     gradients = [_gradient(channel[nearest], spacing, ndimage.prewitt, 18.0) for channel in features]
     texture = _robust(np.sqrt(np.sum(np.square(gradients), axis=0)), mask)
     return (settings.ct_share * ct + (1 - settings.ct_share) * texture).astype(np.float32)
+
+
+def _even_steps(hu: np.ndarray) -> np.ndarray:
+    """Square root of density: the 90 HU from emphysema to healthy lung must not vanish beside 800 HU."""
+    return np.sqrt(np.clip(hu, -1000, 400) + 1024.0)
 
 
 def _gradient(values: np.ndarray, spacing: float, operator: object, gain: float) -> np.ndarray:

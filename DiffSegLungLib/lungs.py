@@ -298,7 +298,7 @@ def _close_sides(sides: np.ndarray, airways: np.ndarray) -> np.ndarray:
     """Close each lung in millimetres and fill its holes; never into the other lung or the airways."""
     closed = sides.copy()
     for side in (RIGHT, LEFT):
-        # Filling plane by plane leaves slits one voxel wide in dense lung; a second, narrow closing takes them.
+        # Filling plane by plane leaves slits one voxel wide in dense lung; a narrow closing takes them.
         filled = _closing(_fill_enclosed(_closing(sides == side, CLOSING_MM)), SLIT_MM)
         closed[filled & (closed == 0)] = side
     closed[airways] = 0
@@ -417,8 +417,10 @@ def _sides_of_mask(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
         return _cut_in_the_middle(present)
     split = _split_sides(work)
     nearest = ndimage.distance_transform_edt(split == 0, return_distances=False, return_indices=True)
-    index = [np.minimum(((np.arange(n) + 0.5) * s / WORK_MM).astype(int), m - 1)
-             for n, s, m in zip(mask.shape, spacing, work.shape, strict=True)]
+    index = [
+        np.minimum(((np.arange(n) + 0.5) * s / WORK_MM).astype(int), m - 1)
+        for n, s, m in zip(mask.shape, spacing, work.shape, strict=True)
+    ]
     return np.where(present, split[tuple(nearest)][np.ix_(*index)], 0).astype(np.uint8)
 
 
@@ -428,8 +430,10 @@ def _mean_x(mask: np.ndarray) -> float:
 
 
 def _nearest_on_work_grid(labels: np.ndarray, spacing: Spacing) -> np.ndarray:
-    index = [np.minimum(((np.arange(m) + 0.5) * WORK_MM / s).astype(int), n - 1)
-             for n, s, m in zip(labels.shape, spacing, _work_shape(labels.shape, spacing), strict=True)]
+    index = [
+        np.minimum(((np.arange(m) + 0.5) * WORK_MM / s).astype(int), n - 1)
+        for n, s, m in zip(labels.shape, spacing, _work_shape(labels.shape, spacing), strict=True)
+    ]
     return labels[np.ix_(*index)]
 
 
@@ -439,7 +443,8 @@ def _recovery_warnings(recovered: np.ndarray) -> list[str]:
     return [
         f"{volume:.0f} mL of dense tissue at the chest wall was counted as {name} lung; "
         "check that it is consolidated lung, not effusion or a pleural mass"
-        for name, volume in volumes.items() if volume > 5
+        for name, volume in volumes.items()
+        if volume > 5
     ]
 
 

@@ -1,8 +1,8 @@
 """Names: which tissue density and texture speak for, and how far a voxel's own density bears a name out.
 
-The rule guides the fit of the reference mixture, whose components then carry its names; a voxel's own density
-weighs them, so that a boundary in HU is not blurred by the width of a Gaussian.  Both use the patient's level of
-inflation.
+The rule guides the fit of the reference mixture, whose components then carry its names; a voxel's own
+density weighs them, so that a boundary in HU is not blurred by the width of a Gaussian.  Both use the
+patient's level of inflation.
 """
 
 from __future__ import annotations
@@ -18,8 +18,16 @@ from DiffSegLungLib.tissues import (
     FIBROSIS,
     GROUND_GLASS,
     HEALTHY,
-    HounsfieldPrior,
 )
+
+AERATED_HU = (-960.0, -620.0)
+"""Lung that may be healthy at some level of inflation."""
+LAYERS = 8
+LEAST_VOXELS = 500
+QUARTILE_TO_MODE_HU = 20.0
+"""From the quartile of least density of healthy lung to its mode."""
+STEEPEST_HU_PER_MM = 0.9
+"""Density that gravity adds from front to back, at most."""
 
 NAMED = (HEALTHY, EMPHYSEMA, GROUND_GLASS, FIBROSIS, CONSOLIDATION)
 """Tissues that a component can be; cavities and vessels are told by shape, not by a component."""
@@ -34,6 +42,8 @@ class NamingRule:
         largest_shift: how far in HU a patient's level of inflation may move the bounds of healthy lung.
         emphysema_below: density in HU under which lung is emphysema.
         aerated_below: density in HU under which it is healthy, at full inspiration.
+        lucent_by: how much less dense than the patient's healthy lung emphysema is, in HU.
+        largest_lower_shift: how far in HU that may move the bound of emphysema.
         dense_above: density in HU above which it is consolidation.
         lines_above: mean rise of fine lines, log(1 + HU / 20), above which raised density may be fibrosis.
         holes_above: the same for the holes between them: fibrosis has both, ground glass neither.
@@ -41,46 +51,86 @@ class NamingRule:
     """
 
     reference_hu: float = -860.0
-    largest_shift: float = 90.0
+    largest_shift: float = 150.0
     emphysema_below: float = -940.0
     aerated_below: float = -740.0
+    lucent_by: float = 60.0
+    largest_lower_shift: float = 30.0
     dense_above: float = -300.0
     lines_above: float = 1.3
     holes_above: float = 1.55
-    floor: float = 0.02
+    floor: float = 0.1
 
     def stored(self) -> dict[str, float]:
         """The rule as plain numbers."""
         return asdict(self)
 
 
-def inflation_shift(density: np.ndarray, rule: NamingRule) -> float:
-    """How much denser than the reference the patient's best aerated lung is, in HU.
+def healthy_density(density: np.ndarray, usable: np.ndarray, spacing: float, rule: NamingRule) -> np.ndarray:
+    """The density of healthy lung in this patient, from front to back.
+
+    Lung in expiration is denser, and denser towards the back of a lying patient.  The level is read off the
+    quartile of least density of the aerated voxels in each layer, which disease reaches last; a line is laid
+    through the layers.
 
     Args:
-        density: HU of the parenchyma's voxels, any shape.
+        density: HU of the parenchyma, (z, y, x), y from front to back.
+        usable: bool (z, y, x), lung without vessels.
+        spacing: voxel side in mm.
         rule: the naming rule.
 
     Returns:
-        The mode of the aerated voxels less the reference, within ``largest_shift`` above and 0 below: a
-        hyperinflated lung must not make -950 HU normal.
+        float32 (y,), HU; the reference where too little aerated lung is left to tell.
     """
-    aerated = density[(density > -960) & (density < -620)]
-    if aerated.size < 100:
-        return 0.0
-    counts, edges = np.histogram(aerated, bins=np.arange(-960, -619, 10))
-    smooth = np.convolve(counts, np.ones(5), mode="same")
-    mode = edges[int(smooth.argmax())] + 5.0
-    return float(np.clip(mode - rule.reference_hu, 0.0, rule.largest_shift))
+    layers = _layers(np.flatnonzero(usable.any(axis=(0, 2))), LAYERS)
+    points = []
+    for layer in layers:
+        values = density[:, layer][usable[:, layer]]
+        values = values[(values > AERATED_HU[0]) & (values < AERATED_HU[1])]
+        if values.size >= LEAST_VOXELS:
+            points.append(((layer.start + layer.stop) / 2, float(np.percentile(values, 25))))
+    if len(points) < 3:
+        return np.full(density.shape[1], rule.reference_hu, np.float32)
+    slope, level = _gravity_line(np.array(points), spacing)
+    return (level + slope * np.arange(density.shape[1]) + QUARTILE_TO_MODE_HU).astype(np.float32)
 
 
-def name_by_rule(descriptors: np.ndarray, rule: NamingRule, shift: float = 0.0) -> np.ndarray:
+def upper_shift(healthy: np.ndarray | float, rule: NamingRule) -> np.ndarray:
+    """How far the bound between healthy and raised density moves up in lung of this inflation, in HU."""
+    return np.clip(np.asarray(healthy) - rule.reference_hu, 0.0, rule.largest_shift)
+
+
+def lower_shift(healthy: np.ndarray | float, rule: NamingRule) -> np.ndarray:
+    """How far the bound of emphysema moves up, in HU.
+
+    In lung that is not fully inflated the walls between the holes are thicker, and so are partial volumes.
+    A hyperinflated lung moves nothing: it must not make -950 HU normal, nor healthy lung emphysema.
+    """
+    lucent = np.asarray(healthy) - rule.lucent_by
+    return np.clip(lucent - BY_LABEL[EMPHYSEMA].prior.high, 0.0, rule.largest_lower_shift)
+
+
+def _layers(rows: np.ndarray, count: int) -> list[slice]:
+    """``count`` layers of equal thickness over the rows that hold lung."""
+    edges = np.linspace(rows[0], rows[-1] + 1, count + 1).astype(int) if rows.size else np.zeros(1, int)
+    return [slice(int(low), int(high)) for low, high in zip(edges, edges[1:], strict=False)]
+
+
+def _gravity_line(points: np.ndarray, spacing: float) -> tuple[float, float]:
+    """Robust line through (row, HU): slope in HU a row, within what gravity does, and level at row 0."""
+    from scipy.stats import theilslopes
+
+    slope = float(np.clip(theilslopes(points[:, 1], points[:, 0]).slope, 0.0, STEEPEST_HU_PER_MM * spacing))
+    return slope, float(np.median(points[:, 1] - slope * points[:, 0]))
+
+
+def name_by_rule(descriptors: np.ndarray, rule: NamingRule, healthy: np.ndarray | float) -> np.ndarray:
     """The tissue that density and texture speak for: the guide of the reference mixture.
 
     Args:
         descriptors: (n, dimensions) whose first four are the fine descriptors of ``features``.
         rule: the naming rule.
-        shift: what :func:`inflation_shift` gave for the patient the descriptors come from.
+        healthy: what :func:`healthy_density` gave at each descriptor, (n,), or one number.
 
     Returns:
         uint8 (n,), each one of ``NAMED``.
@@ -89,39 +139,42 @@ def name_by_rule(descriptors: np.ndarray, rule: NamingRule, shift: float = 0.0) 
     density = density * 100.0
     fibrotic = (lines > rule.lines_above) & (holes > rule.holes_above)
     raised = np.where(fibrotic, FIBROSIS, GROUND_GLASS)
-    labels = np.where(density < rule.aerated_below + shift, HEALTHY, raised)
-    labels = np.where(density < rule.emphysema_below, EMPHYSEMA, labels)
+    labels = np.where(density < rule.aerated_below + upper_shift(healthy, rule), HEALTHY, raised)
+    labels = np.where(density < rule.emphysema_below + lower_shift(healthy, rule), EMPHYSEMA, labels)
     return np.where(density > rule.dense_above, CONSOLIDATION, labels).astype(np.uint8)
 
 
-def log_density_prior(density: np.ndarray, shift: float) -> np.ndarray:
+def log_density_prior(density: np.ndarray, healthy: np.ndarray | float, rule: NamingRule) -> np.ndarray:
     """Log of how plausible each of ``NAMED`` is at a voxel's density.
 
     Args:
         density: HU, (voxels,).
-        shift: what :func:`inflation_shift` gave.
+        healthy: what :func:`healthy_density` gave, at each voxel, (voxels,) or one number.
+        rule: the naming rule.
 
     Returns:
         float32 (voxels, tissues in the order of ``NAMED``), between the log of a small floor and 0.
     """
-    columns = [_log_plausible(density, _shifted(label, shift)) for label in NAMED]
+    lower, upper, fixed = lower_shift(healthy, rule), upper_shift(healthy, rule), np.zeros(1)
+    # Inflation moves the bounds of healthy lung and of what borders on it; the others are absolute.
+    shifts = {
+        HEALTHY: (lower, upper),
+        EMPHYSEMA: (fixed, lower),
+        GROUND_GLASS: (upper, fixed),
+        FIBROSIS: (upper, fixed),
+        CONSOLIDATION: (fixed, fixed),
+    }
+    columns = [
+        _log_plausible(density - shifts[label][0], density - shifts[label][1], label) for label in NAMED
+    ]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _shifted(label: int, shift: float) -> HounsfieldPrior:
-    """Move the border between healthy and raised density with the inflation; the others are absolute."""
-    prior = BY_LABEL[label].prior
-    if label == HEALTHY:
-        return HounsfieldPrior(prior.low, prior.high + shift, prior.softness)
-    if label in (GROUND_GLASS, FIBROSIS):
-        return HounsfieldPrior(prior.low + shift, prior.high, prior.softness)
-    return prior
-
-
-def _log_plausible(density: np.ndarray, prior: HounsfieldPrior) -> np.ndarray:
+def _log_plausible(against_low: np.ndarray, against_high: np.ndarray, label: int) -> np.ndarray:
     """Log of a box with logistic flanks (``softness`` is the logistic's scale)."""
-    rise = np.logaddexp(0, -(density - prior.low) / prior.softness)
-    fall = np.logaddexp(0, (density - prior.high) / prior.softness)
+    prior = BY_LABEL[label].prior
+    rise = np.logaddexp(0, -(against_low - prior.low) / prior.softness)
+    fall = np.logaddexp(0, (against_high - prior.high) / prior.softness)
     return -np.minimum(rise + fall, 12.0)
 
 

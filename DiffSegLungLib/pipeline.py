@@ -25,10 +25,10 @@ from DiffSegLungLib.fusion import edge_map, fuse
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
 from DiffSegLungLib.mixture import Mixture, adapt
 from DiffSegLungLib.models import Model, load
-from DiffSegLungLib.naming import NAMED, inflation_shift, log_density_prior, tissue_posterior
+from DiffSegLungLib.naming import NAMED, healthy_density, log_density_prior, tissue_posterior, upper_shift
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.regions import drop_specks
-from DiffSegLungLib.tissues import BY_LABEL, CAVITY, VESSEL
+from DiffSegLungLib.tissues import BY_LABEL, CAVITY, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.volume import Volume, edge_warnings, load_mask, load_volume, resample, to_input_geometry
 
@@ -167,7 +167,7 @@ def segment(
         fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
         cells = _embed(loaded, grid, seed, progress)
     with clock.stage("mixture", 0.65):
-        tissues, shift = classify(loaded, grid, parenchyma, fine, cells, seed)
+        tissues, healthy = classify(loaded, grid, parenchyma, fine, cells, seed)
     with clock.stage("fusion", 0.75):
         fused = refine(loaded, grid, parenchyma, fine, tissues)
     with clock.stage("labels", 0.82):
@@ -178,13 +178,13 @@ def segment(
         *volume.warnings,
         *found.warnings,
         *edge_warnings(found.mask, volume.spacing),
-        *_inflation(shift),
+        *_inflation(float(upper_shift(healthy, loaded.rule).mean())),
     ]
     return Result(
         labels=to_input_geometry(labels, volume),
         uncertainty=to_input_geometry(entropy, volume),
         measures=table,
-        manifest=_manifest(volume, loaded, device, seed, warnings, shift, clock),
+        manifest=_manifest(volume, loaded, device, seed, warnings, healthy, clock),
         volume=volume,
         label_array=labels,
     )
@@ -270,11 +270,12 @@ def _embed(model: Model, grid: Grid, seed: int, progress: Progress) -> np.ndarra
 
 def classify(
     model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, cells: np.ndarray, seed: int
-) -> tuple[Tissues, float]:
-    """Posterior of the tissues from the mixture adapted to this patient, and the inflation's shift in HU."""
+) -> tuple[Tissues, np.ndarray]:
+    """Posterior of the tissues by the patient's own mixture; the healthy lung's HU by row."""
     mask = grid.mask
-    shift = inflation_shift(parenchyma.density[mask & ~parenchyma.vessels], model.rule)
-    patient = adapt(model.mixture, _sample(mask & ~parenchyma.vessels, fine, cells, seed))
+    usable = mask & ~parenchyma.vessels
+    healthy = healthy_density(parenchyma.density, usable, grid.spacing, model.rule)
+    patient = adapt(model.mixture, _sample(usable, fine, cells, seed))
     posterior = np.zeros((len(NAMED), *mask.shape), np.float32)
     for first in range(0, mask.shape[0], SLAB):
         rows = slice(first, min(first + SLAB, mask.shape[0]))
@@ -282,9 +283,10 @@ def classify(
         if inside.any():
             points = descriptors_of(fine, cells, mask, rows)[:, inside].T
             density = parenchyma.density[rows][inside]
-            posterior[:, rows][:, inside] = _posterior(model, patient, points, density, shift).T
+            expected = np.broadcast_to(healthy[:, None], inside.shape)[inside]
+            posterior[:, rows][:, inside] = _posterior(model, patient, points, density, expected).T
     cavities = find_cavities(grid.hu, mask, grid.airways, grid.spacing)
-    return Tissues(posterior, parenchyma.vessels & ~cavities, cavities), shift
+    return Tissues(posterior, parenchyma.vessels & ~cavities, cavities), healthy
 
 
 def descriptors_of(fine: np.ndarray, cells: np.ndarray, mask: np.ndarray, rows: slice) -> np.ndarray:
@@ -306,19 +308,21 @@ def _sample(mask: np.ndarray, fine: np.ndarray, cells: np.ndarray, seed: int) ->
 
 
 def _posterior(
-    model: Model, patient: Mixture, points: np.ndarray, density: np.ndarray, shift: float
+    model: Model, patient: Mixture, points: np.ndarray, density: np.ndarray, healthy: np.ndarray
 ) -> np.ndarray:
-    prior = log_density_prior(density, shift)
+    prior = log_density_prior(density, healthy, model.rule)
     densities = patient.log_densities(points)
     return tissue_posterior(densities, patient.weights, model.labels, prior, model.rule, model.sharpness)
 
 
 def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, tissues: Tissues) -> Tissues:
-    """Sobel-Diffusion Fusion of the posteriors; vessels and cavities keep their own outlines."""
+    """Sobel-Diffusion Fusion of the posteriors; cavities and vessels in aerated lung keep their outlines."""
     edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion)
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
     borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
-    return Tissues(borne_out, tissues.vessels, tissues.cavities)
+    # Within diseased tissue a line is part of the disease: a reticulum, an air bronchogram's wall.
+    aerated = np.isin(borne_out.argmax(axis=0), [NAMED.index(HEALTHY), NAMED.index(EMPHYSEMA)])
+    return Tissues(borne_out, tissues.vessels & aerated, tissues.cavities)
 
 
 def to_volume(
@@ -368,7 +372,13 @@ def _inflation(shift: float) -> list[str]:
 
 
 def _manifest(
-    volume: Volume, model: Model, device: str, seed: int, warnings: list[str], shift: float, clock: Clock
+    volume: Volume,
+    model: Model,
+    device: str,
+    seed: int,
+    warnings: list[str],
+    healthy: np.ndarray,
+    clock: Clock,
 ) -> dict[str, Any]:
     from DiffSegLungLib.manifest import describe_input, describe_software, describe_time
 
@@ -386,7 +396,7 @@ def _manifest(
             "density_priors_hu": {BY_LABEL[label].key: asdict(BY_LABEL[label].prior) for label in NAMED},
             "fusion": model.fusion.stored(),
             "regions": model.regions.stored(),
-            "inflation_shift_hu": round(shift, 1),
+            "healthy_hu": {"front": round(float(healthy[0]), 1), "back": round(float(healthy[-1]), 1)},
             "sharpness": model.sharpness,
         },
         "seed": seed,

@@ -27,7 +27,7 @@ class RegionSettings:
     """
 
     raised_ml: float = 0.3
-    emphysema_ml: float = 0.05
+    emphysema_ml: float = 0.03
     fibrosis_ml: float = 1.0
     depth_mm: float = 5.0
     depth_slices: float = 1.5

@@ -62,15 +62,15 @@ class Tissue:
 TISSUES: tuple[Tissue, ...] = (
     Tissue(
         HEALTHY, "healthy", "Healthy lung", Code("SCT", "17621005", "Normal"),
-        (170, 200, 190), HounsfieldPrior(-950.0, -720.0, 10.0), is_disease=False,
+        (170, 200, 190), HounsfieldPrior(-950.0, -740.0, 10.0), is_disease=False,
     ),
     Tissue(
         EMPHYSEMA, "emphysema", "Emphysema", Code("SCT", "87433001", "Pulmonary emphysema"),
-        (0, 114, 178), HounsfieldPrior(-1024.0, -945.0, 10.0),
+        (0, 114, 178), HounsfieldPrior(-1024.0, -950.0, 5.0),
     ),
     Tissue(
         GROUND_GLASS, "ground-glass", "Ground-glass opacity", Code("DCM", "112120", "Ground glass opacity"),
-        (240, 228, 66), HounsfieldPrior(-720.0, -250.0, 20.0),
+        (240, 228, 66), HounsfieldPrior(-740.0, -250.0, 20.0),
     ),
     Tissue(
         FIBROSIS, "fibrosis", "Fibrosis", Code("SCT", "112674009", "Fibrosis"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,23 +89,38 @@ def search_folders() -> list[Path]:
 
 
 def list_models() -> list[ModelInfo]:
-    """Every model at hand; of two with one name the first found counts."""
+    """Every sound-looking model at hand; of two with one name the first found counts.
+
+    A folder whose description cannot be read is left out: it must not hide the others.
+    """
     found: dict[str, ModelInfo] = {}
-    for parent in search_folders():
-        for file in sorted(parent.glob(f"*/{DESCRIPTION}")) if parent.is_dir() else []:
-            info = _info(file.parent, _describe(file.parent))
+    for folder in _model_folders():
+        with suppress(MissingPartError):
+            info = _info(folder, _describe(folder))
             found.setdefault(info.name, info)
     return list(found.values())
 
 
+def _model_folders() -> list[Path]:
+    parents = [parent for parent in search_folders() if parent.is_dir()]
+    return [file.parent for parent in parents for file in sorted(parent.glob(f"*/{DESCRIPTION}"))]
+
+
 def find(name_or_folder: str | None = None) -> Path:
-    """The folder of a model, by name or path; the default one without a name."""
+    """The folder of a model, by name or path; the default one without a name.
+
+    Raises:
+        MissingPartError: there is none of that name, or its description cannot be read.
+    """
     if name_or_folder and (Path(name_or_folder) / DESCRIPTION).is_file():
         return Path(name_or_folder)
     wanted = name_or_folder or DEFAULT
     for info in list_models():
         if info.name == wanted:
             return info.folder
+    for folder in _model_folders():
+        if folder.name == wanted:
+            _describe(folder)  # says what is wrong with it
     known = ", ".join(info.name for info in list_models()) or "none"
     raise MissingPartError(f"no model {wanted!r}: models at hand: {known}; see 'diffseglung models list'")
 

@@ -15,7 +15,7 @@ from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.mixture import Mixture, Projection, fit_mixture, fit_projection
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.naming import NamingRule, inflation_shift, name_by_rule
+from DiffSegLungLib.naming import NamingRule, healthy_density, name_by_rule
 from DiffSegLungLib.pipeline import descriptors_of, prepare_for_fit
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.regions import RegionSettings
@@ -55,7 +55,7 @@ class _Sampled:
     chosen: np.ndarray
     fine: np.ndarray
     mask: np.ndarray
-    shift: float
+    healthy: np.ndarray
 
 
 def fit_reference(
@@ -80,7 +80,7 @@ def fit_reference(
         np.concatenate([one.cells[:, one.inside].T for one in sampled]), settings.channels
     )
     points = np.concatenate([_points(one, projection) for one in sampled])
-    named = np.concatenate([name_by_rule(one.fine.T, rule, one.shift) for one in sampled])
+    named = np.concatenate([name_by_rule(one.fine.T, rule, one.healthy) for one in sampled])
     mixture, labels = fit_mixture(points, named, settings.components, settings.seed)
     progress("reference", 1.0, f"{len(points)} voxels")
     return projection, mixture, labels
@@ -93,8 +93,11 @@ def _sample_one(
     cells = embed(student, grid.hu, grid.mask, lambda cell: cell, plan, settings.seed)
     usable = grid.mask & ~parenchyma.vessels
     chosen = _flat_sample(usable, fine, settings)
-    shift = inflation_shift(parenchyma.density[usable], rule)
-    return _Sampled(cells, _cells_inside(grid.mask, cells.shape[1:]), chosen, fine[:, chosen], grid.mask, shift)
+    rows = healthy_density(parenchyma.density, usable, settings.spacing, rule)
+    healthy = np.broadcast_to(rows[:, None], usable.shape)[chosen]
+    return _Sampled(
+        cells, _cells_inside(grid.mask, cells.shape[1:]), chosen, fine[:, chosen], grid.mask, healthy
+    )
 
 
 def _cells_inside(mask: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:

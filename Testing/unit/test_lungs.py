@@ -18,8 +18,9 @@ def thorax(
     spacing: tuple[float, float, float], touching: bool = False, wall_lesion: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """HU and truth (0, 1 right, 2 left) of two ellipsoid lungs in a body with airways, ribs and bowel gas."""
-    axes = [(np.arange(round(size / s)) + 0.5) * s - size / 2
-            for size, s in zip(SIZE_MM, spacing, strict=True)]
+    axes = [
+        (np.arange(round(size / s)) + 0.5) * s - size / 2 for size, s in zip(SIZE_MM, spacing, strict=True)
+    ]
     z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
     hu = np.full(np.broadcast_shapes(z.shape, y.shape, x.shape), -1000, np.float32)
     hu[np.broadcast_to((y / 90) ** 2 + (x / 132) ** 2 < 1, hu.shape)] = 40

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from DiffSegLungLib.naming import NAMED, NamingRule, inflation_shift, log_density_prior, name_by_rule
+from DiffSegLungLib.naming import (
+    NAMED,
+    NamingRule,
+    healthy_density,
+    log_density_prior,
+    lower_shift,
+    name_by_rule,
+    upper_shift,
+)
 from DiffSegLungLib.naming import tissue_posterior as posterior_of
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 RULE = NamingRule()
+HYPERINFLATED = -930.0
+"""Healthy lung at which no bound is moved."""
 SMOOTH = (0.2, 0.2)
 """Lines and holes of tissue without fine structure, log(1 + HU / 20)."""
 COARSE = (2.6, 2.9)
@@ -18,10 +30,6 @@ COARSE = (2.6, 2.9)
 
 def descriptor(hu: float, texture: tuple[float, float] = SMOOTH) -> list[float]:
     return [hu / 100, hu / 100, *texture]
-
-
-def aerated(mean: float) -> np.ndarray:
-    return np.random.default_rng(0).normal(mean, 25, 200_000).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -39,12 +47,12 @@ def aerated(mean: float) -> np.ndarray:
     ],
 )
 def test_typical_tissue_gets_its_name(hu: float, texture: tuple[float, float], tissue: int) -> None:
-    assert name_by_rule(np.array([descriptor(hu, texture)]), RULE).tolist() == [tissue]
+    assert name_by_rule(np.array([descriptor(hu, texture)]), RULE, HYPERINFLATED).tolist() == [tissue]
 
 
 def test_components_may_have_more_descriptors_than_the_rule_reads() -> None:
     points = np.array([[*descriptor(-600), 5.0, -5.0], [*descriptor(0), 0.0, 9.0]])
-    names = name_by_rule(points, RULE)
+    names = name_by_rule(points, RULE, HYPERINFLATED)
     assert names.dtype == np.uint8 and names.tolist() == [GROUND_GLASS, CONSOLIDATION]
 
 
@@ -54,33 +62,65 @@ def test_the_rule_is_stored_as_plain_numbers_and_comes_back() -> None:
     assert NamingRule(**stored) == RULE
 
 
+SHAPE = (20, 80, 50)
+SPACING = 1.5
+
+
+def shift_of(density: np.ndarray, usable: np.ndarray | None = None) -> np.ndarray:
+    """The shift by row of a block of lung whose rows run from front to back."""
+    usable = np.ones(SHAPE, bool) if usable is None else usable
+    return upper_shift(
+        healthy_density(density.reshape(SHAPE).astype(np.float32), usable, SPACING, RULE), RULE
+    )
+
+
+def lung(mean: float) -> np.ndarray:
+    """A block of aerated lung with the spread of a real one."""
+    return np.random.default_rng(0).normal(mean, 28, SHAPE)
+
+
 def test_full_inspiration_shifts_nothing() -> None:
-    assert inflation_shift(aerated(RULE.reference_hu), RULE) == pytest.approx(0, abs=10)
+    np.testing.assert_allclose(shift_of(lung(RULE.reference_hu)), 0, atol=10)
 
 
 def test_expiration_shifts_by_what_the_lung_is_denser() -> None:
-    assert inflation_shift(aerated(RULE.reference_hu + 60), RULE) == pytest.approx(60, abs=12)
+    np.testing.assert_allclose(shift_of(lung(RULE.reference_hu + 60)), 60, atol=12)
 
 
-@pytest.mark.parametrize("mean", [-930, -900, -880])
+def test_gravity_shifts_the_back_more_than_the_front() -> None:
+    gradient = np.linspace(0, 60, SHAPE[1])[None, :, None]
+    shift = shift_of(lung(RULE.reference_hu + 20) + gradient)
+    np.testing.assert_allclose(shift - shift[0], gradient.ravel(), atol=12)
+
+
+def test_disease_of_the_back_is_not_taken_for_gravity() -> None:
+    density = lung(RULE.reference_hu)
+    density[:, 60:] = -550
+    np.testing.assert_allclose(shift_of(density), 0, atol=15)
+
+
+@pytest.mark.parametrize("mean", [-930, -900, -885])
 def test_hyperinflation_never_makes_emphysema_normal(mean: float) -> None:
-    assert inflation_shift(aerated(mean), RULE) == 0
+    healthy = healthy_density(lung(mean).astype(np.float32), np.ones(SHAPE, bool), SPACING, RULE)
+    assert upper_shift(healthy, RULE).max() == 0
+    assert lower_shift(healthy, RULE).max() <= max(0, mean + 915)
 
 
 def test_the_shift_has_a_limit() -> None:
-    assert inflation_shift(aerated(-650), RULE) == pytest.approx(RULE.largest_shift)
+    assert shift_of(lung(-640)).max() <= RULE.largest_shift
 
 
 def test_diseased_voxels_do_not_shift_the_healthy_ones() -> None:
-    glass = np.random.default_rng(1).normal(-500, 60, 80_000)
-    emphysema = np.random.default_rng(2).normal(-980, 10, 80_000)
-    mixed = np.concatenate([aerated(RULE.reference_hu), glass, emphysema])
-    assert inflation_shift(mixed, RULE) == pytest.approx(0, abs=10)
+    density, random = lung(RULE.reference_hu), np.random.default_rng(1)
+    kind = random.random(SHAPE)
+    density[kind < 0.25] = -500
+    density[kind > 0.75] = -985
+    np.testing.assert_allclose(shift_of(density), 0, atol=15)
 
 
 def test_a_lung_without_air_shifts_nothing() -> None:
-    assert inflation_shift(np.full(5_000, 30.0, np.float32), RULE) == 0
-    assert inflation_shift(np.empty(0, np.float32), RULE) == 0
+    assert shift_of(np.full(SHAPE, 30.0)).max() == 0
+    assert shift_of(lung(-860), np.zeros(SHAPE, bool)).max() == 0
 
 
 @pytest.mark.parametrize(
@@ -93,21 +133,24 @@ def test_a_lung_without_air_shifts_nothing() -> None:
     ],
 )
 def test_density_favours_the_right_tissue(hu: float, favoured: set[int], excluded: set[int]) -> None:
-    prior = dict(zip(NAMED, log_density_prior(np.array([hu], np.float32), 0.0)[0], strict=True))
+    prior = dict(
+        zip(NAMED, log_density_prior(np.array([hu], np.float32), RULE.reference_hu, RULE)[0], strict=True)
+    )
     assert max(prior, key=lambda label: prior[label]) in favoured
     assert all(prior[label] == pytest.approx(0, abs=0.1) for label in favoured), "plausible, not just best"
     assert all(prior[label] < -2 for label in excluded)
 
 
 def test_density_never_excludes_for_good() -> None:
-    prior = log_density_prior(np.array([-3000.0, 3000.0], np.float32), 0.0)
+    prior = log_density_prior(np.array([-3000.0, 3000.0], np.float32), RULE.reference_hu, RULE)
     assert np.isfinite(prior).all() and prior.dtype == np.float32
     assert prior.min() >= -25 and prior.max() <= 0
 
 
 def test_expiration_widens_healthy_lung_and_leaves_emphysema() -> None:
     density = np.array([-700.0, -975.0], np.float32)
-    inspired, expired = log_density_prior(density, 0.0), log_density_prior(density, 60.0)
+    inspired = log_density_prior(density, RULE.reference_hu, RULE)
+    expired = log_density_prior(density, RULE.reference_hu + 60, RULE)
     healthy, emphysema = NAMED.index(HEALTHY), NAMED.index(EMPHYSEMA)
     glass = NAMED.index(GROUND_GLASS)
     assert expired[0, healthy] > inspired[0, healthy]
@@ -127,7 +170,7 @@ def mixture_says(component: int, points: int) -> np.ndarray:
 def posterior(component: int, hu: list[float], sharpness: float = 0.5) -> np.ndarray:
     density = np.array(hu, np.float32)
     weights = np.full(len(LABELS), 1 / len(LABELS))
-    prior = log_density_prior(density, 0.0)
+    prior = log_density_prior(density, RULE.reference_hu, RULE)
     return posterior_of(mixture_says(component, len(hu)), weights, LABELS, prior, RULE, sharpness)
 
 
@@ -143,7 +186,9 @@ def test_components_of_one_name_are_gathered() -> None:
     weights = np.full(len(LABELS), 1 / len(LABELS))
     densities = np.full((1, len(LABELS)), -20.0, np.float32)
     densities[0, [0, 1, 3]] = 0.0  # two healthy components against one of ground glass
-    result = posterior_of(densities, weights, LABELS, np.zeros((1, 5), np.float32), RULE, 1.0)[0]
+    result = posterior_of(
+        densities, weights, LABELS, np.zeros((1, 5), np.float32), replace(RULE, floor=0.0), 1.0
+    )[0]
     assert result[NAMED.index(HEALTHY)] == pytest.approx(2 * result[NAMED.index(GROUND_GLASS)], rel=0.05)
 
 
@@ -160,7 +205,7 @@ def test_clear_density_overrules_a_name() -> None:
 
 def test_no_component_of_a_name_is_no_fault() -> None:
     labels = np.array([HEALTHY, EMPHYSEMA], np.uint8)
-    prior = log_density_prior(np.array([30.0], np.float32), 0.0)
+    prior = log_density_prior(np.array([30.0], np.float32), RULE.reference_hu, RULE)
     result = posterior_of(np.zeros((1, 2), np.float32), np.array([0.5, 0.5]), labels, prior, RULE, 0.5)
     assert result[0].argmax() == NAMED.index(CONSOLIDATION)
     assert result.sum() == pytest.approx(1, abs=1e-5)
