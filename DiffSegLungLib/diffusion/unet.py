@@ -33,13 +33,15 @@ def build_unet(channels: Sequence[int] = (16, 32, 48, 64), groups: int = 8) -> D
 
     Args:
         channels: channels at 1, 1/2, 1/4 and 1/8 of the resolution; multiples of ``groups``.
-        groups: groups of the normalisation layers.
+        groups: groups of the normalisation layers; fewer where they would hold a single channel.
 
     Returns:
         The network.  Attention works in the middle block alone, as in the published code, where the
         requested level never occurs in the encoder.
     """
     levels = len(channels)
+    # With one channel a group the normalisation would take the timestep's embedding out again.
+    groups = max(min(groups, min(channels) // 2), 1)
     return DiffusionModelUNet(
         spatial_dims=3,
         in_channels=2,

@@ -11,6 +11,7 @@ import numpy as np
 
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.lungs import segment_lungs
+from DiffSegLungLib.outputs import atomic_path
 from DiffSegLungLib.volume import load_volume, resample
 
 MARGIN = 8
@@ -61,7 +62,8 @@ def _prepare_one(source: Path, folder: Path, spacing: float) -> Path:
     name = source.name.split(".")[0]
     target = folder / f"{name}.npz"
     facts = json.dumps({"name": name, "spacing_mm": spacing})
-    np.savez_compressed(target, hu=np.rint(hu[box]).astype(np.int16), mask=coarse[box] > 0, facts=facts)
+    with atomic_path(target) as partial:
+        np.savez_compressed(partial, hu=np.rint(hu[box]).astype(np.int16), mask=coarse[box] > 0, facts=facts)
     return target
 
 

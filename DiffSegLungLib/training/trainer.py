@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,16 +131,28 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint_path.exists():
             self.resume()
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_stop", True))
-        while self.step < self.settings.steps and not self._stop:
-            facts = self.train_step()
-            self._log(facts)
-            if self.step % save_every == 0:
-                self.save()
-            if progress is not None:
-                progress("train", self.step / self.settings.steps, f"noise loss {facts['noise']:.3f}")
-        self.save()
+        with self._stopping_at_sigterm():
+            while self.step < self.settings.steps and not self._stop:
+                facts = self.train_step()
+                self._log(facts)
+                if self.step % save_every == 0:
+                    self.save()
+                if progress is not None:
+                    progress("train", self.step / self.settings.steps, f"noise loss {facts['noise']:.3f}")
+            self.save()
         return self.checkpoint_path
+
+    @contextmanager
+    def _stopping_at_sigterm(self) -> Iterator[None]:
+        """SIGTERM asks for a stop while this lasts; only the main thread can listen to signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_stop", True))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
     def train_step(self) -> dict[str, float]:
         """One step of the optimiser; returns its losses."""
