@@ -174,12 +174,7 @@ def segment(
         labels, entropy = to_volume(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
         table = measuring.measure(labels, volume.hu, volume.spacing, named_regions)
-    warnings = [
-        *volume.warnings,
-        *found.warnings,
-        *edge_warnings(found.mask, volume.spacing),
-        *_inflation(float(upper_shift(healthy, loaded.rule).mean())),
-    ]
+    warnings = _warnings(volume, found, float(upper_shift(healthy, loaded.rule).mean()))
     return Result(
         labels=to_input_geometry(labels, volume),
         uncertainty=to_input_geometry(entropy, volume),
@@ -362,13 +357,15 @@ def _nearest_lung(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
 
 
-def _inflation(shift: float) -> list[str]:
-    if shift < EXPIRATION_SHIFT:
-        return []
-    return [
-        f"Healthy lung is {shift:.0f} HU denser than at full inspiration: ground glass is judged against it, "
-        "and emphysema may be under-estimated."
-    ]
+def _warnings(volume: Volume, found: Lungs, shift: float) -> list[str]:
+    """What the reader must know before the numbers; ``shift`` is the lungs' excess density, in HU."""
+    warnings = [*volume.warnings, *found.warnings, *edge_warnings(found.mask, volume.spacing)]
+    if shift >= EXPIRATION_SHIFT:
+        warnings.append(
+            f"Healthy lung is {shift:.0f} HU denser than at full inspiration: ground glass is judged against "
+            "it, some of it may be lung that is not unfolded, and emphysema may be under-estimated."
+        )
+    return warnings
 
 
 def _manifest(
