@@ -1,6 +1,7 @@
 # Each target sets up what it needs in .venv by itself.  Requires Python 3.11 or later.
 #   make demo [CT=file] [MODEL=folder]   segment a chest CT and leave the result in demo/
 #   make test                            run all tests
+#   make screenshots [CT=file]           pictures of the Slicer panel at work, into Resources/Screenshots
 #   make lint                            formatting, lint, types
 #   make format                          let ruff put the formatting right
 #   make clean                           remove what the above made, .venv excepted
@@ -22,7 +23,7 @@ TORCH_OPTIONS ?=
 
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test screenshots lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -80,14 +81,21 @@ demo: $(VENV)/.installed-runtime $(filter $(PHANTOM),$(CT))
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest Testing
 
+# With a display (or xvfb-run) the window is a real one; without, Qt draws off screen.
+screenshots: $(VENV)/.installed-test $(filter $(PHANTOM),$(CT))
+	QT_QPA_PLATFORM=$${QT_QPA_PLATFORM:-$(if $(DISPLAY),xcb,offscreen)} \
+	    $(BIN)/python Testing/ui/take_screenshots.py '$(CT)' Resources/Screenshots
+
+SOURCES := DiffSegLung DiffSegLungLib Testing
+
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check DiffSegLungLib Testing
-	$(BIN)/ruff format --check DiffSegLungLib Testing
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev
-	$(BIN)/ruff check --fix DiffSegLungLib Testing
-	$(BIN)/ruff format DiffSegLungLib Testing
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
 
 clean:
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

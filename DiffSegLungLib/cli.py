@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from .errors import DiffSegLungError, MissingPartError
+from .quality import QUALITIES, STANDARD
 from .tissues import DISEASES
 
 PROGRAM = "diffseglung"
@@ -22,6 +23,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 LESIONS = tuple(tissue.key for tissue in DISEASES)
 DONE, OUR_FAULT, WRONG_USE, CANCELLED = 0, 1, 2, 130
 SEED_LIMIT = 2**32
+CT_HELP = "NRRD, NIfTI, MetaImage, or a DICOM folder"
+REGIONS_HELP = "lobes or other regions to measure: a segmentation, or a label map"
+DICOM_SEG_HELP = "write a DICOM segmentation; the CT must be DICOM"
 
 
 class Parser(argparse.ArgumentParser):
@@ -117,7 +121,9 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_segment(commands)
+    _add_measure(commands)
     _add_models(commands)
+    _add_check(commands)
     _add_phantom(commands)
     _add_train(commands, with_training)
     return parser
@@ -137,25 +143,54 @@ def _add_command(commands: Any, name: str, summary: str) -> argparse.ArgumentPar
 
 def _add_segment(commands: Any) -> None:
     parser = _add_command(commands, "segment", "Segment one CT into healthy and diseased lung tissue.")
-    parser.add_argument("source", metavar="CT", type=Path, help="NRRD, NIfTI, MetaImage, or a DICOM folder")
+    parser.add_argument("source", metavar="CT", type=Path, help=CT_HELP)
     output_help = "segmentation (.seg.nrrd) or plain label map (.nrrd, .nii.gz)"
     parser.add_argument("-o", "--output", metavar="OUT.seg.nrrd", required=True, type=Path, help=output_help)
     parser.add_argument("--lungs", metavar="MASK", type=Path, help="lung mask to use instead of our own")
-    parser.add_argument("--regions", metavar="LOBES", type=Path, help="label map of regions to measure")
+    parser.add_argument("--regions", metavar="LOBES", type=Path, help=REGIONS_HELP)
     parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights to use instead of the default")
+    quality_help = f"how much work goes into the embedding (default: {STANDARD})"
+    parser.add_argument("--quality", choices=tuple(QUALITIES), default=STANDARD, help=quality_help)
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: auto)")
-    parser.add_argument("--report", metavar="FOLDER", type=Path, help="write a report with figures")
-    parser.add_argument("--uncertainty", metavar="OUT.nrrd", type=Path, help="write the uncertainty, 0 to 1")
-    parser.add_argument("--overview", metavar="OUT.png", type=Path, help="write one picture of the result")
-    parser.add_argument("--manifest", metavar="OUT.json", type=Path, help="default: beside the output")
     parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of random numbers (default: 0)")
+    _add_segment_outputs(parser)
     progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
     parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
     parser.set_defaults(handler=_segment)
 
 
+def _add_segment_outputs(parser: argparse.ArgumentParser) -> None:
+    """What can be written beside the segmentation."""
+    lungs_help = "write the lung mask, right and left"
+    parser.add_argument("--save-lungs", metavar="OUT.seg.nrrd", type=Path, help=lungs_help)
+    parser.add_argument("--measures", metavar="OUT.csv", type=Path, help="write the table of measures")
+    parser.add_argument("--report", metavar="FOLDER", type=Path, help="write a report with figures")
+    parser.add_argument("--uncertainty", metavar="OUT.nrrd", type=Path, help="write the uncertainty, 0 to 1")
+    parser.add_argument("--overview", metavar="OUT.png", type=Path, help="write one picture of the result")
+    parser.add_argument("--dicom-seg", metavar="OUT.dcm", type=Path, help=DICOM_SEG_HELP)
+    parser.add_argument("--manifest", metavar="OUT.json", type=Path, help="default: beside the output")
+
+
+def _add_measure(commands: Any) -> None:
+    parser = _add_command(commands, "measure", "Measure a segmentation, as made or corrected by hand.")
+    parser.add_argument("source", metavar="CT", type=Path, help=CT_HELP)
+    segmentation_help = "tissues: a segmentation (known by ID, code or name), or a label map (by value)"
+    parser.add_argument("segmentation", metavar="SEGMENTATION", type=Path, help=segmentation_help)
+    lungs_help = "lung mask of the segmentation, as --save-lungs wrote it"
+    parser.add_argument("--lungs", metavar="MASK", type=Path, help=lungs_help)
+    parser.add_argument("--regions", metavar="LOBES", type=Path, help=REGIONS_HELP)
+    parser.add_argument("-o", "--output", metavar="OUT.csv", type=Path, help="write the table of measures")
+    parser.add_argument("--report", metavar="FOLDER", type=Path, help="write a report with figures")
+    parser.add_argument("--dicom-seg", metavar="OUT.dcm", type=Path, help=DICOM_SEG_HELP)
+    manifest_help = "manifest of the run that made the segmentation, for the report"
+    parser.add_argument("--manifest", metavar="M.json", type=Path, help=manifest_help)
+    corrected_help = "say that the segmentation was corrected by hand"
+    parser.add_argument("--corrected", action="store_true", help=corrected_help)
+    parser.set_defaults(handler=_measure)
+
+
 def _add_models(commands: Any) -> None:
-    summary = "List or verify the weights."
+    summary = "List, verify or remove the weights."
     parser = commands.add_parser("models", help=summary, description=summary)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = _add_command(actions, "list", "List the weights that are installed.")
@@ -163,6 +198,18 @@ def _add_models(commands: Any) -> None:
     verify = _add_command(actions, "verify", "Check the weights' checksums.")
     verify.add_argument("model", metavar="NAME", nargs="?", help="name or folder; all if left out")
     verify.set_defaults(handler=_verify_models)
+    remove = _add_command(actions, "remove", "Delete a model of your own store, DIFFSEGLUNG_MODELS.")
+    remove.add_argument("model", metavar="NAME", help="as 'models list' shows it")
+    remove.set_defaults(handler=_remove_model)
+
+
+def _add_check(commands: Any) -> None:
+    parser = _add_command(
+        commands, "check", "Say whether this computer can segment: packages, device, models."
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights that shall run (default: shipped)")
+    parser.set_defaults(handler=_check)
 
 
 def _add_phantom(commands: Any) -> None:
@@ -197,16 +244,32 @@ def _lesions(text: str) -> tuple[str, ...]:
 
 
 def _segment(arguments: argparse.Namespace) -> int:
-    from dataclasses import fields
-
     from .commands import SegmentRequest
 
-    names = [field.name for field in fields(SegmentRequest)]
-    request = SegmentRequest(**{name: getattr(arguments, name) for name in names})
+    request = _request(SegmentRequest, arguments)
     if arguments.progress == "json":
         _segment_for_programs(request)
     else:
         _segment_for_people(request, with_bar=arguments.progress == "bar")
+    return DONE
+
+
+def _request(kind: type[Any], arguments: argparse.Namespace) -> Any:
+    """A command's request, a dataclass, filled from the arguments of the same names."""
+    from dataclasses import fields
+
+    return kind(**{field.name: getattr(arguments, field.name) for field in fields(kind)})
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from .measure_command import MeasureRequest, measure_to_files
+    from .measures import table_text
+
+    measured = measure_to_files(_request(MeasureRequest, arguments))
+    for warning in measured.warnings:
+        print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
+    _set_encoding(sys.stdout, errors="replace")
+    print(table_text(measured.measures), flush=True)
     return DONE
 
 
@@ -256,6 +319,23 @@ def _verify_models(arguments: argparse.Namespace) -> int:
 
     verify_models(arguments.model, report=print)
     return DONE
+
+
+def _remove_model(arguments: argparse.Namespace) -> int:
+    from .models import remove
+
+    print(f"Removed {remove(arguments.model)}")
+    return DONE
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from .check import check
+
+    with redirect_stdout(sys.stderr):  # what libraries print when they are loaded is no part of the answer
+        report = check(arguments.model)
+    _set_encoding(sys.stdout, errors="replace")
+    print(report.as_json() if arguments.json else report.as_text(), flush=True)
+    return DONE if report.ready else MissingPartError.exit_status
 
 
 def _phantom(arguments: argparse.Namespace) -> int:

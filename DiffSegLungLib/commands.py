@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import MissingPartError, UnusableInputError
+from .files import (
+    LABEL_SUFFIXES,
+    SEGMENTATION_SUFFIX,
+    bare_name,
+    require_different,
+    require_places,
+    require_suffix,
+    same_file,
+    seen_from,
+)
 from .progress import Progress, part
+from .quality import STANDARD, quality_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas
     import SimpleITK
 
+    from .outputs import Segment
     from .pipeline import Result
+    from .volume import Volume
 
-SEGMENTATION_SUFFIX = ".seg.nrrd"
-LABEL_SUFFIXES = (SEGMENTATION_SUFFIX, ".nrrd", ".nii.gz")
 Writer = Callable[[Path], None]
 WRITING_STARTS = 0.95
 """Share of the progress that is computing; the rest is writing."""
@@ -33,10 +44,14 @@ class SegmentRequest:
         source: the CT; a file or a DICOM folder.
         output: the segmentation (.seg.nrrd) or a plain label map (.nrrd, .nii.gz).
         lungs: a lung mask, None to find the lungs.
-        regions: a label map of lobes or other regions to report, None for right and left lung.
+        regions: lobes or other regions to report, None for right and left lung.
         model: name or folder of the weights, None for the default.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
+        quality: ``fast``, ``standard`` or ``best``.
+        save_lungs: the lung mask, named like the output; None for none.
+        measures: the table (.csv), None for none.
+        dicom_seg: the segmentation as DICOM SEG (.dcm), None for none.
         report: folder of the report, None for none.
         uncertainty: image of the normalised entropy, None for none.
         overview: one picture, None for none.
@@ -50,6 +65,10 @@ class SegmentRequest:
     model: str | None = None
     device: str = "auto"
     seed: int = 0
+    quality: str = STANDARD
+    save_lungs: Path | None = None
+    measures: Path | None = None
+    dicom_seg: Path | None = None
     report: Path | None = None
     uncertainty: Path | None = None
     overview: Path | None = None
@@ -72,17 +91,12 @@ class SegmentRequest:
             "manifest": self.manifest_path,
             "uncertainty": self.uncertainty,
             "overview": self.overview,
+            "measures": self.measures,
+            "lungs": self.save_lungs,
+            "dicom_seg": self.dicom_seg,
             "segmentation": self.output,
         }
         return {name: path for name, path in wanted.items() if path}
-
-
-def bare_name(path: Path) -> str:
-    """The file's name without the suffix of a label map."""
-    for suffix in LABEL_SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.stem
 
 
 def segment_to_files(request: SegmentRequest, progress: Progress) -> Result:
@@ -108,6 +122,7 @@ def segment_to_files(request: SegmentRequest, progress: Progress) -> Result:
         model=request.model,
         device=request.device,
         seed=request.seed,
+        quality=request.quality,
         progress=part(progress, 0.0, WRITING_STARTS),
     )
     progress("writing", WRITING_STARTS, str(request.output))
@@ -120,44 +135,40 @@ def check_request(request: SegmentRequest) -> None:
     """Refuses what cannot end well, before the long work.
 
     Raises:
-        UnusableInputError: a wrong suffix, an output that is an input or another output, a place to
-            which nothing can be written.
+        UnusableInputError: a wrong suffix or quality, an output that is an input or another output, a place
+            to which nothing can be written, a DICOM SEG of what is no DICOM.
+        MissingPartError: the package that writes DICOM SEG.
     """
-    from .outputs import IMAGE_SUFFIXES, require_writable
+    from .outputs import IMAGE_SUFFIXES
 
-    _require_suffix("output", request.output, LABEL_SUFFIXES)
-    _require_suffix("uncertainty", request.uncertainty, IMAGE_SUFFIXES)
+    quality_of(request.quality)
+    require_suffix("output", request.output, LABEL_SUFFIXES)
+    require_suffix("lung mask", request.save_lungs, LABEL_SUFFIXES)
+    require_suffix("uncertainty", request.uncertainty, IMAGE_SUFFIXES)
     if request.uncertainty and request.uncertainty.name.endswith(SEGMENTATION_SUFFIX):
         raise UnusableInputError(f"{request.uncertainty} would not be a segmentation: end its name in .nrrd.")
-    _require_suffix("overview", request.overview, (".png",))
-    _require_suffix("manifest", request.manifest, (".json",))
-    _require_different(request)
-    for path in request.outputs.values():
-        require_writable(path)
-    if request.report and request.report.exists() and not request.report.is_dir():
-        raise UnusableInputError(f"Report {request.report} is a file: give the name of a folder.")
+    require_suffix("overview", request.overview, (".png",))
+    require_suffix("manifest", request.manifest, (".json",))
+    require_suffix("measures", request.measures, (".csv",))
+    check_dicom_seg(request.dicom_seg, request.source)
+    require_different(request.inputs, request.outputs.values())
+    require_places(request.outputs.values(), request.report)
 
 
-def _require_suffix(what: str, path: Path | None, suffixes: Sequence[str]) -> None:
-    if path and not path.name.endswith(tuple(suffixes)):
-        allowed = " or ".join(suffixes)
-        raise UnusableInputError(f"The name of the {what}, {path}, must end in {allowed}.")
+def check_dicom_seg(path: Path | None, source: Path) -> None:
+    """Refuses a DICOM SEG that could not be written in the end.
 
+    Raises:
+        UnusableInputError: a wrong suffix, or the CT is no DICOM.
+        MissingPartError: highdicom is not installed.
+    """
+    if path is None:
+        return
+    require_suffix("DICOM segmentation", path, (".dcm",))
+    from .dicom_seg import require_dicom, require_highdicom
 
-def _require_different(request: SegmentRequest) -> None:
-    for source in request.inputs:
-        for output in request.outputs.values():
-            if _same_file(source, output):
-                raise UnusableInputError(f"Output {output} is also an input: give another name.")
-    for first, second in combinations(request.outputs.values(), 2):
-        if _same_file(first, second):
-            raise UnusableInputError(f"Two outputs have the same name, {first}: give each its own.")
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    if first.exists() and second.exists():
-        return first.samefile(second)
-    return os.path.normcase(first.resolve()) == os.path.normcase(second.resolve())
+    require_highdicom()
+    require_dicom(source)
 
 
 def _write_results(request: SegmentRequest, result: Result) -> None:
@@ -166,29 +177,58 @@ def _write_results(request: SegmentRequest, result: Result) -> None:
     manifest = {**result.manifest, "outputs": _written_names(request)}
     writers = {path: _writer(what, request, result, manifest) for what, path in request.outputs.items()}
     if request.report:
-        _write_report(request.report, result, manifest)
+        write_report_of(request.report, result.volume, result.label_array, result.measures, manifest)
     write_together(writers)
 
 
 def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[str, Any]) -> Writer:
     """The function that writes one of `SegmentRequest.outputs` to the path it is given."""
-    from .outputs import write_image, write_json
+    from .dicom_seg import write_dicom_seg
+    from .outputs import LUNG_SEGMENTS, TISSUE_SEGMENTS, write_image, write_json
 
-    if what == "manifest":
-        return partial(write_json, content=manifest)
-    if what == "uncertainty":
-        return partial(write_image, image=result.uncertainty)
-    if what == "overview":
-        return partial(_write_overview, result=result)
-    return partial(_write_labels, labels=result.labels)
+    writers: dict[str, Writer] = {
+        "manifest": partial(write_json, content=manifest),
+        "uncertainty": partial(write_image, image=result.uncertainty),
+        "overview": partial(_write_overview, result=result),
+        "measures": partial(write_table, measures=result.measures),
+        "lungs": partial(write_labels, labels=result.lungs, segments=LUNG_SEGMENTS),
+        "dicom_seg": partial(
+            write_dicom_seg,
+            labels=result.label_array,
+            volume=result.volume,
+            provenance=model_provenance(manifest),
+        ),
+        "segmentation": partial(write_labels, labels=result.labels, segments=TISSUE_SEGMENTS),
+    }
+    return writers[what]
 
 
-def _write_labels(path: Path, labels: SimpleITK.Image) -> None:
-    """As the name says: the segmentation of the reported tissues, or the whole label map with the vessels."""
+def model_provenance(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Name, version and checksum of the model, as a DICOM segmentation keeps them; empty if unknown."""
+    model = manifest.get("model")
+    if not isinstance(model, Mapping):
+        return {}
+    checksums = model.get("sha256")
+    weights = checksums.get("weights.safetensors", "") if isinstance(checksums, Mapping) else ""
+    facts = {"model": model.get("name"), "version": model.get("version"), "sha256": weights}
+    return {name: str(value) for name, value in facts.items() if value}
+
+
+def write_labels(path: Path, labels: SimpleITK.Image, segments: Sequence[Segment]) -> None:
+    """As the name says: a segmentation of the segments, or the whole label map with what is no segment."""
     from .outputs import write_image, write_segmentation
 
-    write = write_segmentation if path.name.endswith(SEGMENTATION_SUFFIX) else write_image
-    write(path, labels)
+    if path.name.endswith(SEGMENTATION_SUFFIX):
+        write_segmentation(path, labels, segments)
+    else:
+        write_image(path, labels)
+
+
+def write_table(path: Path, measures: pandas.DataFrame) -> None:
+    """The measures as CSV, every digit kept; the same file as in the report's folder."""
+    from .outputs import write_text
+
+    write_text(path, measures.to_csv(lineterminator="\n"))
 
 
 def _write_overview(path: Path, result: Result) -> None:
@@ -198,18 +238,29 @@ def _write_overview(path: Path, result: Result) -> None:
     write_overview(path, volume.hu, result.label_array, volume.spacing, volume.name, measures=result.measures)
 
 
-def _write_report(folder: Path, result: Result, manifest: dict[str, Any]) -> None:
+def write_report_of(
+    folder: Path,
+    volume: Volume,
+    labels: np.ndarray,
+    measures: pandas.DataFrame,
+    manifest: Mapping[str, Any],
+) -> None:
+    """Writes the report's folder.
+
+    Raises:
+        UnusableInputError: it cannot be written there.
+    """
     from .report import write_report
 
     try:
         write_report(
             folder,
-            hu=result.volume.hu,
-            labels=result.label_array,
-            spacing=result.volume.spacing,
-            measures=result.measures,
+            hu=volume.hu,
+            labels=labels,
+            spacing=volume.spacing,
+            measures=measures,
             manifest=manifest,
-            name=result.volume.name,
+            name=volume.name,
         )
     except OSError as error:
         reason = error.strerror or str(error)
@@ -220,15 +271,11 @@ def _write_report(folder: Path, result: Result, manifest: dict[str, Any]) -> Non
 def _written_names(request: SegmentRequest) -> dict[str, str]:
     """What was written, as seen from the manifest's folder: the folder may move as a whole."""
     folder = request.manifest_path.resolve().parent
-    written = request.outputs | ({"report": request.report} if request.report else {})
-    return {what: _seen_from(folder, path) for what, path in written.items() if what != "manifest"}
+    from .report import PDF_NAME
 
-
-def _seen_from(folder: Path, path: Path) -> str:
-    try:
-        return Path(os.path.relpath(path.resolve(), folder)).as_posix()
-    except ValueError:  # another drive of Windows
-        return path.resolve().as_posix()
+    folders = {"report": request.report, "report_pdf": request.report / PDF_NAME} if request.report else {}
+    written = request.outputs | folders
+    return {what: seen_from(folder, path) for what, path in written.items() if what != "manifest"}
 
 
 def phantom_to_files(
@@ -250,19 +297,19 @@ def phantom_to_files(
     Raises:
         UnusableInputError: an unknown lesion, an impossible spacing, or a place where nothing can be written.
     """
-    from .outputs import IMAGE_SUFFIXES, require_writable, write_image, write_together
+    from .outputs import IMAGE_SUFFIXES, TISSUE_SEGMENTS, require_writable, write_image, write_together
 
-    if truth and _same_file(output, truth):
+    if truth and same_file(output, truth):
         raise UnusableInputError(f"CT and truth have the same name, {output}: give each its own.")
     for path in filter(None, (output, truth)):
-        _require_suffix("phantom", path, IMAGE_SUFFIXES)
+        require_suffix("phantom", path, IMAGE_SUFFIXES)
         require_writable(path)
     from .phantom import make_phantom, phantom_image, phantom_truth_image
 
     phantom = make_phantom((spacing,) * 3, seed, lesions)
     writers: dict[Path, Writer] = {output: lambda path: write_image(path, phantom_image(phantom))}
     if truth:
-        writers[truth] = lambda path: _write_labels(path, phantom_truth_image(phantom))
+        writers[truth] = lambda path: write_labels(path, phantom_truth_image(phantom), TISSUE_SEGMENTS)
     write_together(writers)
 
 

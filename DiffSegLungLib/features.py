@@ -92,11 +92,13 @@ def embed(
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[float], None] = lambda fraction: None,
+    draws: int = 1,
 ) -> np.ndarray:
     """Embeddings of several noise levels over overlapping windows, projected on the coarse grid.
 
     Standardisation and PCA are affine and the weights of a linear interpolation sum to one, so projecting
-    the cells and up-sampling the few projected channels gives what projecting every voxel would.
+    the cells and up-sampling the few projected channels gives what projecting every voxel would.  Nor does it
+    matter whether embeddings or projections of several draws are averaged.
 
     Args:
         student: the trained network.
@@ -107,19 +109,23 @@ def embed(
         seed: of the noise; the same noise is used in every window, so that windows differ by their CT alone.
         device: where the network runs.
         progress: told the share done.
+        draws: how many draws of the noise are averaged.
 
     Returns:
         float32 (channels, Z, Y, X) in cells of 8 voxels, covering the volume from its first voxel on.
     """
     padded_hu, padded_mask = _pad(hu, plan.window, -1000.0), _pad(mask, plan.window, 0)
     corners = list(_windows(padded_mask, plan))
-    noise = torch.randn((len(plan.timesteps), *plan.window), generator=torch.Generator().manual_seed(seed))
+    noises = _noises(plan, seed, draws)
     total: torch.Tensor | None = None
     cells = [side // DOWNSAMPLING for side in padded_hu.shape]
     weight, blend = torch.zeros(cells), _blending(plan.window)
     for first in range(0, len(corners), plan.batch):
         batch = corners[first : first + plan.batch]
-        projected = project(_embed_windows(student, padded_hu, padded_mask, batch, plan, noise, device))
+        seen = (
+            _embed_windows(student, padded_hu, padded_mask, batch, plan, noise, device) for noise in noises
+        )
+        projected = _mean([project(embeddings) for embeddings in seen])
         total = torch.zeros((projected.shape[-1], *cells)) if total is None else total
         for corner, cell_values in zip(batch, projected, strict=True):
             box = tuple(
@@ -132,6 +138,17 @@ def embed(
     if total is None:
         raise ValueError("the mask is empty")
     return _fill_empty_cells(total, weight).numpy()
+
+
+def _noises(plan: EmbeddingPlan, seed: int, draws: int) -> list[torch.Tensor]:
+    """Noise (timesteps, z, y, x) of each draw; more draws never change the first."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(plan.timesteps), *plan.window)
+    return [torch.randn(shape, generator=generator) for _ in range(draws)]
+
+
+def _mean(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).mean(dim=0)
 
 
 @torch.inference_mode()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from .anatomy import LEFT_SIDE as LEFT
+from .anatomy import RIGHT_SIDE as RIGHT
 from .errors import UnusableInputError
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-w
 GAS_HU = -940.0  # below: gas rather than parenchyma, unless emphysematous
 SLIT_MM = 4.0
 CLOSING_MM = 8.0  # vessels, nodules and small juxta-pleural lesions stay inside
-RIGHT, LEFT = 1, 2
 SIDE_NAMES = {RIGHT: "right", LEFT: "left"}
 
 Spacing = tuple[float, float, float]
@@ -71,7 +72,9 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing) -> Lungs:
     return Lungs(native, native_airways, tuple(warnings))
 
 
-def lungs_from_mask(mask: np.ndarray, hu: np.ndarray, spacing: Spacing) -> Lungs:
+def lungs_from_mask(
+    mask: np.ndarray, hu: np.ndarray, spacing: Spacing, sides_are_named: bool = False
+) -> Lungs:
     """Use a given lung mask exactly as it is and only name its sides.
 
     Args:
@@ -79,6 +82,7 @@ def lungs_from_mask(mask: np.ndarray, hu: np.ndarray, spacing: Spacing) -> Lungs
             left when their positions fit.
         hu: CT in HU (z, y, x), canonical LPS axes.
         spacing: Voxel size (z, y, x) in mm.
+        sides_are_named: Whoever drew the mask called label 1 the right lung and 2 the left; kept as it is.
 
     Returns:
         Lungs whose `mask` equals `mask > 0`; the airways are found in the CT for information.
@@ -92,8 +96,10 @@ def lungs_from_mask(mask: np.ndarray, hu: np.ndarray, spacing: Spacing) -> Lungs
         raise UnusableInputError("the lung mask is empty; draw the lungs or leave out --lungs")
     work = _to_work_grid(hu, spacing)
     airways = _upsample(_airways(work, (work < AIR_HU) & ~_outside_air(work)), hu.shape, spacing) > 0.5
-    sides = _sides_of_mask(mask, spacing)
-    return Lungs(sides, airways & (sides == 0), tuple(_shape_warnings(_nearest_on_work_grid(sides, spacing))))
+    sides = mask.astype(np.uint8) if sides_are_named else _sides_of_mask(mask, spacing)
+    warnings = _side_warnings(sides) if sides_are_named else []
+    warnings += _shape_warnings(_nearest_on_work_grid(sides, spacing))
+    return Lungs(sides, airways & (sides == 0), tuple(warnings))
 
 
 # --- grids -----------------------------------------------------------------------------------------------
@@ -275,6 +281,8 @@ def _split_sides(lung_air: np.ndarray) -> np.ndarray:
     for erosion_mm in range(0, 24, 2):
         cores, _ = ndimage.label(depth > erosion_mm)
         sizes = np.bincount(cores.ravel())[1:]
+        if sizes.size == 0:  # thinner than the erosion and still in one piece
+            return _cut_in_the_middle(lung_air)
         centres = np.array(ndimage.center_of_mass(cores > 0, cores, range(1, sizes.size + 1)))[:, 2]
         right, left = (sizes[where].max(initial=0) for where in (centres < middle, centres >= middle))
         if min(right, left) > 0.1 * max(right, left):
@@ -422,6 +430,16 @@ def _sides_of_mask(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
         for n, s, m in zip(mask.shape, spacing, work.shape, strict=True)
     ]
     return np.where(present, split[tuple(nearest)][np.ix_(*index)], 0).astype(np.uint8)
+
+
+def _side_warnings(sides: np.ndarray) -> list[str]:
+    """Named sides that lie the other way round are kept, but said."""
+    right, left = sides == RIGHT, sides == LEFT
+    if right.any() and left.any() and _mean_x(right) > _mean_x(left):
+        return [
+            "the right lung of the mask lies to the left of the left one; check its names and the CT's axes"
+        ]
+    return []
 
 
 def _mean_x(mask: np.ndarray) -> float:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from DiffSegLungLib.anatomy import LEFT_SIDE, LUNGS, RIGHT_SIDE
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.tissues import DISEASES, OUTSIDE, REPORTED, TISSUES, VESSEL, Tissue
 
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
 WHOLE = "whole lung"
-RIGHT = "right lung"
-LEFT = "left lung"
-
-RIGHT_SIDE = 1
-LEFT_SIDE = 2
+RIGHT, LEFT = (lung.name for lung in LUNGS)
 
 EMPHYSEMA_THRESHOLD = -950.0
 """HU below which a voxel is a low-attenuation area, strictly."""
@@ -109,6 +106,7 @@ def measure(
     hu: np.ndarray,
     spacing: tuple[float, float, float],
     regions: Mapping[str, np.ndarray],
+    voxel_ml: float | None = None,
 ) -> pandas.DataFrame:
     """Measures every region.
 
@@ -121,6 +119,8 @@ def measure(
         hu: (z, y, x) Hounsfield units.
         spacing: (z, y, x) in mm.
         regions: name to bool mask (z, y, x); what lies outside the labelled lungs does not count.
+        voxel_ml: volume of a voxel; the product of the spacings without it, which is too much for a stack
+            that a tilted gantry sheared.
 
     Returns:
         One row per region in the order given (index name ``region``), columns as in ``DEFINITIONS``.  A
@@ -134,10 +134,84 @@ def measure(
     _check(labels, hu, spacing, regions)
     box = lung_box(labels)
     labels, hu = labels[box], hu[box]
-    voxel_ml = float(np.prod(spacing)) / 1000.0
+    voxel_ml = float(np.prod(spacing)) / 1000.0 if voxel_ml is None else voxel_ml
     rows = [_measure_region(labels, hu, np.asarray(mask)[box], voxel_ml) for mask in regions.values()]
     index = pandas.Index(list(regions), name="region")
     return pandas.DataFrame(rows, index=index, columns=list(DEFINITIONS), dtype=float)
+
+
+def measure_corrected(
+    labels: np.ndarray,
+    sides: np.ndarray,
+    hu: np.ndarray,
+    spacing: tuple[float, float, float],
+    regions: Mapping[str, np.ndarray] | None = None,
+    voxel_ml: float | None = None,
+) -> pandas.DataFrame:
+    """Measures tissues that somebody may have corrected by hand.
+
+    Args:
+        labels: (z, y, x), label values of the tissue table; see `complete` for what the gaps become.
+        sides: (z, y, x), 1 in the patient's right lung, 2 in the left, 0 elsewhere.
+        hu: (z, y, x) Hounsfield units.
+        spacing: (z, y, x) in mm.
+        regions: name to bool mask (z, y, x), measured beside the whole, the right and the left lung.
+        voxel_ml: volume of a voxel, where it is not the product of the spacings.
+
+    Returns:
+        As ``measure``.  Labels that nobody touched give the numbers of the run that made them.
+
+    Raises:
+        UnusableInputError: as ``measure``, or there is no lung.
+    """
+    filled, named = complete(labels, sides, spacing)
+    return measure(filled, hu, spacing, {**regions_from_sides(named), **(regions or {})}, voxel_ml)
+
+
+def complete(
+    labels: np.ndarray, sides: np.ndarray, spacing: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Makes one lung of a lung mask and of the tissues drawn in it and beyond.
+
+    Args:
+        labels: (z, y, x), label values of the tissue table.
+        sides: (z, y, x), 1 in the patient's right lung, 2 in the left, 0 elsewhere.
+        spacing: (z, y, x) in mm.
+
+    Returns:
+        The labels, with vessel where the lung mask has no tissue, and the sides, with tissue outside the
+        mask given to the nearer lung.
+
+    Raises:
+        UnusableInputError: the shapes differ, or there is no lung.
+    """
+    if labels.shape != sides.shape:
+        raise UnusableInputError(
+            f"The lung mask has shape {sides.shape}, the label map {labels.shape}: "
+            "give both on the CT's grid."
+        )
+    lung, tissue = sides > 0, labels != OUTSIDE
+    if not lung.any():
+        raise UnusableInputError("There is no lung to measure: give a lung mask that is not empty.")
+    filled = np.where(lung & ~tissue, np.asarray(VESSEL, labels.dtype), labels)
+    beyond = tissue & ~lung
+    if not beyond.any():
+        return filled, sides
+    named = sides.copy()
+    named[beyond] = _nearer_side(np.argwhere(beyond), sides, spacing)
+    return filled, named
+
+
+def _nearer_side(voxels: np.ndarray, sides: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """The side of the lung surface that is nearest to each voxel (count, 3), by distance in mm."""
+    from scipy import ndimage
+    from scipy.spatial import cKDTree
+
+    box = lung_box(sides)
+    lung = sides[box] > 0
+    surface = np.argwhere(lung & ~ndimage.binary_erosion(lung)) + [along.start or 0 for along in box]
+    nearest = cKDTree(surface * np.asarray(spacing)).query(voxels * np.asarray(spacing))[1]
+    return sides[tuple(surface[nearest].T)]
 
 
 def regions_from_sides(sides: np.ndarray) -> dict[str, np.ndarray]:

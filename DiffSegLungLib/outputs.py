@@ -9,13 +9,16 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .anatomy import LUNGS
 from .errors import UnusableInputError
-from .tissues import CATEGORY, REGION, REPORTED, Code, Tissue
+from .terminology import TAG, Terminology
+from .tissues import CATEGORY, REGION, REPORTED, Tissue
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -23,11 +26,57 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 TERMINOLOGY_CONTEXT = "Segmentation category and type - DiffSegLung"
-REGION_CONTEXT = "Anatomic codes - DICOM master list"
 REPRESENTATION = "Binary labelmap"
 EMPTY_EXTENT = "0 -1 0 -1 0 -1"
 IMAGE_SUFFIXES = (".nrrd", ".nii.gz")
 CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a segmentation file.
+
+    Attributes:
+        label: its value in the label map.
+        key: its ID in Slicer.
+        name: the reader's name.
+        colour: red, green, blue, 0 to 255.
+        terminology: its codes; None where it has none, as a segment that a user drew.
+    """
+
+    label: int
+    key: str
+    name: str
+    colour: tuple[int, int, int]
+    terminology: Terminology | None
+
+
+def tissue_segments(tissues: Sequence[Tissue] = REPORTED) -> tuple[Segment, ...]:
+    """The segments of tissues, in the order given."""
+    return tuple(
+        Segment(
+            tissue.label,
+            tissue.key,
+            tissue.name,
+            tissue.colour,
+            tissue_terminology(tissue),
+        )
+        for tissue in tissues
+    )
+
+
+def tissue_terminology(tissue: Tissue) -> Terminology:
+    """The codes of a tissue."""
+    return Terminology(TERMINOLOGY_CONTEXT, CATEGORY, tissue.code, region=REGION)
+
+
+TISSUE_SEGMENTS = tissue_segments()
+"""What `segment` writes: the reported tissues."""
+
+LUNG_SEGMENTS = tuple(
+    Segment(lung.side, lung.key, lung.name.capitalize(), lung.colour, lung.terminology) for lung in LUNGS
+)
+"""The right and the left lung."""
 
 
 @contextmanager
@@ -162,27 +211,29 @@ def _skip_text_header(stream: Any) -> None:
         pass
 
 
-def write_segmentation(path: PathLike, labels: SimpleITK.Image, tissues: Sequence[Tissue] = REPORTED) -> None:
+def write_segmentation(
+    path: PathLike, labels: SimpleITK.Image, segments: Sequence[Segment] = TISSUE_SEGMENTS
+) -> None:
     """Writes a segmentation that Slicer opens with names, colours and codes: one 3D layer, full geometry.
 
-    Every listed tissue is a segment, also where it has no voxel.  Voxels of other tissues become 0.
+    Every listed segment is in the file, also where it has no voxel.  Voxels of other labels become 0.
 
     Args:
         path: a name in .seg.nrrd.
-        labels: 3D uint8 label map in the CT's geometry, label values of `tissues.TISSUES`.
-        tissues: what becomes a segment.
+        labels: 3D uint8 label map in the CT's geometry.
+        segments: what the file holds, in this order.
 
     Raises:
         UnusableInputError: the file cannot be written.
     """
-    image = only_tissues(labels, tissues)
-    for key, value in segmentation_header(image, tissues).items():
+    image = only_segments(labels, segments)
+    for key, value in segmentation_header(image, segments).items():
         image.SetMetaData(key, value)
     write_image(path, image)
 
 
-def only_tissues(labels: SimpleITK.Image, tissues: Sequence[Tissue] = REPORTED) -> SimpleITK.Image:
-    """The same label map with 0 where the tissue is not listed, and without the source's own metadata.
+def only_segments(labels: SimpleITK.Image, segments: Sequence[Segment] = TISSUE_SEGMENTS) -> SimpleITK.Image:
+    """The same label map with 0 where no segment is listed, and without the source's own metadata.
 
     Raises:
         ValueError: not a 3D label map of type uint8.
@@ -193,19 +244,21 @@ def only_tissues(labels: SimpleITK.Image, tissues: Sequence[Tissue] = REPORTED) 
         found = f"{labels.GetDimension()}D {labels.GetPixelIDTypeAsString()}"
         raise ValueError(f"A label map is 3D uint8, not {found}")
     listed = np.zeros(256, np.uint8)
-    for tissue in tissues:
-        listed[tissue.label] = tissue.label
+    for segment in segments:
+        listed[segment.label] = segment.label
     image = sitk.GetImageFromArray(listed[sitk.GetArrayViewFromImage(labels)])
     image.CopyInformation(labels)
     return image
 
 
-def segmentation_header(image: SimpleITK.Image, tissues: Sequence[Tissue] = REPORTED) -> dict[str, str]:
+def segmentation_header(
+    image: SimpleITK.Image, segments: Sequence[Segment] = TISSUE_SEGMENTS
+) -> dict[str, str]:
     """The NRRD fields by which Slicer knows a segmentation (vtkMRMLSegmentationStorageNode of Slicer 5).
 
     Args:
         image: the label map, uint8.
-        tissues: the segments, in their order in the file.
+        segments: in their order in the file.
 
     Returns:
         Field names and values.
@@ -218,37 +271,29 @@ def segmentation_header(image: SimpleITK.Image, tissues: Sequence[Tissue] = REPO
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",  # the file is not cropped
         "Segmentation_ConversionParameters": _reference_geometry(image),
     }
-    for index, tissue in enumerate(tissues):
-        fields = _segment_fields(tissue, extents.get(tissue.label, EMPTY_EXTENT))
+    for index, segment in enumerate(segments):
+        fields = _segment_fields(segment, extents.get(segment.label, EMPTY_EXTENT))
         header |= {f"Segment{index}_{name}": value for name, value in fields.items()}
     return header
 
 
-def _segment_fields(tissue: Tissue, extent: str) -> dict[str, str]:
+def _segment_fields(segment: Segment, extent: str) -> dict[str, str]:
     return {
-        "ID": tissue.key,
-        "Name": tissue.name,
+        "ID": segment.key,
+        "Name": segment.name,
         "NameAutoGenerated": "0",  # else Slicer renames the segment when its terminology is edited
-        "Color": " ".join(f"{channel / 255:.6g}" for channel in tissue.colour),
+        "Color": " ".join(f"{channel / 255:.6g}" for channel in segment.colour),
         "ColorAutoGenerated": "0",
-        "LabelValue": str(tissue.label),
+        "LabelValue": str(segment.label),
         "Layer": "0",
         "Extent": extent,
-        "Tags": f"TerminologyEntry:{terminology_entry(tissue)}|",
+        "Tags": f"{TAG}:{segment.terminology.entry}|" if segment.terminology else "",
     }
 
 
 def terminology_entry(tissue: Tissue) -> str:
-    """Slicer's terminology string: context, category, type, modifier; context, region, modifier."""
-    parts = (
-        TERMINOLOGY_CONTEXT, _triplet(CATEGORY), _triplet(tissue.code), _triplet(None),
-        REGION_CONTEXT, _triplet(REGION), _triplet(None),
-    )  # fmt: skip
-    return "~".join(parts)
-
-
-def _triplet(code: Code | None) -> str:
-    return f"{code.scheme}^{code.value}^{code.meaning}" if code else "^^"
+    """Slicer's terminology string of a tissue."""
+    return tissue_terminology(tissue).entry
 
 
 def _extents(image: SimpleITK.Image) -> dict[int, str]:

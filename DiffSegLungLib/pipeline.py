@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,19 @@ import SimpleITK as sitk
 from DiffSegLungLib import measures as measuring
 from DiffSegLungLib.cavities import find_cavities
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.features import embed, fine_descriptors, upsample_cells
+from DiffSegLungLib.features import DOWNSAMPLING, embed, fine_descriptors, upsample_cells
 from DiffSegLungLib.fusion import edge_map, fuse
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
 from DiffSegLungLib.mixture import Mixture, adapt
 from DiffSegLungLib.models import Model, load
 from DiffSegLungLib.naming import NAMED, healthy_density, log_density_prior, tissue_posterior, upper_shift
 from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.quality import STANDARD, Quality, quality_of
 from DiffSegLungLib.regions import drop_specks
+from DiffSegLungLib.segmentations import load_lungs, load_regions
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
-from DiffSegLungLib.volume import Volume, edge_warnings, load_mask, load_volume, resample, to_input_geometry
+from DiffSegLungLib.volume import Volume, edge_warnings, load_volume, resample, to_input_geometry
 
 if TYPE_CHECKING:
     import pandas
@@ -45,6 +47,18 @@ SAMPLE = 60_000
 """Voxels of the patient that the mixture is adapted on."""
 EXPIRATION_SHIFT = 60.0
 """Shift of the healthy density in HU from which the reader is told that the lungs are not fully inflated."""
+
+STAGES = {
+    "read": "Reading the CT and the model",
+    "lungs": "Finding the lungs",
+    "grid": "Separating vessels from parenchyma",
+    "features": "Describing each voxel with the diffusion model",
+    "mixture": "Adapting the mixture to the patient",
+    "fusion": "Fusing posteriors and edges",
+    "labels": "Bringing the tissues onto the CT's grid",
+    "measures": "Measuring",
+}
+"""What the user is told of each stage."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,7 @@ class Result:
         manifest: versions, weights and their SHA-256, parameters, seed, warnings, times, peak memory.
         volume: the CT in canonical axes.
         label_array: uint8 (z, y, x), the labels in canonical axes.
+        lungs: uint8 lung mask in the input's geometry: 1 right, 2 left.
     """
 
     labels: sitk.Image
@@ -107,6 +122,7 @@ class Result:
     manifest: dict[str, Any]
     volume: Volume
     label_array: np.ndarray
+    lungs: sitk.Image
 
 
 @dataclass
@@ -119,7 +135,7 @@ class Clock:
     @contextmanager
     def stage(self, name: str, fraction: float) -> Iterator[None]:
         """Time one stage that begins at ``fraction`` of the whole."""
-        self.progress(name, fraction)
+        self.progress(name, fraction, STAGES[name])
         started = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 3)
@@ -133,17 +149,21 @@ def segment(
     model: str | None = None,
     device: str = "auto",
     seed: int = 0,
+    quality: str = STANDARD,
     progress: Progress = silent,
 ) -> Result:
     """Segment the tissues of the lungs in one CT.
 
     Args:
         source: NRRD, NIfTI, MetaImage, DICOM folder, or an image in HU.
-        lungs: a lung mask to use instead of finding the lungs; labels 1 and 2 may tell right and left.
-        regions: a label map of lobes or other regions to measure beside the whole, right and left lung.
+        lungs: a lung mask to use instead of finding the lungs; a segmentation's names or labels 1 and 2 may
+            tell right and left.
+        regions: a segmentation or label map of lobes or other regions to measure beside the whole, right and
+            left lung.
         model: name or folder of a model; the shipped one without it.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of the noise and of every sample.
+        quality: ``fast``, ``standard`` or ``best``; how much work goes into the embedding.
         progress: told stage, fraction and message.
 
     Returns:
@@ -153,19 +173,20 @@ def segment(
         UnusableInputError: the CT, a mask or the regions cannot be used.
         MissingPartError: weights or device are missing.
     """
+    effort = quality_of(quality)
     clock = Clock(progress)
     with clock.stage("read", 0.0):
         volume = load_volume(source)
         loaded = load(model, choose_device(device))
     with clock.stage("lungs", 0.05):
-        found = _find_lungs(volume, lungs)
-        named_regions = _regions(volume, found, regions)
+        found = find_lungs(volume, lungs)
+        named_regions = measured_regions(volume, found, regions)
     with clock.stage("grid", 0.2):
         grid = working_grid(volume, found, loaded.spacing)
         parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
     with clock.stage("features", 0.3):
         fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
-        cells = _embed(loaded, grid, seed, progress)
+        cells = _embed(loaded, grid, seed, effort, progress)
     with clock.stage("mixture", 0.65):
         tissues, healthy = classify(loaded, grid, parenchyma, fine, cells, seed)
     with clock.stage("fusion", 0.75):
@@ -173,15 +194,17 @@ def segment(
     with clock.stage("labels", 0.82):
         labels, entropy = to_volume(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
-        table = measuring.measure(labels, volume.hu, volume.spacing, named_regions)
+        table = measuring.measure(labels, volume.hu, volume.spacing, named_regions, volume.voxel_ml)
     warnings = _warnings(volume, found, float(upper_shift(healthy, loaded.rule).mean()))
+    options = {"quality": quality, "lungs": "found" if lungs is None else "given"}
     return Result(
         labels=to_input_geometry(labels, volume),
         uncertainty=to_input_geometry(entropy, volume),
         measures=table,
-        manifest=_manifest(volume, loaded, device, seed, warnings, healthy, clock),
+        manifest=_manifest(volume, loaded, options, device, seed, warnings, healthy, clock),
         volume=volume,
         label_array=labels,
+        lungs=to_input_geometry(found.sides, volume),
     )
 
 
@@ -197,25 +220,18 @@ def choose_device(device: str) -> str:
     return device
 
 
-def _find_lungs(volume: Volume, given: Source | None) -> Lungs:
+def find_lungs(volume: Volume, given: Source | None) -> Lungs:
+    """The lungs of a CT: found, or as a given mask has them."""
     if given is None:
         return segment_lungs(volume.hu, volume.spacing)
-    return lungs_from_mask(load_mask(given, volume), volume.hu, volume.spacing)
+    mask, sides_are_named = load_lungs(given, volume)
+    return lungs_from_mask(mask, volume.hu, volume.spacing, sides_are_named)
 
 
-def _regions(volume: Volume, found: Lungs, given: Source | None) -> dict[str, np.ndarray]:
-    """Whole, right and left lung, and each label of the user's regions within the lungs."""
+def measured_regions(volume: Volume, found: Lungs, given: Source | None) -> dict[str, np.ndarray]:
+    """Whole, right and left lung, and each of the user's regions within the lungs."""
     regions = measuring.regions_from_sides(found.sides)
-    if given is None:
-        return regions
-    labels = load_mask(given, volume)
-    for value in np.unique(labels[labels > 0]):
-        inside = (labels == value) & found.mask
-        if inside.any():
-            regions[f"region {value}"] = inside
-    if len(regions) == 3:
-        raise UnusableInputError("no region lies inside the lungs; give regions drawn on this CT")
-    return regions
+    return regions if given is None else regions | load_regions(given, volume, found.mask)
 
 
 def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
@@ -249,17 +265,19 @@ def _to_grid(
     return resample(np.ascontiguousarray(labels[box]), spacing, new, interpolation="nearest", size=shape)
 
 
-def _embed(model: Model, grid: Grid, seed: int, progress: Progress) -> np.ndarray:
+def _embed(model: Model, grid: Grid, seed: int, quality: Quality, progress: Progress) -> np.ndarray:
     device = next(model.student.parameters()).device.type
+    stride = quality.stride(model.plan.window, model.plan.stride, DOWNSAMPLING)
     return embed(
         model.student,
         grid.hu,
         grid.mask,
         model.projection,
-        model.plan,
+        replace(model.plan, stride=stride),
         seed,
         device,
-        lambda fraction: progress("features", 0.3 + 0.35 * fraction),
+        lambda fraction: progress("features", 0.3 + 0.35 * fraction, STAGES["features"]),
+        quality.draws,
     )
 
 
@@ -371,6 +389,7 @@ def _warnings(volume: Volume, found: Lungs, shift: float) -> list[str]:
 def _manifest(
     volume: Volume,
     model: Model,
+    options: dict[str, str],
     device: str,
     seed: int,
     warnings: list[str],
@@ -389,6 +408,7 @@ def _manifest(
             "embedding": model.description["embedding"],
         },
         "parameters": {
+            **options,
             "naming": model.rule.stored(),
             "density_priors_hu": {BY_LABEL[label].key: asdict(BY_LABEL[label].prior) for label in NAMED},
             "fusion": model.fusion.stored(),

@@ -93,6 +93,8 @@ class Volume:
         name: safe as a title; the file's stem, ``CT series 4`` for DICOM, ``CT`` for an image in memory.
         metadata: acquisition facts that change numbers, where known; never a patient's identity.
         warnings: whole sentences for the reader.
+        dicom_files: the DICOM files it was read from, in the order of the input's slices; none if it was no
+            DICOM.
     """
 
     hu: np.ndarray
@@ -102,6 +104,7 @@ class Volume:
     name: str = "CT"
     metadata: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    dicom_files: tuple[Path, ...] = ()
 
     @property
     def voxel_ml(self) -> float:
@@ -118,6 +121,7 @@ class _Source:
     name: str
     metadata: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    dicom_files: tuple[Path, ...] = ()
 
 
 def load_volume(source: str | os.PathLike[str] | sitk.Image) -> Volume:
@@ -147,6 +151,7 @@ def load_volume(source: str | os.PathLike[str] | sitk.Image) -> Volume:
         name=read.name,
         metadata=read.metadata,
         warnings=tuple(warnings),
+        dicom_files=read.dicom_files,
     )
 
 
@@ -163,9 +168,40 @@ def load_mask(source: str | os.PathLike[str] | sitk.Image, volume: Volume) -> np
     Raises:
         UnusableInputError: it cannot be read, holds no labels, is empty or lies outside the CT.
     """
-    image = source if isinstance(source, sitk.Image) else _read_file(_existing(source))[0]
-    name = "mask" if isinstance(source, sitk.Image) else Path(source).name
-    labels = _label_image(image, name)
+    image, name = read_labels(source)
+    array = labels_on_grid(image, volume, name)
+    if not array.any():
+        raise _unusable(name, "the mask does not overlap the CT; give the mask of this very scan.")
+    return array
+
+
+def read_labels(source: str | os.PathLike[str] | sitk.Image) -> tuple[sitk.Image, str]:
+    """Read a label map with its header fields, and return it with a name for messages.
+
+    Raises:
+        UnusableInputError: there is no such file, or it cannot be read.
+    """
+    if isinstance(source, sitk.Image):
+        return source, "mask"
+    return _read_file(_existing(source))[0], Path(source).name
+
+
+def labels_on_grid(image: sitk.Image, volume: Volume, name: str, empty: bool = False) -> np.ndarray:
+    """Bring a label map onto a volume's canonical grid, by nearest neighbour in patient space.
+
+    Args:
+        image: whole numbers on any grid in the CT.
+        volume: the CT it belongs to.
+        name: for messages.
+        empty: whether a label map without any label is taken.
+
+    Returns:
+        Labels (z, y, x), uint8, or uint16 where a label is above 255.
+
+    Raises:
+        UnusableInputError: it holds no labels, or is empty.
+    """
+    labels = _label_image(image, name, empty)
     carrier = volume.image
     placed = sitk.Resample(
         labels,
@@ -178,10 +214,7 @@ def load_mask(source: str | os.PathLike[str] | sitk.Image, volume: Volume) -> np
         0,
         labels.GetPixelID(),
     )
-    array: np.ndarray = sitk.GetArrayFromImage(placed)
-    if not array.any():
-        raise _unusable(name, "the mask does not overlap the CT; give the mask of this very scan.")
-    return array
+    return np.asarray(sitk.GetArrayFromImage(placed))
 
 
 def canonical_image(array: np.ndarray, volume: Volume) -> sitk.Image:
@@ -324,7 +357,7 @@ def _read(source: str | os.PathLike[str] | sitk.Image) -> _Source:
     if path.is_dir():
         return _read_dicom_folder(path)
     image, metadata = _read_file(path, as_ct=True)
-    return _Source(image, _title(path), metadata)
+    return _Source(image, _title(path), metadata, dicom_files=(path,) if is_dicom(path) else ())
 
 
 def _existing(source: str | os.PathLike[str]) -> Path:
@@ -410,7 +443,7 @@ def _unreadable(path: Path, reason: str) -> UnusableInputError:
     return _unusable(path.name, f"cannot be read; it is damaged or not {_FORMATS}; export the CT again.")
 
 
-def _label_image(image: sitk.Image, name: str) -> sitk.Image:
+def _label_image(image: sitk.Image, name: str, empty: bool = False) -> sitk.Image:
     """Return a 3D label image, uint8 or uint16, of whatever whole numbers the mask holds."""
     if image.GetDimension() != 3:
         raise _unusable(name, f"the mask has {image.GetDimension()} dimensions; give a 3D label map.")
@@ -421,7 +454,7 @@ def _label_image(image: sitk.Image, name: str) -> sitk.Image:
     whole = array.dtype.kind != "f" or np.array_equal(array, np.rint(array))
     if not (whole and low >= 0.0 and high <= 65535.0):
         raise _unusable(name, f"mask values from {low:g} to {high:g} are no labels; give whole numbers.")
-    if high == 0.0:
+    if high == 0.0 and not empty:
         raise _unusable(name, "the mask is empty; give a mask with at least one labelled voxel.")
     labels = sitk.GetImageFromArray(array.astype(np.uint8 if high <= 255.0 else np.uint16))
     return Geometry.of(image).place(labels)
@@ -604,14 +637,17 @@ def _read_dicom_folder(folder: Path) -> _Source:
         if not files:
             raise _unusable(folder.name, f"no DICOM images in this folder; give {_FORMATS}.")
         series, warnings = _choose_series(files, folder.name)
-        damaged = sum(_calls_itself_dicom(path) for path, header in headers.items() if not header)
+        damaged = sum(is_dicom(path) for path, header in headers.items() if not header)
         if damaged:
             warnings.append(f"DICOM files without a readable image, left out: {damaged}.")
         name = f"CT series {series[0].number}".strip()
         if len(series) == 1:
             image, metadata = _read_file(series[0].path, as_ct=True)
-            return _Source(image, name, metadata, warnings)
-        return _Source(_read_series(series, name, warnings), name, series[0].acquisition, warnings)
+            return _Source(image, name, metadata, warnings, (series[0].path,))
+        ordered = _ordered(series, name)
+        image = _read_series(ordered, name, warnings)
+        files_in_order = tuple(file.path for file in ordered)
+        return _Source(image, name, series[0].acquisition, warnings, files_in_order)
 
 
 def _header(path: Path) -> _DicomFile | None:
@@ -642,7 +678,8 @@ def _header(path: Path) -> _DicomFile | None:
     )
 
 
-def _calls_itself_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether a file calls itself DICOM; the index of a folder, DICOMDIR, does not count."""
     with path.open("rb") as file:
         return path.name.upper() != "DICOMDIR" and file.read(132)[128:] == b"DICM"
 
@@ -679,8 +716,7 @@ def _choose_series(files: list[_DicomFile], name: str) -> tuple[list[_DicomFile]
     ]
 
 
-def _read_series(series: list[_DicomFile], name: str, warnings: list[str]) -> sitk.Image:
-    ordered = _ordered(series, name)
+def _read_series(ordered: list[_DicomFile], name: str, warnings: list[str]) -> sitk.Image:
     _check_kind(ordered[0].pixel, ordered[0].components, (*ordered[0].size[:2], len(ordered)), name)
     geometry = _series_geometry(ordered, name, warnings)
     _check_spacing(geometry.spacing, name)

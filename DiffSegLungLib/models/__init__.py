@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib.errors import MissingPartError
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 
 if TYPE_CHECKING:
     from DiffSegLungLib.features import EmbeddingPlan
@@ -82,10 +83,20 @@ class Model:
 
 def search_folders() -> list[Path]:
     """Folders that hold models: the user's own first, then the shipped ones (source tree, Slicer, wheel)."""
+    own = own_store()
+    return [own, *shipped_folders()] if own else shipped_folders()
+
+
+def shipped_folders() -> list[Path]:
+    """Where the models of this distribution may lie: the source tree and Slicer, or a wheel."""
     package = Path(__file__).resolve().parent.parent
-    own = os.environ.get("DIFFSEGLUNG_MODELS")
-    shipped = [package.parent / "Resources" / "models", package / "shipped_models"]
-    return [Path(own), *shipped] if own else shipped
+    return [package.parent / "Resources" / "models", package / "shipped_models"]
+
+
+def own_store() -> Path | None:
+    """The folder of the user's own models, None without one."""
+    folder = os.environ.get("DIFFSEGLUNG_MODELS")
+    return Path(folder) if folder else None
 
 
 def list_models() -> list[ModelInfo]:
@@ -94,14 +105,15 @@ def list_models() -> list[ModelInfo]:
     A folder whose description cannot be read is left out: it must not hide the others.
     """
     found: dict[str, ModelInfo] = {}
-    for folder in _model_folders():
+    for folder in model_folders():
         with suppress(MissingPartError):
             info = _info(folder, _describe(folder))
             found.setdefault(info.name, info)
     return list(found.values())
 
 
-def _model_folders() -> list[Path]:
+def model_folders() -> list[Path]:
+    """Every folder that calls itself a model, sound or not, in the order of the search."""
     parents = [parent for parent in search_folders() if parent.is_dir()]
     return [file.parent for parent in parents for file in sorted(parent.glob(f"*/{DESCRIPTION}"))]
 
@@ -118,7 +130,7 @@ def find(name_or_folder: str | None = None) -> Path:
     for info in list_models():
         if info.name == wanted:
             return info.folder
-    for folder in _model_folders():
+    for folder in model_folders():
         if folder.name == wanted:
             _describe(folder)  # says what is wrong with it
     known = ", ".join(info.name for info in list_models()) or "none"
@@ -140,6 +152,59 @@ def load(name_or_folder: str | None = None, device: str = "cpu") -> Model:
 
     info = verify(name_or_folder)
     return storage.read_model(info, _describe(info.folder), device)
+
+
+def remove(name: str) -> Path:
+    """Delete a model of the user's own store.
+
+    Args:
+        name: as ``list_models`` tells it.
+
+    Returns:
+        The folder that was there.
+
+    Raises:
+        UnusableInputError: it came with DiffSegLung, or it cannot be deleted.
+        MissingPartError: there is no such model, or no store of the user's own.
+    """
+    store = own_store()
+    mine = [folder for folder in model_folders() if folder.parent == store and not _is_shipped(folder)]
+    for folder in mine:
+        if name in (folder.name, _name_of(folder)):
+            _delete(folder)
+            return folder
+    if name in {info.name for info in list_models()}:
+        raise UnusableInputError(
+            f"Model {name!r} came with DiffSegLung; only models of your own are removed."
+        )
+    where = str(store) if store else "DIFFSEGLUNG_MODELS, which is not set"
+    raise MissingPartError(f"No model {name!r} in your own store, {where}; see 'diffseglung models list'.")
+
+
+def _is_shipped(folder: Path) -> bool:
+    """Also where the user's own store is set to the folder of the shipped models."""
+    return folder.parent.resolve() in [parent.resolve() for parent in shipped_folders()]
+
+
+def _name_of(folder: Path) -> str:
+    try:
+        return _info(folder, _describe(folder)).name
+    except MissingPartError:
+        return folder.name
+
+
+def _delete(folder: Path) -> None:
+    """A link is taken away, not what it points to."""
+    try:
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UnusableInputError(
+            f"Cannot remove {folder}: {reason}. Close what uses it, or check rights."
+        ) from error
 
 
 def sha256_of(file: Path) -> str:

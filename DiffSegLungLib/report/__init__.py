@@ -1,7 +1,7 @@
-"""The report: one overview picture, or one self-contained page and one table.
+"""The report: one overview picture, or one self-contained page, the same as PDF, and one table.
 
-``slices`` chooses what to show, ``figures`` draws it, ``page`` writes the HTML.  Files appear complete or
-not at all.
+``slices`` chooses what to show, ``figures`` draws it, ``page`` writes the HTML, ``pdf`` the PDF.  Files
+appear complete or not at all.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import numpy as np
 
 from DiffSegLungLib.report import figures
 from DiffSegLungLib.report.figures import NOT_CLINICAL
-from DiffSegLungLib.report.page import Picture, render
+from DiffSegLungLib.report.page import Picture, content_of, render
+from DiffSegLungLib.report.pdf import pdf_bytes
 from DiffSegLungLib.report.slices import PLANE_NAMES, Chest, Cut, choose_cuts, plane
 from DiffSegLungLib.tissues import DISEASES
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["NOT_CLINICAL", "write_overview", "write_report"]
+__all__ = ["NOT_CLINICAL", "PDF_NAME", "write_overview", "write_report"]
+
+PDF_NAME = "report.pdf"
 
 
 def write_overview(
@@ -58,7 +61,7 @@ def write_report(
     manifest: Mapping[str, Any],
     name: str,
 ) -> dict[str, Path]:
-    """Writes ``report.html``, with its pictures inside, and ``measures.csv``.
+    """Writes ``report.html``, with its pictures inside, ``report.pdf`` of the same content, ``measures.csv``.
 
     Args:
         folder: made if it is not there.
@@ -70,13 +73,19 @@ def write_report(
         name: the case, as the reader knows it.
 
     Returns:
-        The files by what they are: ``report`` and ``measures``.
+        The files by what they are: ``report``, ``pdf`` and ``measures``.
     """
     chest = Chest.crop(hu, labels, spacing)
-    text = render(name, measures, manifest, _pictures(chest, measures), NOT_CLINICAL)
-    written = {"report": Path(folder) / "report.html", "measures": Path(folder) / "measures.csv"}
-    _write(written["report"], text.encode("utf-8"))
-    _write(written["measures"], measures.to_csv(lineterminator="\n").encode("utf-8"))
+    content, pictures = content_of(name, measures, manifest, NOT_CLINICAL), _pictures(chest, measures)
+    table = measures.to_csv(lineterminator="\n").encode("utf-8")
+    files = {
+        "report": ("report.html", render(content, pictures).encode("utf-8")),
+        "pdf": (PDF_NAME, pdf_bytes(content, pictures)),
+        "measures": ("measures.csv", table),
+    }
+    written = {what: Path(folder) / file for what, (file, _) in files.items()}
+    for what, path in written.items():
+        _write(path, files[what][1])
     return written
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def bars_png(measures: pandas.DataFrame) -> bytes:
     """The stacked bar of tissue shares per region as PNG."""
     height = max(520, 150 + 90 * len(measures))
     figure = _figure(PAIR_WIDTH // 2, height, PAPER)
-    _draw_bars(figure, measures, (110, 48, PAIR_WIDTH // 2 - 230, height - 120))
+    _draw_bars(figure, measures, (130, 48, PAIR_WIDTH // 2 - 250, height - 120))
     return _png(figure)
 
 
@@ -238,7 +239,13 @@ def _draw_bars(figure: Figure, measures: pandas.DataFrame, box: Box) -> None:
     for y, share in zip(positions, measures["disease_percent"], strict=True):
         axes.text(101.5, y, f"diseased\n{number_text(share, '%')} %", ha="left", va="center", fontsize=11)
     axes.set(xlim=(0, 100), ylim=(len(measures) - 0.5, -0.5))
-    axes.set_yticks(positions, [str(name) for name in measures.index], fontsize=11)
+    axes.set_yticks(positions, [_label(str(name)) for name in measures.index], fontsize=11, parse_math=False)
+
+
+def _label(name: str) -> str:
+    """A region's name in at most three short lines."""
+    lines = wrap(name, width=13, break_long_words=True)
+    return "\n".join(lines[:3]) + ("..." if len(lines) > 3 else "")
 
 
 def _draw_legend(figure: Figure, row: pandas.Series | None, corner: tuple[float, float]) -> None:

@@ -25,6 +25,32 @@ FACTS = (
 RUN_FACTS = ("created", "device", "seed", "seconds", "peak_memory_mb")
 """The manifest's single values, shown together."""
 
+METHOD = (
+    "Each lung voxel is described by the features of a diffusion network at several time steps, given to one "
+    "of the components of a Gaussian mixture adapted to the patient, named by density and texture, and "
+    "delineated by fusing the posterior with the edges of the CT."
+)
+METHOD_UNKNOWN = (
+    "The tissues were read from a segmentation whose origin is not recorded; the measures are DiffSegLung's."
+)
+
+INTRODUCTION = (
+    "Lung tissue on CT, segmented by DiffSegLung. Tissue names are patterns on the image, not diagnoses."
+)
+INTRODUCTION_UNKNOWN = (
+    "Lung tissue on CT, measured by DiffSegLung. Tissue names are patterns on the image, not diagnoses."
+)
+CAPTIONS = {
+    "tissues": "Volume, and share of the region's parenchyma: its lung voxels without vessels and airway "
+    "walls. The shares of the tissues sum to 100 %.",
+    "pictures": "Lung window, level -600, width 1500 HU. The patient's right is on the left of the picture. "
+    "Left: the CT alone. Right: disease in colour, the lungs as a thin outline, vessels not painted.",
+    "densities": "Over all lung voxels of the region, vessels included, from the HU alone.",
+    "definitions": "How each number is computed. Slice thickness, kernel, contrast and inspiration move "
+    "densitometry: compare like with like.",
+}
+"""Said above each table and the pictures."""
+
 HEADLINES = ("lung_ml", "disease_percent", "mean_hu", "laa950_percent", "haa_percent")
 
 
@@ -42,21 +68,68 @@ class Picture:
         return "data:image/png;base64," + b64encode(self.png).decode("ascii")
 
 
-def render(
-    name: str,
-    measures: pandas.DataFrame,
-    manifest: Mapping[str, Any],
-    pictures: Mapping[str, Sequence[Picture]],
-    notice: str,
-) -> str:
-    """The whole page as text.
+@dataclass(frozen=True)
+class Content:
+    """All that a report says, as text; the page and the PDF lay it out.
+
+    Attributes:
+        name: the case.
+        notice: printed at the top and at the bottom.
+        introduction: what this is.
+        warnings: sentences.
+        headlines: label, value, unit and region of the numbers to see first.
+        regions: the columns of the tables.
+        tissues: rows of volumes and shares.
+        densities: rows of densitometry.
+        definitions: rows that say how each number is computed.
+        method: how the tissues were found.
+        facts: titles and rows of what the result was made with.
+    """
+
+    name: str
+    notice: str
+    introduction: str
+    warnings: list[str]
+    headlines: list[dict[str, str]]
+    regions: list[str]
+    tissues: list[dict[str, Any]]
+    densities: list[dict[str, Any]]
+    definitions: list[dict[str, str]]
+    method: str
+    facts: list[tuple[str, list[tuple[str, str]]]]
+
+
+def content_of(name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any], notice: str) -> Content:
+    """The report's text.
 
     Args:
         name: the case.
         measures: as ``measure`` returns it.
         manifest: of the run; missing keys leave their rows out.
-        pictures: the sections ``slices``, ``projection`` and ``charts``.
         notice: printed at the top and at the bottom.
+    """
+    is_ours = "model" in manifest
+    return Content(
+        name=name,
+        notice=notice,
+        introduction=INTRODUCTION if is_ours else INTRODUCTION_UNKNOWN,
+        warnings=[str(warning) for warning in manifest.get("warnings") or []],
+        headlines=_headlines(measures),
+        regions=[str(region) for region in measures.index],
+        tissues=_tissue_rows(measures),
+        densities=_density_rows(measures),
+        definitions=_definition_rows(),
+        method=METHOD if is_ours else METHOD_UNKNOWN,
+        facts=_facts(manifest),
+    )
+
+
+def render(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> str:
+    """The whole page as text.
+
+    Args:
+        content: what it says.
+        pictures: the sections ``slices``, ``projection`` and ``charts``.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -64,18 +137,8 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        name=name,
-        notice=notice,
-        warnings=[str(warning) for warning in manifest.get("warnings") or []],
-        headlines=_headlines(measures),
-        regions=[str(region) for region in measures.index],
-        tissues=_tissue_rows(measures),
-        densities=_density_rows(measures),
-        definitions=_definition_rows(),
-        facts=_facts(manifest),
-        pictures=pictures,
-    )
+    template = environment.from_string(source)
+    return template.render(**vars(content), captions=CAPTIONS, pictures=pictures)
 
 
 def _headlines(measures: pandas.DataFrame) -> list[dict[str, str]]:

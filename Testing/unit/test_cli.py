@@ -32,7 +32,18 @@ def assert_one_line(text: str) -> None:
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["segment", "--help"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["segment", "--help"],
+        ["measure", "--help"],
+        ["check", "--help"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = f"import sys; from DiffSegLungLib.cli import main; main({words!r}); print(*sorted(sys.modules))"
     result = subprocess.run(
@@ -47,8 +58,10 @@ def test_help_names_the_commands_that_exist_and_no_other() -> None:
     result = run("--help")
     assert result.returncode == 0 and result.stderr == ""
     listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("    ")}
-    assert {"segment", "models", "phantom", "train"} <= listed
-    assert listed.isdisjoint({"batch", "serve", "measure", "finetune", "evaluate"})
+    assert {"segment", "measure", "models", "check", "phantom", "train"} <= listed
+    parser = cli.build_parser()
+    [commands] = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    assert listed == set(commands)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +76,13 @@ def test_help_names_the_commands_that_exist_and_no_other() -> None:
         ["segment", "ct.nrrd", "-o", "a.seg.nrrd", "--seed", "1.5"],
         ["segment", "ct.nrrd", "-o", "a.seg.nrrd", "--progress", "xml"],
         ["segment", "ct.nrrd", "-o", "a.seg.nrrd", "--uncert", "u.nrrd"],
+        ["segment", "ct.nrrd", "-o", "a.seg.nrrd", "--quality", "ultra"],
+        ["measure"],
+        ["measure", "ct.nrrd"],
+        ["check", "--xml"],
         ["models"],
         ["models", "burn"],
+        ["models", "remove"],
         ["phantom", "p.nrrd", "--spacing", "wide"],
     ],
     ids=" ".join,
@@ -111,6 +129,11 @@ def request(folder: Path, **changes: object) -> SegmentRequest:
         ({"uncertainty": "u.seg.nrrd"}, "would not be a segmentation"),
         ({"output": "out.nrrd", "uncertainty": "out.nrrd"}, "Two outputs"),
         ({"overview": "o.jpg"}, "must end in .png"),
+        ({"measures": "m.xlsx"}, "must end in .csv"),
+        ({"save_lungs": "lungs.mha"}, "must end in .seg.nrrd"),
+        ({"save_lungs": "ct.seg.nrrd"}, "Two outputs"),
+        ({"output": "o.seg.nrrd", "lungs": "l.nrrd", "save_lungs": "l.nrrd"}, "is also an input"),
+        ({"dicom_seg": "s.nrrd"}, "must end in .dcm"),
         ({"manifest": "m.txt"}, "must end in .json"),
         ({"output": "file/out.seg.nrrd"}, "Cannot write"),
         ({"output": "folder.seg.nrrd"}, "is a folder"),
@@ -125,6 +148,18 @@ def test_outputs_that_cannot_end_well(tmp_path: Path, changes: dict[str, str], m
         check_request(request(tmp_path, **{name: tmp_path / path for name, path in changes.items()}))
     assert "\n" not in str(caught.value)
     assert (tmp_path / "ct.nrrd").read_text() == "a CT"
+
+
+def test_a_dicom_segmentation_needs_a_dicom_ct(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom", reason="highdicom is optional")
+    (tmp_path / "ct.nrrd").write_text("a CT")
+    with pytest.raises(UnusableInputError, match=r"ct\.nrrd is no DICOM"):
+        check_request(request(tmp_path, dicom_seg=tmp_path / "s.dcm"))
+
+
+def test_an_unknown_quality_ends_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInputError, match="fast, standard, best"):
+        check_request(request(tmp_path, quality="ultra"))
 
 
 def test_a_link_to_the_input_is_the_input(tmp_path: Path) -> None:

@@ -143,3 +143,27 @@ def test_agrees_with_the_experts(case: str) -> None:
     assert dice(lungs.mask, truth) > 0.965
     right_x, left_x = (np.nonzero((lungs.sides == side).any(axis=(0, 1)))[0].mean() for side in (RIGHT, LEFT))
     assert right_x < left_x
+
+
+def test_a_mask_thinner_than_any_erosion_is_named_by_its_half() -> None:
+    """One block of lung, too small to be split: it has no core left after a few millimetres."""
+    hu = np.full((12, 24, 24), 40.0, np.float32)
+    mask = np.zeros(hu.shape, np.uint8)
+    mask[4:8, 8:12, 15:19] = 1
+    found = lungs_from_mask(mask, hu, (1.0, 1.0, 1.0))
+    assert np.array_equal(found.sides, 2 * mask)
+
+
+def test_named_sides_are_kept_and_doubted() -> None:
+    """Whoever named the sides is believed, also for one lung alone; the wrong way round is said."""
+    hu = np.full((20, 30, 60), 40.0, np.float32)
+    mask = np.zeros(hu.shape, np.uint8)
+    mask[4:16, 8:22, 6:20] = 2
+    alone = lungs_from_mask(mask, hu, (2.0, 2.0, 2.0), sides_are_named=True)
+    assert np.array_equal(alone.sides, mask)
+    mask[4:16, 8:22, 40:54] = 1
+    swapped = lungs_from_mask(mask, hu, (2.0, 2.0, 2.0), sides_are_named=True)
+    assert np.array_equal(swapped.sides, mask)
+    assert any("lies to the left of the left one" in warning for warning in swapped.warnings)
+    believed = lungs_from_mask(np.where(mask > 0, 3 - mask, 0).astype(np.uint8), hu, (2.0, 2.0, 2.0), True)
+    assert not any("lies to the left" in warning for warning in believed.warnings)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib import models
+from DiffSegLungLib import cli, models
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
@@ -265,3 +265,63 @@ def test_the_shipped_model_says_what_the_design_asks_for(shipped: models.Model) 
     assert {"architecture", "hu_window", "spacing_mm", "embedding", "sha256", "training"} <= set(description)
     assert description["hu_window"] == [-1000, 400]
     assert description["licence"] and description["training_data"]
+
+
+# --- removing --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of the user's own with two models, one of them of the shipped one's name."""
+    write_tiny(tmp_path / "own" / "mine", name="mine")
+    write_tiny(tmp_path / "own" / "other", name=models.DEFAULT, version="9.9")
+    monkeypatch.setenv("DIFFSEGLUNG_MODELS", str(tmp_path / "own"))
+    return tmp_path / "own"
+
+
+def test_a_model_of_ones_own_is_removed_and_nothing_else(own: Path) -> None:
+    assert cli.main(["models", "remove", "mine"]) == 0
+    assert [folder.name for folder in own.iterdir()] == ["other"]
+    assert models.remove(models.DEFAULT) == own / "other"
+    assert list(own.iterdir()) == []
+    assert (SHIPPED / models.DESCRIPTION).is_file()
+
+
+def test_a_damaged_model_can_be_removed(own: Path) -> None:
+    (own / "mine" / models.DESCRIPTION).write_text("{")
+    assert models.remove("mine") == own / "mine"
+    assert not (own / "mine").exists()
+
+
+def test_a_shipped_model_is_not_removed(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models.remove(models.DEFAULT)  # the user's own one of that name
+    for store in (str(own), str(SHIPPED.parent), str(SHIPPED.parent / ".." / SHIPPED.parent.name)):
+        monkeypatch.setenv("DIFFSEGLUNG_MODELS", store)
+        assert cli.main(["models", "remove", models.DEFAULT]) == 2
+        assert "came with DiffSegLung" in capsys.readouterr().err
+    assert models.verify().folder.resolve() == SHIPPED
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "..", "", "own", "../own/mine"])
+def test_only_a_model_that_is_there_is_removed(own: Path, name: str) -> None:
+    with pytest.raises(MissingPartError, match="in your own store"):
+        models.remove(name)
+    assert sorted(folder.name for folder in own.iterdir()) == ["mine", "other"]
+
+
+def test_without_a_store_of_ones_own_nothing_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIFFSEGLUNG_MODELS", raising=False)
+    with pytest.raises(MissingPartError, match="which is not set"):
+        models.remove("mine")
+
+
+def test_a_link_is_taken_away_and_not_what_it_points_to(own: Path, tmp_path: Path) -> None:
+    write_tiny(tmp_path / "elsewhere", name="linked")
+    try:
+        (own / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    except OSError as error:
+        pytest.skip(f"cannot make links here: {error}")
+    models.remove("linked")
+    assert not (own / "linked").exists() and (tmp_path / "elsewhere" / models.DESCRIPTION).is_file()

@@ -176,7 +176,8 @@ def test_every_reported_tissue_is_listed_with_its_fields(tmp_path: Path) -> None
 
 
 def test_vessels_are_a_segment_when_asked_for(tmp_path: Path) -> None:
-    outputs.write_segmentation(tmp_path / "s.seg.nrrd", label_image(), tissues.TISSUES)
+    segments = outputs.tissue_segments(tissues.TISSUES)
+    outputs.write_segmentation(tmp_path / "s.seg.nrrd", label_image(), segments)
     read = sitk.ReadImage(str(tmp_path / "s.seg.nrrd"))
     assert np.count_nonzero(sitk.GetArrayFromImage(read) == tissues.VESSEL) == 1
     assert read.GetMetaData("Segment6_LabelValue") == str(tissues.VESSEL)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import generate_uid
 
-from DiffSegLungLib import models
+from DiffSegLungLib import cli, models
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_segmentation
 from DiffSegLungLib.phantom import Phantom, make_phantom, phantom_image
 from DiffSegLungLib.pipeline import Result, segment
 from DiffSegLungLib.tissues import (
@@ -26,6 +31,8 @@ from DiffSegLungLib.tissues import (
     REPORTED,
     VESSEL,
 )
+from DiffSegLungLib.volume import load_volume, to_input_geometry
+from Testing.unit.dicom_series import write_series
 
 FINE = (1.5, 1.5, 1.5)
 """The model's own spacing, so that a fibrosis is not blurred before it is looked at."""
@@ -116,6 +123,17 @@ def test_uncertainty_is_higher_where_the_labels_are_wrong(whole: Result, disease
     labels, truth, entropy = array(whole.labels), diseased.truth, array(whole.uncertainty)
     scored = (truth > 0) & (truth != VESSEL) & (labels > 0) & (labels != VESSEL) & (truth != CAVITY)
     assert entropy[scored & (labels != truth)].mean() > 1.5 * entropy[scored & (labels == truth)].mean()
+
+
+def test_the_lungs_are_returned_with_their_sides(whole: Result, diseased: Phantom) -> None:
+    lungs = array(whole.lungs)
+    assert same_grid(whole.lungs, phantom_image(diseased)) and whole.lungs.GetPixelID() == sitk.sitkUInt8
+    assert np.array_equal(lungs > 0, array(whole.labels) > 0)
+    assert set(np.unique(lungs)) == {0, 1, 2}
+    right, left = (np.argwhere(lungs == side)[:, 2].mean() for side in (1, 2))
+    assert right < left
+    millilitres = whole.measures.loc[["right lung", "left lung"], "lung_ml"].to_numpy()
+    assert millilitres == pytest.approx([(lungs == side).sum() * np.prod(FINE) / 1000 for side in (1, 2)])
 
 
 def test_the_measures_are_those_of_the_labels(whole: Result) -> None:
@@ -257,6 +275,96 @@ def test_an_anisotropic_scan_keeps_its_own_grid(piece: tuple[sitk.Image, sitk.Im
     assert np.array_equal(array(result.labels) > 0, array(thick[1]) > 0)
 
 
+# --- the command, its files, and measuring them again ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dicom_case(diseased: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The piece as DICOM with its lungs named, and all that ``segment`` writes of it."""
+    folder = tmp_path_factory.mktemp("command")
+    identity: dict[str, Any] = {"StudyInstanceUID": generate_uid(), "FrameOfReferenceUID": generate_uid()}
+    grid: dict[str, Any] = {"PixelSpacing": list(FINE[1:]), "SliceThickness": FINE[0]}
+    write_series(folder / "ct", diseased.hu[PIECE], step=(0, 0, FINE[0]), **grid, **identity)
+    volume = load_volume(folder / "ct")
+    sides = (diseased.truth[PIECE] > 0).astype(np.uint8)
+    write_segmentation(folder / "in.seg.nrrd", to_input_geometry(sides, volume), LUNG_SEGMENTS)
+    names = {
+        "-o": "t.seg.nrrd",
+        "--save-lungs": "lungs.seg.nrrd",
+        "--measures": "m.csv",
+        "--manifest": "t.json",
+        "--report": "report",
+    }
+    command = ["segment", str(folder / "ct"), "--lungs", str(folder / "in.seg.nrrd"), "--quality", "fast"]
+    for option, name in names.items():
+        command += [option, str(folder / "out" / name)]
+    if find_spec("highdicom"):
+        command += ["--dicom-seg", str(folder / "out" / "t.dcm")]
+    assert cli.main([*command, "--device", "cpu", "--progress", "none"]) == 0
+    return folder
+
+
+def test_the_command_writes_every_file_and_the_manifest_names_them(dicom_case: Path) -> None:
+    manifest = json.loads((dicom_case / "out" / "t.json").read_text())
+    assert manifest["parameters"]["quality"] == "fast" and manifest["parameters"]["lungs"] == "given"
+    named = manifest["outputs"]
+    expected = {
+        "segmentation": "t.seg.nrrd",
+        "lungs": "lungs.seg.nrrd",
+        "measures": "m.csv",
+        "report": "report",
+        "report_pdf": "report/report.pdf",
+    }
+    assert expected.items() <= named.items()
+    assert all((dicom_case / "out" / name).exists() for name in named.values())
+    report = dicom_case / "out" / "report" / "measures.csv"
+    assert (dicom_case / "out" / "m.csv").read_bytes() == report.read_bytes()
+
+
+def test_the_saved_lungs_are_the_lungs_that_were_measured(dicom_case: Path) -> None:
+    lungs = sitk.ReadImage(str(dicom_case / "out" / "lungs.seg.nrrd"))
+    given = sitk.ReadImage(str(dicom_case / "in.seg.nrrd"))
+    assert same_grid(lungs, given) and np.array_equal(array(lungs), array(given))
+    assert set(np.unique(array(lungs))) == {0, 1}, "a right lung alone stays right"
+
+
+def test_measuring_the_unedited_files_gives_the_runs_numbers(dicom_case: Path) -> None:
+    out = dicom_case / "out"
+    command = [
+        "measure",
+        str(dicom_case / "ct"),
+        str(out / "t.seg.nrrd"),
+        "-o",
+        str(dicom_case / "again.csv"),
+    ]
+    assert (
+        cli.main([*command, "--lungs", str(out / "lungs.seg.nrrd"), "--manifest", str(out / "t.json")]) == 0
+    )
+    assert (dicom_case / "again.csv").read_bytes() == (out / "m.csv").read_bytes()
+
+
+def test_the_dicom_segmentation_holds_the_segments_of_the_file(dicom_case: Path) -> None:
+    pytest.importorskip("highdicom", reason="highdicom is optional")
+    labels = array(sitk.ReadImage(str(dicom_case / "out" / "t.seg.nrrd")))
+    segments = pydicom.dcmread(dicom_case / "out" / "t.dcm").SegmentSequence
+    present = [tissue.name for tissue in REPORTED if (labels == tissue.label).any()]
+    assert [segment.SegmentLabel for segment in segments] == present
+    [algorithm] = segments[0].SegmentationAlgorithmIdentificationSequence
+    assert models.verify().sha256 in algorithm.AlgorithmParameters
+
+
+def test_qualities_agree_on_nearly_every_voxel(
+    segmented: Result, piece: tuple[sitk.Image, sitk.Image]
+) -> None:
+    lungs = array(piece[1]) > 0
+    assert segmented.manifest["parameters"]["quality"] == "standard"
+    for quality in ("fast", "best"):
+        other = segment(piece[0], lungs=piece[1], device="cpu", quality=quality)
+        assert other.manifest["parameters"]["quality"] == quality
+        assert (array(other.labels) == array(segmented.labels))[lungs].mean() > 0.9
+        assert not np.array_equal(array(other.uncertainty), array(segmented.uncertainty))
+
+
 # --- what cannot be used ---------------------------------------------------------------------------------
 
 
@@ -277,3 +385,5 @@ def test_an_unknown_model_and_a_missing_device_are_refused(piece: tuple[sitk.Ima
         segment(piece[0], lungs=piece[1], device="cpu", model="no-such-model")
     with pytest.raises(MissingPartError, match="not available"):
         segment(piece[0], lungs=piece[1], device="abacus")
+    with pytest.raises(UnusableInputError, match="Quality 'perfect' is unknown"):
+        segment(piece[0], lungs=piece[1], quality="perfect")

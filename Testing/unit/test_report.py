@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import stat
+import subprocess
+import sys
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +21,8 @@ from PIL import Image
 
 from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure, regions_from_sides
 from DiffSegLungLib.report import NOT_CLINICAL, _write, slices, write_overview, write_report
-from DiffSegLungLib.report.page import Picture, render
+from DiffSegLungLib.report.page import METHOD, METHOD_UNKNOWN, Picture, content_of, render
+from DiffSegLungLib.report.pdf import INNER, pdf_bytes, shorten, text_width, wrap
 from DiffSegLungLib.report.slices import AXIAL, CORONAL, SAGITTAL, Chest, Cut
 from DiffSegLungLib.tissues import BY_LABEL, CONSOLIDATION, GROUND_GLASS, HEALTHY, REPORTED, VESSEL
 
@@ -155,7 +159,7 @@ def test_a_missing_manifest_and_no_warnings_are_tolerated(written: Any) -> None:
     pictures: dict[str, list[Picture]] = {"slices": [], "projection": [], "charts": []}
     manifests: list[dict[str, Any]] = [{}, {"warnings": None, "model": None, "software": "a text"}]
     for manifest in manifests:
-        html = render("case", written[1], manifest, pictures, NOT_CLINICAL)
+        html = render(content_of("case", written[1], manifest, NOT_CLINICAL), pictures)
         assert '<section class="warnings"' not in html and "Ground-glass opacity" in html
     assert "a text" in html
 
@@ -178,7 +182,11 @@ def test_the_table_reads_back_unchanged(written: Any) -> None:
 
 def test_nothing_is_left_beside_the_files_and_others_may_read_them(written: Any) -> None:
     files = written[0]
-    assert sorted(path.name for path in files["report"].parent.iterdir()) == ["measures.csv", "report.html"]
+    assert sorted(path.name for path in files["report"].parent.iterdir()) == [
+        "measures.csv",
+        "report.html",
+        "report.pdf",
+    ]
     if os.name == "posix":
         mask = os.umask(0)
         os.umask(mask)
@@ -270,3 +278,101 @@ def test_histogram_counts_every_voxel_once() -> None:
     assert counts[HEALTHY].tolist() == [0, 1, 1, 0]
     assert counts[CONSOLIDATION].tolist() == [0, 0, 0, 1]
     assert counts.sum() == 3
+
+
+# --- the PDF ---------------------------------------------------------------------------------------------
+
+
+def pdf_of(table: pandas.DataFrame, manifest: dict[str, Any] = MANIFEST, name: str = HOSTILE) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (1400, 600), (10, 20, 30)).save(buffer, format="PNG")
+    picture = Picture(buffer.getvalue(), "alternative", "A caption.")
+    sections = {"slices": [picture] * 6, "projection": [picture], "charts": [picture] * 2}
+    return pdf_bytes(content_of(name, table, manifest, NOT_CLINICAL), sections)
+
+
+def pages_of(pdf: bytes) -> list[bytes]:
+    return re.findall(rb"/Type /Page\b.*?/MediaBox \[ ([0-9. ]+) \]", pdf, re.DOTALL)
+
+
+def test_the_pdf_is_a4_with_its_fonts_inside_and_says_no_time(written: Any) -> None:
+    pdf = written[0]["pdf"].read_bytes()
+    pages = pages_of(pdf)
+    assert 4 <= len(pages) <= 8
+    for page in pages:
+        assert [float(number) for number in page.split()] == pytest.approx([0, 0, 595.28, 841.89], abs=0.1)
+    assert pdf.count(b"/FontFile2") >= 2 and b"/Subtype /Type3" not in pdf
+    assert b"CreationDate" not in pdf and b"ModDate" not in pdf
+    assert b"/Creator (DiffSegLung)" in pdf
+
+
+def text_of(pdf: bytes, folder: Path) -> str:
+    program = shutil.which("pdftotext")
+    if program is None:
+        pytest.skip("pdftotext (poppler) is not installed")
+    (folder / "r.pdf").write_bytes(pdf)
+    command = [program, "-layout", str(folder / "r.pdf"), "-"]
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode("utf-8")
+
+
+def test_the_pdf_says_what_the_page_says(written: Any, tmp_path: Path) -> None:
+    text = " ".join(text_of(written[0]["pdf"].read_bytes(), tmp_path).split())
+    content = content_of(HOSTILE, written[1], MANIFEST, NOT_CLINICAL)
+    assert HOSTILE in text and content.warnings[0] in text and "1.2.3" in text
+    for row in content.tissues:
+        assert " ".join([row["name"], *(cell for cell in row["cells"] if cell)]) in text
+    for row in content.densities:
+        assert " ".join([f"{row['name']}, {row['unit']}", *row["cells"]]) in text
+    assert text.count(NOT_CLINICAL) >= 2 * len(pages_of(written[0]["pdf"].read_bytes()))
+
+
+PDF_AGAIN = """
+import hashlib, sys
+sys.path.insert(0, sys.argv[1])
+from Testing.unit import test_report
+from DiffSegLungLib.measures import measure, regions_from_sides
+import numpy as np
+labels = np.ones((4, 6, 6), np.uint8)
+table = measure(labels, labels - 800.0, (1.0, 1.0, 1.0), regions_from_sides(labels))
+print(hashlib.sha256(test_report.pdf_of(table)).hexdigest())
+"""
+
+
+def test_the_same_report_has_the_same_bytes_in_every_process() -> None:
+    root = Path(__file__).parents[2]
+    digests = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", PDF_AGAIN, str(root)]
+        digests.add(subprocess.run(command, capture_output=True, check=True, env=environment).stdout)
+    assert len(digests) == 1 and len(next(iter(digests)).strip()) == 64
+
+
+def test_many_regions_long_names_and_other_scripts_fit(phantom: Any, tmp_path: Path) -> None:
+    hu, labels, sides = phantom
+    names = ["x" * 64, "a name of many words that goes on and on", "右上葉", *(f"r{i}" for i in range(14))]
+    regions = {**regions_from_sides(sides), **dict.fromkeys(names, sides == 1)}
+    table = measure(labels, hu, SPACING, regions)
+    manifest = {**MANIFEST, "warnings": ["word " * 400, "y" * 900]}
+    pdf = pdf_of(table, manifest, name="z" * 300)
+    assert len(pages_of(pdf)) >= 6
+    text = text_of(pdf, tmp_path)
+    for index in range(14):
+        assert len(re.findall(rf"\br{index}\b", text)) >= 2, "in the table of tissues and of densities"
+    assert text.count("word") == 400
+
+
+@pytest.mark.parametrize("width", [60.0, 200.0, INNER])
+def test_wrapped_text_keeps_every_word_and_the_width(width: float) -> None:
+    text = "One two  three-four, " + "w" * 90 + " and $x_1$ <b>five</b> " * 20
+    lines = wrap(text, width, 8.0)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(text_width(line, 8.0) <= width for line in lines) and all(lines)
+    assert text_width(shorten(text, width, 8.0), 8.0) <= width and shorten("a", width, 8.0) == "a"
+
+
+def test_the_method_is_claimed_only_where_it_was_used(written: Any) -> None:
+    table = written[1]
+    assert content_of("c", table, MANIFEST, "").method == METHOD
+    assert content_of("c", table, {"software": {}}, "").method == METHOD_UNKNOWN
+    assert "diffusion" not in METHOD_UNKNOWN

@@ -1,0 +1,168 @@
+"""The Python packages that the computation needs: what is missing, and how it gets into Slicer.
+
+Nothing is installed before the user clicks Apply and agrees.  What Slicer brings along (numpy, SimpleITK, vtk
+and others) is never replaced: pip is held to the versions that are there.  Torch comes through the PyTorch
+extension, which picks the build that fits the graphics card.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import slicer
+
+from DiffSegLungLib.errors import MissingPartError
+
+try:
+    from packaging.requirements import Requirement
+except ModuleNotFoundError:  # Slicer 5.10 has it inside pip alone
+    from pip._vendor.packaging.requirements import Requirement
+
+BELONGS_TO_SLICER = ("numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests")
+TORCH = "torch"
+REQUESTER = "DiffSegLung"
+
+
+def requirementsIn(file: Path) -> list[Requirement]:
+    """The requirements of a requirements.txt, one a line."""
+    lines = (line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def installedVersion(package: str) -> str | None:
+    """The version at hand; None if the package is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def isMet(requirement: Requirement) -> bool:
+    """Whether the package is there in a version that fits."""
+    version = installedVersion(requirement.name)
+    if version is None:
+        # Slicer 5.10 builds SimpleITK itself, without the metadata that pip looks for.
+        return requirement.name == "SimpleITK" and hasattr(slicer, "app") and _imports("SimpleITK")
+    return requirement.specifier.contains(version, prereleases=True)
+
+
+def _imports(package: str) -> bool:
+    try:
+        __import__(package)
+    except ImportError:
+        return False
+    return True
+
+
+def missing(file: Path) -> list[Requirement]:
+    """The requirements that are not met."""
+    return [requirement for requirement in requirementsIn(file) if not isMet(requirement)]
+
+
+def ensure(file: Path, wheelFolder: str = "") -> None:
+    """Installs what is missing, after the user has agreed.
+
+    Args:
+        file: the requirements.
+        wheelFolder: a folder of wheels to install from without a network; empty for the usual way.
+
+    Raises:
+        MissingPartError: the user declined, pip failed, or Slicer itself is too old; says what to do.
+    """
+    lacking = missing(file)
+    ours = [requirement for requirement in lacking if requirement.name not in (*BELONGS_TO_SLICER, TORCH)]
+    _requireSlicersOwn([requirement for requirement in lacking if requirement.name in BELONGS_TO_SLICER])
+    with _pipSettings(_settings(wheelFolder), {requirement.name for requirement in lacking}):
+        for requirement in lacking:
+            if requirement.name == TORCH:
+                _installTorch(requirement, wheelFolder)
+        if ours:
+            _install([str(requirement) for requirement in ours])
+    _requireNoneMissing(file)
+
+
+def _requireSlicersOwn(unmet: list[Requirement]) -> None:
+    if unmet:
+        found = ", ".join(f"{each.name} {installedVersion(each.name) or 'missing'}" for each in unmet)
+        needed = ", ".join(map(str, unmet))
+        raise MissingPartError(
+            f"This Slicer has {found}, but {needed} is needed, and Slicer's own packages must not be "
+            "replaced: use Slicer 5.10 or later."
+        )
+
+
+def _requireNoneMissing(file: Path) -> None:
+    lacking = ", ".join(map(str, missing(file)))
+    if lacking:
+        raise MissingPartError(
+            f"Python packages are missing: {lacking}. Click Apply again and agree to install them, or give a "
+            "folder of wheels under Options."
+        )
+
+
+def _install(requirements: list[str]) -> None:
+    try:
+        if hasattr(slicer, "packaging") or _imports("slicer.packaging"):
+            slicer.packaging.pip_ensure(requirements, requester=REQUESTER)
+        elif _agreed(requirements):  # Slicer 5.10
+            slicer.util.pip_install(requirements)
+    except Exception as error:  # pip's own errors, or RuntimeError where the user declined
+        raise MissingPartError(
+            f"The packages {', '.join(requirements)} were not installed: {error}. Details are in the log."
+        ) from error
+
+
+def _agreed(requirements: list[str]) -> bool:
+    text = "DiffSegLung needs these Python packages:\n\n" + "\n".join(requirements) + "\n\nInstall them now?"
+    return not slicer.app.testingEnabled() and slicer.util.confirmOkCancelDisplay(text)
+
+
+def _installTorch(requirement: Requirement, wheelFolder: str) -> None:
+    if wheelFolder:
+        _install([str(requirement)])
+        return
+    try:
+        import PyTorchUtils
+    except ModuleNotFoundError as error:
+        raise MissingPartError(
+            "PyTorch is missing: install the extension PyTorch in the Extensions Manager, restart Slicer, "
+            "and click again. Without a network give a folder of wheels under Options."
+        ) from error
+    logic = PyTorchUtils.PyTorchUtilsLogic()
+    logic.installTorch(askConfirmation=True, torchVersionRequirement=str(requirement.specifier))
+
+
+def _settings(wheelFolder: str) -> dict[str, str]:
+    """What pip is told through its environment, which works in every version of Slicer."""
+    if not wheelFolder:
+        return {}
+    # As an address, since pip would split a path at its blanks.
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": Path(wheelFolder).resolve().as_uri()}
+
+
+@contextlib.contextmanager
+def _pipSettings(settings: Mapping[str, str], lacking: set[str]) -> Iterator[None]:
+    """For the time of an installation: these settings, and Slicer's own packages held as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        held = Path(folder).resolve() / "constraints.txt"
+        held.write_text("\n".join(_pins(lacking)) + "\n", encoding="utf-8")
+        before = dict(os.environ)
+        os.environ.update(settings, PIP_CONSTRAINT=held.as_uri())
+        try:
+            yield
+        finally:
+            for name in (*settings, "PIP_CONSTRAINT"):
+                os.environ.pop(name, None)
+                if name in before:
+                    os.environ[name] = before[name]
+
+
+def _pins(lacking: set[str]) -> list[str]:
+    held = [name for name in (*BELONGS_TO_SLICER, TORCH) if name not in lacking]
+    versions = {name: installedVersion(name) for name in held}
+    return [f"{name}=={version}" for name, version in versions.items() if version]

@@ -1,0 +1,210 @@
+"""Volumes and segmentations between the scene and the files that the library reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+from DiffSegLungLib import outputs
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.terminology import parse_terminology
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LABELMAP = "Binary labelmap"
+HIGHEST_LABEL = 65535
+
+
+@dataclass(frozen=True)
+class SegmentChoice:
+    """Some segments of a segmentation: all of them where ``segmentIds`` is empty."""
+
+    node: slicer.vtkMRMLSegmentationNode
+    segmentIds: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, choice) -> SegmentChoice | None:
+        """From what the console gives: None, a segmentation node, or the node and a segment's ID.
+
+        Raises:
+            UnusableInputError: the segmentation has no such segment, or none at all.
+        """
+        if choice is None or isinstance(choice, SegmentChoice):
+            return choice
+        node, segmentId = choice if isinstance(choice, (tuple, list)) else (choice, None)
+        chosen = cls(node, (segmentId,) if segmentId else ())
+        known = list(node.GetSegmentation().GetSegmentIDs())
+        if not known or (segmentId and segmentId not in known):
+            missing = f"has no segment {segmentId!r}" if known else "has no segments"
+            raise UnusableInputError(f"{node.GetName()} {missing}: choose one of its segments.")
+        return chosen
+
+    def ids(self) -> list[str]:
+        """The segments' IDs, in the segmentation's order."""
+        return list(self.segmentIds) or list(self.node.GetSegmentation().GetSegmentIDs())
+
+
+def requireCt(volumeNode) -> None:
+    """Refuses what cannot be a CT before anything is written.
+
+    Raises:
+        UnusableInputError: no volume, no voxels, several values a voxel, or a non-linear transform.
+    """
+    if volumeNode is None:
+        raise UnusableInputError("No CT is chosen: load one and choose it.")
+    image = volumeNode.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        raise UnusableInputError(f"{volumeNode.GetName()} has no voxels: load the CT again.")
+    if image.GetNumberOfScalarComponents() != 1:
+        raise UnusableInputError(f"{volumeNode.GetName()} is a colour image: choose a CT.")
+    transform = volumeNode.GetParentTransformNode()
+    if transform is not None and not transform.IsTransformToWorldLinear():
+        raise UnusableInputError(
+            f"{volumeNode.GetName()} is under the non-linear transform {transform.GetName()} (a tilted "
+            "gantry gives one): harden it in the Data module (right click, Harden transform), then segment."
+        )
+
+
+def worldGeometry(volumeNode) -> np.ndarray:
+    """(4, 4) from voxel (i, j, k) to the patient's RAS in mm, the volume's linear transform included."""
+    local, world = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(local)
+    transform = volumeNode.GetParentTransformNode()
+    if transform is not None:
+        transform.GetMatrixTransformToWorld(world)
+    return slicer.util.arrayFromVTKMatrix(world) @ slicer.util.arrayFromVTKMatrix(local)
+
+
+def _imageOf(array: np.ndarray, volumeNode):
+    """A SimpleITK image of a (k, j, i) array, placed where the volume lies in the patient."""
+    import SimpleITK as sitk
+
+    matrix = RAS_TO_LPS @ worldGeometry(volumeNode)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(array)
+    image.SetOrigin(matrix[:3, 3].tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((matrix[:3, :3] / spacing).ravel().tolist())
+    return image
+
+
+def exportVolume(volumeNode, path: Path) -> None:
+    """Writes the CT's voxels as they are; the node needs no file of its own and is not changed."""
+    import SimpleITK as sitk
+
+    image = _imageOf(slicer.util.arrayFromVolume(volumeNode), volumeNode)
+    sitk.WriteImage(image, str(path), useCompression=False)
+
+
+def labelArray(choice: SegmentChoice, volumeNode, labels: Mapping[str, int]) -> np.ndarray:
+    """Segments as one label map on the CT's grid.
+
+    Args:
+        choice: the segmentation; it may have any geometry and lie under another transform.
+        volumeNode: the CT.
+        labels: value for each segment ID.  Where segments overlap the later one counts.
+
+    Returns:
+        uint16 (k, j, i), 0 where there is no segment.
+    """
+    ids, values = vtk.vtkStringArray(), vtk.vtkIntArray()
+    for segmentId, value in labels.items():
+        ids.InsertNextValue(segmentId)
+        values.InsertNextValue(value)
+    merged = slicer.vtkOrientedImageData()
+    choice.node.CreateBinaryLabelmapRepresentation()
+    slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
+        choice.node, volumeNode, ids, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, merged, values
+    )
+    shape = slicer.util.arrayFromVolume(volumeNode).shape
+    scalars = merged.GetPointData().GetScalars()
+    if scalars is None or scalars.GetNumberOfTuples() != np.prod(shape):
+        raise UnusableInputError(
+            f"The segments of {choice.node.GetName()} do not lie in the CT: choose others."
+        )
+    return vtk_to_numpy(scalars).reshape(shape).astype(np.uint16)
+
+
+def exportSegments(choice: SegmentChoice, volumeNode, path: Path) -> None:
+    """Writes segments with IDs, names and codes, on the CT's grid, in one layer."""
+    labels = {segmentId: index for index, segmentId in enumerate(choice.ids(), start=1)}
+    array = labelArray(choice, volumeNode, labels)
+    segmentation = choice.node.GetSegmentation()
+    segments = [_described(segmentation, segmentId, label) for segmentId, label in labels.items()]
+    dtype = np.uint8 if len(labels) < 256 else np.uint16
+    outputs.write_segmentation(path, _imageOf(array.astype(dtype), volumeNode), segments)
+
+
+def _described(segmentation, segmentId: str, label: int):
+    segment = segmentation.GetSegment(segmentId)
+    colour = tuple(round(255 * channel) for channel in segment.GetColor())
+    codes = parse_terminology(terminologyOf(segment))
+    return outputs.Segment(label, segmentId, segment.GetName(), colour, codes)
+
+
+def terminologyOf(segment) -> str:
+    """The segment's terminology entry, "" without one."""
+    entry = vtk.mutable("")
+    found = segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
+    return str(entry) if found else ""
+
+
+def readSegments(path: Path, volumeNode) -> slicer.vtkMRMLSegmentationNode:
+    """Segments of a file that lies on the CT's grid, in a node outside of the user's scene.
+
+    The file lies where the CT is in the world; the node gets the CT's own matrix, so that it can go under
+    the same transform and its voxels are the CT's to the last digit.
+
+    Raises:
+        RuntimeError: the file cannot be read.
+    """
+    scene = slicer.vtkMRMLScene()  # of its own: the reader makes a display node, which needs one
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    storage = scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(path))
+    if not storage.ReadData(node):
+        raise RuntimeError(f"Cannot read {path}: {storage.GetUserMessages().GetAllMessagesAsString()}")
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    segmentation = node.GetSegmentation()
+    for layer in range(segmentation.GetNumberOfLayers()):
+        segmentation.GetLayerDataObject(layer, LABELMAP).SetGeometryFromImageToWorldMatrix(matrix)
+    return node
+
+
+def replaceSegments(target, source, segmentIds: Sequence[str]) -> None:
+    """Puts segments into a segmentation in place of those of the same ID; all others stay as they are."""
+    into, fromNode = target.GetSegmentation(), source.GetSegmentation()
+    modified = target.StartModify()
+    for segmentId in set(segmentIds) & set(into.GetSegmentIDs()):
+        into.RemoveSegment(segmentId)
+    for segmentId in segmentIds:
+        if not into.CopySegmentFromSegmentation(fromNode, segmentId):
+            raise RuntimeError(f"Segment {segmentId} cannot be put into {target.GetName()}.")
+    target.EndModify(modified)
+
+
+def placeBeside(volumeNode, node) -> None:
+    """Puts a node under the CT's transform and into its study in the subject hierarchy."""
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item, volumeItem = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volumeNode)
+    if item and volumeItem:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(volumeItem))
+
+
+def volumeFromFile(path: Path, volumeNode, name: str):
+    """A scalar volume on the CT's grid, added to the scene beside the CT."""
+    import SimpleITK as sitk
+
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    node = slicer.util.addVolumeFromArray(array, matrix, name)
+    placeBeside(volumeNode, node)
+    return node

@@ -1,0 +1,336 @@
+"""What a segmentation carries with it in the scene: lungs, uncertainty, manifest, measures and charts.
+
+All hang on the segmentation node by references, so that they are saved with the scene and found again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import slicer
+import vtk
+
+from DiffSegLungLib.anatomy import LUNGS, structure_of
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.terminology import parse_terminology
+from DiffSegLungLib.tissues import BY_KEY, REPORTED
+
+from . import exchange
+from .exchange import SegmentChoice
+
+if TYPE_CHECKING:
+    import pandas
+
+ATTRIBUTE = "DiffSegLung.role"
+"""Marks the nodes that are ours."""
+LUNGS_ROLE, UNCERTAINTY_ROLE = "DiffSegLung.lungs", "DiffSegLung.uncertainty"
+MANIFEST_ROLE = "DiffSegLung.manifest"
+REGIONS_ROLE, MEASURES_ROLE = "DiffSegLung.regions", "DiffSegLung.measures"
+HISTOGRAM_ROLE, SHARES_ROLE = "DiffSegLung.histogram", "DiffSegLung.shares"
+HISTOGRAM_TABLE_ROLE = "DiffSegLung.histogramTable"
+CORRECTED = "DiffSegLung.corrected"
+REGION_SEGMENTS = "DiffSegLung.regionSegments"
+LUNG_LABELS = {lung.key: lung.side for lung in LUNGS}
+TISSUE_LABELS = {tissue.key: tissue.label for tissue in REPORTED}
+HISTOGRAM_BINS = np.arange(-1030.0, 210.0, 10.0)
+DECIMALS = 2
+
+
+def isResult(segmentationNode) -> bool:
+    """Whether the node is a segmentation made here."""
+    return segmentationNode is not None and segmentationNode.GetAttribute(ATTRIBUTE) == "segmentation"
+
+
+def volumeOf(segmentationNode):
+    """The CT that was segmented; None if it is no longer in the scene."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    return segmentationNode.GetNodeReference(role)
+
+
+def manifestOf(segmentationNode) -> dict:
+    """What the segmentation was made with, as the library states it; empty where that is not known."""
+    node = segmentationNode.GetNodeReference(MANIFEST_ROLE)
+    try:
+        return dict(json.loads(node.GetText())) if node else {}
+    except ValueError:
+        return {}
+
+
+def isCorrected(segmentationNode) -> bool:
+    """Whether somebody has edited the tissues since they were segmented."""
+    return segmentationNode.GetAttribute(CORRECTED) == "1"
+
+
+def regionsOf(segmentationNode) -> SegmentChoice | None:
+    """The lobes or other regions that were chosen for the measures."""
+    node = segmentationNode.GetNodeReference(REGIONS_ROLE)
+    chosen = segmentationNode.GetAttribute(REGION_SEGMENTS) or ""
+    return SegmentChoice(node, tuple(filter(None, chosen.split("\n")))) if node else None
+
+
+def store(segmentationNode, volumeNode, folder: Path, regions: SegmentChoice | None) -> None:
+    """Takes the files of a run into the scene.
+
+    Args:
+        segmentationNode: gets our segments in place of its own earlier ones; its other segments stay.
+        volumeNode: the CT.
+        folder: with segmentation.seg.nrrd, lungs.seg.nrrd, uncertainty.nrrd and manifest.json.
+        regions: to measure, beside the lungs.
+    """
+    manifest = (folder / "manifest.json").read_text(encoding="utf-8")
+    tissues = exchange.readSegments(folder / "segmentation.seg.nrrd", volumeNode)
+    lungs = exchange.readSegments(folder / "lungs.seg.nrrd", volumeNode)
+    _fill(segmentationNode, tissues, volumeNode, list(TISSUE_LABELS))
+    segmentationNode.SetAttribute(ATTRIBUTE, "segmentation")
+    segmentationNode.RemoveAttribute(CORRECTED)
+    name = segmentationNode.GetName()
+    lungNode = _own(segmentationNode, LUNGS_ROLE, "vtkMRMLSegmentationNode", f"{name} lungs")
+    _fill(lungNode, lungs, volumeNode, list(LUNG_LABELS))
+    _own(segmentationNode, MANIFEST_ROLE, "vtkMRMLTextNode", f"{name} manifest").SetText(manifest)
+    _storeUncertainty(segmentationNode, volumeNode, folder / "uncertainty.nrrd")
+    segmentationNode.SetNodeReferenceID(REGIONS_ROLE, regions.node.GetID() if regions else None)
+    segmentationNode.SetAttribute(REGION_SEGMENTS, "\n".join(regions.segmentIds) if regions else None)
+
+
+def _fill(node, source, volumeNode, segmentIds: list[str]) -> None:
+    node.CreateDefaultDisplayNodes()
+    exchange.placeBeside(volumeNode, node)
+    exchange.replaceSegments(node, source, segmentIds)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+
+
+def _own(segmentationNode, role: str, className: str, name: str):
+    """The node that hangs on the segmentation in a role, made if it is not there."""
+    node = segmentationNode.GetNodeReference(role)
+    if node is None:
+        node = slicer.mrmlScene.AddNewNodeByClass(className, slicer.mrmlScene.GenerateUniqueName(name))
+        node.SetAttribute(ATTRIBUTE, role)
+        if className == "vtkMRMLSegmentationNode":
+            node.CreateDefaultDisplayNodes()
+            node.GetDisplayNode().SetVisibility(False)
+        segmentationNode.SetNodeReferenceID(role, node.GetID())
+    return node
+
+
+def _storeUncertainty(segmentationNode, volumeNode, path: Path) -> None:
+    """0 (sure) to 1, shown from 0.2 on in glowing colours where it is laid over the CT."""
+    old = segmentationNode.GetNodeReference(UNCERTAINTY_ROLE)
+    name = old.GetName() if old else f"{segmentationNode.GetName()} uncertainty"
+    node = exchange.volumeFromFile(path, volumeNode, name)
+    if old:
+        slicer.mrmlScene.RemoveNode(old)
+    node.SetAttribute(ATTRIBUTE, UNCERTAINTY_ROLE)
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(0.0, 1.0)
+    display.SetThreshold(0.2, 1.0)
+    display.SetApplyThreshold(True)
+    segmentationNode.SetNodeReferenceID(UNCERTAINTY_ROLE, node.GetID())
+
+
+def removeAll(segmentationNode) -> None:
+    """Takes the segmentation and all that hangs on it out of the scene; the user's regions stay."""
+    roles = (LUNGS_ROLE, UNCERTAINTY_ROLE, MANIFEST_ROLE, MEASURES_ROLE, HISTOGRAM_TABLE_ROLE)
+    nodes = [segmentationNode.GetNodeReference(role) for role in roles]
+    for chart in (segmentationNode.GetNodeReference(role) for role in (HISTOGRAM_ROLE, SHARES_ROLE)):
+        count = chart.GetNumberOfPlotSeriesNodes() if chart else 0
+        nodes += [*(chart.GetNthPlotSeriesNode(index) for index in range(count)), chart]
+    for node in filter(None, [*nodes, segmentationNode]):
+        slicer.mrmlScene.RemoveNode(node)
+
+
+# --- measures -----------------------------------------------------------------------------------
+
+
+def measure(segmentationNode, fresh: bool = False) -> pandas.DataFrame:
+    """Measures the segments as they are now and brings table and charts up to date.
+
+    Args:
+        segmentationNode: a result.
+        fresh: it comes straight from a run; otherwise other numbers than before mean that it was corrected.
+
+    Returns:
+        Region x measure, as `DiffSegLungLib.measures` defines them.
+
+    Raises:
+        UnusableInputError: the CT or the lungs are no longer in the scene, or there is nothing to measure.
+    """
+    from DiffSegLungLib.measures import complete, measure_corrected
+
+    volumeNode, lungNode = volumeOf(segmentationNode), segmentationNode.GetNodeReference(LUNGS_ROLE)
+    if volumeNode is None or lungNode is None:
+        name = segmentationNode.GetName()
+        raise UnusableInputError(f"The CT or the lungs of {name} are gone: segment again.")
+    labels = _labels(segmentationNode, volumeNode, TISSUE_LABELS).astype(np.uint8)
+    sides = _labels(lungNode, volumeNode, LUNG_LABELS).astype(np.uint8)
+    hu = slicer.util.arrayFromVolume(volumeNode)
+    spacing = volumeNode.GetSpacing()[::-1]
+    regions = _regionMasks(segmentationNode, volumeNode, (labels > 0) | (sides > 0))
+    voxelMl = abs(np.linalg.det(exchange.worldGeometry(volumeNode)[:3, :3])) / 1000.0
+    table = measure_corrected(labels, sides, hu, spacing, regions, voxelMl)
+    filled, _ = complete(labels, sides, spacing)
+    before = tissueRows(segmentationNode)
+    _showMeasures(segmentationNode, table)
+    if not fresh and before and before != tissueRows(segmentationNode):
+        segmentationNode.SetAttribute(CORRECTED, "1")
+    _showHistogram(segmentationNode, filled, hu, voxelMl)
+    return table
+
+
+def _labels(node, volumeNode, labels: dict[str, int]) -> np.ndarray:
+    known = set(node.GetSegmentation().GetSegmentIDs())
+    present = {segmentId: label for segmentId, label in labels.items() if segmentId in known}
+    if not present:
+        raise UnusableInputError(f"{node.GetName()} has none of its segments left: segment again.")
+    return exchange.labelArray(SegmentChoice(node), volumeNode, present)
+
+
+def _regionMasks(segmentationNode, volumeNode, lung: np.ndarray) -> dict[str, np.ndarray]:
+    """Lobes by their codes first and names second; other segments keep their names."""
+    choice = regionsOf(segmentationNode)
+    if choice is None:
+        return {}
+    labels = {segmentId: value for value, segmentId in enumerate(choice.ids(), start=1)}
+    array = exchange.labelArray(choice, volumeNode, labels)
+    masks = {}
+    for segmentId, value in labels.items():
+        segment = choice.node.GetSegmentation().GetSegment(segmentId)
+        lobe = structure_of(parse_terminology(exchange.terminologyOf(segment)), segment.GetName())
+        inside = (array == value) & lung
+        if inside.any():
+            masks[lobe.name if lobe else segment.GetName()] = inside
+    return masks
+
+
+def _showMeasures(segmentationNode, measures: pandas.DataFrame) -> None:
+    """A row a region, a column a measure with its unit and definition; and the chart of shares."""
+    from DiffSegLungLib.measures import DEFINITIONS
+
+    node = _own(segmentationNode, MEASURES_ROLE, "vtkMRMLTableNode", f"{segmentationNode.GetName()} measures")
+    columns = {"region": list(measures.index)}
+    columns |= {name: measures[name].round(DECIMALS).tolist() for name in measures.columns}
+    _fillTable(node, columns)
+    node.SetUseColumnTitleAsColumnHeader(True)  # Slicer puts the unit behind the title
+    node.SetUseFirstColumnAsRowHeader(True)
+    node.SetColumnTitle("region", "Region")
+    for name in measures.columns:
+        definition = DEFINITIONS[name]
+        node.SetColumnTitle(name, definition.name)
+        node.SetColumnUnitLabel(name, definition.unit)
+        node.SetColumnDescription(name, definition.definition)
+    chart = _own(
+        segmentationNode, SHARES_ROLE, "vtkMRMLPlotChartNode", f"{segmentationNode.GetName()} shares"
+    )
+    _fillChart(chart, node, {f"{key}_percent": key for key in TISSUE_LABELS}, bars=True)
+    _describeChart(chart, "Share of each tissue per region", "", "% of parenchyma")
+
+
+def _showHistogram(segmentationNode, labels: np.ndarray, hu: np.ndarray, voxelMl: float) -> None:
+    """Millilitres of each tissue by Hounsfield units, in steps of 10 HU."""
+    name = segmentationNode.GetName()
+    columns = {"HU": ((HISTOGRAM_BINS[:-1] + HISTOGRAM_BINS[1:]) / 2).tolist()}
+    for tissue in REPORTED:
+        counts, _ = np.histogram(hu[labels == tissue.label], HISTOGRAM_BINS)
+        columns[tissue.key] = (counts * voxelMl).round(DECIMALS).tolist()
+    table = _own(segmentationNode, HISTOGRAM_TABLE_ROLE, "vtkMRMLTableNode", f"{name} histogram table")
+    _fillTable(table, columns)
+    chart = _own(segmentationNode, HISTOGRAM_ROLE, "vtkMRMLPlotChartNode", f"{name} histogram")
+    _fillChart(chart, table, {key: key for key in TISSUE_LABELS}, bars=False)
+    _describeChart(chart, "Hounsfield units of each tissue", "HU", "ml per 10 HU")
+
+
+def _fillTable(node, columns: dict[str, list]) -> None:
+    modified = node.StartModify()
+    node.RemoveAllColumns()
+    for name, values in columns.items():
+        array = vtk.vtkStringArray() if isinstance(values[0], str) else vtk.vtkDoubleArray()
+        array.SetName(name)
+        for value in values:
+            array.InsertNextValue(value)
+        node.AddColumn(array)
+    node.EndModify(modified)
+    node.Modified()
+
+
+def _fillChart(chart, table, columns: dict[str, str], bars: bool) -> None:
+    """One series a tissue, in the tissue's colour."""
+    for index, (column, key) in enumerate(columns.items()):
+        series = chart.GetNthPlotSeriesNode(index)
+        if series is None:
+            series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{table.GetName()} {key}")
+            chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        kind = series.PlotTypeBar if bars else series.PlotTypeScatter
+        series.SetName(BY_KEY[key].name)
+        series.SetPlotType(kind)
+        series.SetAndObserveTableNodeID(table.GetID())
+        series.SetXColumnName("" if bars else "HU")
+        series.SetLabelColumnName("region" if bars else "")
+        series.SetYColumnName(column)
+        series.SetMarkerStyle(series.MarkerStyleNone)
+        series.SetColor(*(channel / 255 for channel in BY_KEY[key].colour))
+
+
+def _describeChart(chart, title: str, xTitle: str, yTitle: str) -> None:
+    chart.SetTitle(title)
+    chart.SetXAxisTitle(xTitle)
+    chart.SetYAxisTitle(yTitle)
+    chart.SetLegendVisibility(True)
+
+
+def tissueRows(segmentationNode) -> list[tuple[str, float, float]]:
+    """Key, ml and percent of each tissue in the whole lung, as the table says; empty without a table."""
+    columns = _measuredColumns(segmentationNode)
+    return [(key, columns[f"{key}_ml"][0], columns[f"{key}_percent"][0]) for key in TISSUE_LABELS if columns]
+
+
+def shareRows(segmentationNode) -> list[tuple[str, dict[str, float]]]:
+    """Name of each region, and percent of its tissues by their keys; empty without a table."""
+    columns = _measuredColumns(segmentationNode)
+    return [
+        (name, {key: columns[f"{key}_percent"][row] for key in TISSUE_LABELS})
+        for row, name in enumerate(columns.get("region", []))
+    ]
+
+
+def _measuredColumns(segmentationNode) -> dict[str, list]:
+    node = segmentationNode.GetNodeReference(MEASURES_ROLE)
+    if node is None or node.GetNumberOfRows() == 0:
+        return {}
+    arrays = [node.GetTable().GetColumn(index) for index in range(node.GetNumberOfColumns())]
+    return {each.GetName(): [each.GetValue(row) for row in range(node.GetNumberOfRows())] for each in arrays}
+
+
+def tableText(tableNode) -> str:
+    """The table of measures as a spreadsheet takes it: a line a measure, a column a region."""
+    names = [tableNode.GetColumnName(index) for index in range(tableNode.GetNumberOfColumns())]
+    lines = []
+    for column, name in enumerate(names):
+        cells = [tableNode.GetCellText(row, column) for row in range(tableNode.GetNumberOfRows())]
+        title, unit = tableNode.GetColumnTitle(name) or name, tableNode.GetColumnUnitLabel(name)
+        lines.append("\t".join([f"{title} [{unit}]" if unit else title, *cells]))
+    return "\n".join(lines)
+
+
+def largestPiece(segmentationNode, key: str) -> tuple[float, float, float] | None:
+    """A point, in RAS millimetres, in the largest connected piece of a tissue; None where it has no voxel.
+
+    The voxel nearest to the piece's centre of mass is taken: the centre itself may lie outside of a sickle.
+    """
+    from scipy import ndimage
+
+    volumeNode = volumeOf(segmentationNode)
+    if volumeNode is None:
+        return None
+    pieces, count = ndimage.label(_labels(segmentationNode, volumeNode, {key: 1}))
+    if count == 0:
+        return None
+    largest = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
+    voxels = np.argwhere(pieces == largest)
+    step = np.asarray(volumeNode.GetSpacing())[::-1]
+    nearest = voxels[np.linalg.norm((voxels - voxels.mean(axis=0)) * step, axis=1).argmin()]
+    ras = exchange.worldGeometry(volumeNode) @ [*nearest[::-1], 1.0]
+    return float(ras[0]), float(ras[1]), float(ras[2])

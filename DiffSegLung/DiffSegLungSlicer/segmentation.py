@@ -1,0 +1,177 @@
+"""One segmentation, from the nodes that the user chose to the nodes that hold the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from DiffSegLungLib.commands import SegmentRequest, segment_to_files
+from DiffSegLungLib.errors import UnusableInputError
+
+from . import exchange, results, sequences
+from .childProcess import ProgressRecord
+from .exchange import SegmentChoice
+from .run import OnProgress, Run, newFolder, removeFolder
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How to segment.
+
+    Attributes:
+        model: name or folder of a model; empty for the one that is shipped.
+        quality: ``fast``, ``standard`` or ``best``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        seed: of all that is random; the same seed gives the same labels.
+    """
+
+    model: str = ""
+    quality: str = "standard"
+    device: str = "auto"
+    seed: int = 0
+
+    @classmethod
+    def of(cls, given: Parameters | dict | None) -> Parameters:
+        """From what the console gives.
+
+        Raises:
+            UnusableInputError: a name that is none of the parameters.
+        """
+        if isinstance(given, Parameters):
+            return given
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(given or {}) - set(known))
+        if unknown:
+            raise UnusableInputError(f"Unknown parameters {', '.join(unknown)}: use {', '.join(known)}.")
+        return cls(**(given or {}))
+
+
+@dataclass
+class SegmentationJob:
+    """What is to be segmented, and where the result goes.
+
+    Attributes:
+        volumeNode: the CT.
+        segmentationNode: gets the segments; None makes a new node.
+        lungs: a lung mask to use instead of finding the lungs.
+        regions: lobes or other regions to measure.
+        parameters: how.
+        browserNode: segments all time points of the sequence that the CT is a part of.
+    """
+
+    volumeNode: Any
+    segmentationNode: Any
+    lungs: SegmentChoice | None
+    regions: SegmentChoice | None
+    parameters: Parameters
+    browserNode: Any = None
+
+    def __post_init__(self) -> None:
+        exchange.requireCt(self.volumeNode)
+        if self.segmentationNode is not None and self.segmentationNode in self._masks():
+            raise UnusableInputError(
+                f"{self.segmentationNode.GetName()} is both mask and result: choose another segmentation."
+            )
+        self._volumes = [self.volumeNode]
+        if self.browserNode is not None:
+            self._volumes = sequences.volumesOf(self.browserNode, self.volumeNode)
+        self._folder = newFolder()
+
+    def _masks(self) -> list:
+        return [choice.node for choice in (self.lungs, self.regions) if choice]
+
+    def start(self, onProgress: OnProgress | None) -> Run:
+        """Runs in child processes; returns at once."""
+        commands = [self._command(step) for step in range(len(self._volumes))]
+        return Run(commands, self.commit, self._folder, onProgress)
+
+    def runHere(self, onProgress: OnProgress | None) -> Any:
+        """Runs in this process, and returns the segmentation node; the window stands still meanwhile."""
+        report = onProgress or (lambda record: None)
+
+        def progress(stage: str, fraction: float, message: str = "") -> None:
+            report(ProgressRecord(stage, fraction, message))
+
+        try:
+            for step in range(len(self._volumes)):
+                segment_to_files(self._request(step), progress)
+            return self.commit()
+        finally:
+            removeFolder(self._folder)
+
+    def _command(self, step: int) -> Callable[[], list[str]]:
+        return lambda: commandLine(self._request(step))
+
+    def _request(self, step: int) -> SegmentRequest:
+        """Writes what one command reads."""
+        folder, volume = self._stepFolder(step), self._volumes[step]
+        folder.mkdir(exist_ok=True)
+        exchange.exportVolume(volume, folder / "ct.nrrd")
+        return SegmentRequest(
+            source=folder / "ct.nrrd",
+            output=folder / "segmentation.seg.nrrd",
+            lungs=self._exported(self.lungs, folder / "given-lungs.seg.nrrd"),
+            save_lungs=folder / "lungs.seg.nrrd",
+            uncertainty=folder / "uncertainty.nrrd",
+            measures=folder / "measures.csv",
+            manifest=folder / "manifest.json",
+            **{**asdict(self.parameters), "model": self.parameters.model or None},
+        )
+
+    def _stepFolder(self, step: int) -> Path:
+        return self._folder / f"{step:04d}"
+
+    def _exported(self, choice: SegmentChoice | None, path: Path) -> Path | None:
+        if choice is None:
+            return None
+        exchange.exportSegments(choice, self.volumeNode, path)
+        return path
+
+    def commit(self) -> Any:
+        """Takes the finished files into the scene.
+
+        Returns:
+            The segmentation node.
+
+        Raises:
+            UnusableInputError: the CT has been removed from the scene meanwhile.
+        """
+        if slicer.mrmlScene.GetNodeByID(self.volumeNode.GetID()) is not self.volumeNode:
+            raise UnusableInputError("The CT was removed while it was segmented: load it and segment again.")
+        isNew = self.segmentationNode is None
+        node = self._newNode() if isNew else self.segmentationNode
+        try:
+            self._fill(node)
+        except Exception:
+            if isNew:
+                results.removeAll(node)  # nothing half-written stays in the scene
+            raise
+        return node
+
+    def _newNode(self) -> Any:
+        name = slicer.mrmlScene.GenerateUniqueName(f"{self.volumeNode.GetName()} lung pathology")
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.CreateDefaultDisplayNodes()
+        return node
+
+    def _fill(self, node) -> None:
+        folders = [self._stepFolder(step) for step in range(len(self._volumes))]
+        if self.browserNode is not None:
+            sequences.store(node, self.browserNode, self.volumeNode, folders, self.regions)
+        else:
+            results.store(node, self.volumeNode, folders[0], self.regions)
+        results.measure(node, fresh=True)
+
+
+def commandLine(request: SegmentRequest) -> list[str]:
+    """The request as the command line takes it."""
+    words = ["segment", str(request.source)]
+    for field in fields(request):
+        value = getattr(request, field.name)
+        if field.name != "source" and value is not None:
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    return [*words, "--progress", "json"]

@@ -1,0 +1,202 @@
+"""DICOM segmentation objects: the tissues beside the CT they were found in, for archives and viewers.
+
+highdicom writes them; it is optional (``pip install highdicom``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import __version__
+from .errors import MissingPartError, UnusableInputError
+from .outputs import atomic_path
+from .tissues import CATEGORY, REGION, REPORTED, Code, Tissue
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from .volume import Volume
+
+PRODUCT = "DiffSegLung"
+CONTENT_LABEL = "DIFFSEGLUNG"
+DESCRIPTION = "Lung tissues. Research use only, not for clinical use."
+SERIES_OFFSET = 1000
+"""Added to the CT's series number, so that the segmentation is listed behind it."""
+
+MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+"""What a segmentation repeats from the CT and may leave empty (type 2); a de-identified CT may lack it."""
+
+MUST_BE_THERE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+
+
+def require_highdicom() -> None:
+    """Says what to install.
+
+    Raises:
+        MissingPartError: highdicom is not there.
+    """
+    if find_spec("highdicom") is None:
+        raise MissingPartError("DICOM segmentations need the package highdicom: pip install highdicom")
+
+
+def require_dicom(source: Path) -> None:
+    """A DICOM segmentation refers to the DICOM images it belongs to.
+
+    Raises:
+        UnusableInputError: the CT is a file of another format, or is not there.
+    """
+    from .volume import is_dicom
+
+    if not source.exists():
+        raise UnusableInputError(f"{source}: no such file or folder; check the path.")
+    if not source.is_dir() and not is_dicom(source):
+        raise _not_dicom(source.name)
+
+
+def write_dicom_seg(
+    path: str | Path,
+    labels: np.ndarray,
+    volume: Volume,
+    corrected: bool = False,
+    provenance: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a DICOM segmentation: binary, one segment for each tissue that has a voxel.
+
+    Args:
+        path: the file (.dcm).
+        labels: (z, y, x) in canonical axes, label values of the tissue table.
+        volume: the CT, read from DICOM.
+        corrected: whether a person corrected it, which makes it semi-automatic.
+        provenance: names and values stored as the algorithm's parameters, such as the model's checksum.
+
+    Raises:
+        UnusableInputError: the CT is no DICOM or its headers lack what a segmentation must refer to, no
+            tissue has a voxel, or the file cannot be written.
+        MissingPartError: highdicom is not installed.
+    """
+    require_highdicom()
+    images = _source_images(volume)
+    present = [tissue for tissue in REPORTED if (labels == tissue.label).any()]
+    if not present:
+        raise UnusableInputError("The segmentation is empty: there is nothing to write as DICOM.")
+    dataset = _segmentation(images, _numbered(labels, present, volume), present, corrected, provenance)
+    with atomic_path(path) as partial:
+        dataset.save_as(partial)
+
+
+def _not_dicom(name: str) -> UnusableInputError:
+    return UnusableInputError(
+        f"{name} is no DICOM: a DICOM segmentation refers to the CT's own DICOM files; give their folder."
+    )
+
+
+def _source_images(volume: Volume) -> list[Dataset]:
+    """The CT's headers in the order of its slices, complete enough to be referred to."""
+    import pydicom
+
+    if not volume.dicom_files:
+        raise _not_dicom(volume.name)
+    images: list[Dataset] = [pydicom.dcmread(file, stop_before_pixels=True) for file in volume.dicom_files]
+    for image in images:
+        missing = [keyword for keyword in MUST_BE_THERE if not image.get(keyword)]
+        if missing:
+            raise UnusableInputError(
+                f"{volume.name}: its DICOM headers have no {', '.join(missing)}; export the CT again."
+            )
+        for keyword in MAY_BE_EMPTY:
+            if keyword not in image:
+                setattr(image, keyword, "")
+        if len(images) > 1 and not image.get("SliceThickness"):
+            image.SliceThickness = volume.input_geometry.spacing[2]
+    return images
+
+
+def _numbered(labels: np.ndarray, present: Sequence[Tissue], volume: Volume) -> np.ndarray:
+    """The label map on the CT's own slices, with the numbers 1, 2, ... of the segments."""
+    import SimpleITK as sitk
+
+    from .volume import to_input_geometry
+
+    numbers = np.zeros(256, np.uint8)
+    for number, tissue in enumerate(present, start=1):
+        numbers[tissue.label] = number
+    return np.asarray(sitk.GetArrayFromImage(to_input_geometry(numbers[labels], volume)))
+
+
+def _segmentation(
+    images: list[Dataset],
+    pixels: np.ndarray,
+    present: Sequence[Tissue],
+    corrected: bool,
+    provenance: Mapping[str, str] | None,
+) -> Any:
+    import highdicom
+
+    algorithm = _algorithm(provenance)
+    dataset = highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=pixels,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            _description(number, tissue, corrected, algorithm)
+            for number, tissue in enumerate(present, start=1)
+        ],
+        series_instance_uid=highdicom.UID(),
+        series_number=int(images[0].get("SeriesNumber") or 0) + SERIES_OFFSET,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer=PRODUCT,
+        manufacturer_model_name=PRODUCT,
+        software_versions=__version__,
+        device_serial_number=__version__,
+        content_label=CONTENT_LABEL,
+        content_description=DESCRIPTION,
+    )
+    dataset.SeriesDescription = PRODUCT
+    return dataset
+
+
+def _algorithm(provenance: Mapping[str, str] | None) -> Any:
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    return highdicom.AlgorithmIdentificationSequence(
+        name=PRODUCT,
+        family=codes.DCM.ArtificialIntelligence,
+        version=__version__,
+        parameters=dict(provenance) if provenance else None,
+    )
+
+
+def _description(number: int, tissue: Tissue, corrected: bool, algorithm: Any) -> Any:
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from highdicom.uid import UID
+
+    kinds = SegmentAlgorithmTypeValues
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=tissue.name,
+        segmented_property_category=_concept(CATEGORY),
+        segmented_property_type=_concept(tissue.code),
+        algorithm_type=kinds.SEMIAUTOMATIC if corrected else kinds.AUTOMATIC,
+        algorithm_identification=algorithm,
+        tracking_uid=UID(),
+        tracking_id=f"{PRODUCT} {tissue.key}",
+        anatomic_regions=[_concept(REGION)],
+        display_color=CIELabColor.from_rgb(*tissue.colour),
+    )
+
+
+def _concept(code: Code) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(code.value, code.scheme, code.meaning)

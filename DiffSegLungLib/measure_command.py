@@ -1,0 +1,147 @@
+"""The command ``measure``: a segmentation that is there already, perhaps corrected by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .commands import check_dicom_seg, model_provenance, write_report_of, write_table
+from .errors import UnusableInputError
+from .files import require_different, require_places, require_suffix
+
+if TYPE_CHECKING:
+    from .remeasure import Measured
+
+CORRECTED = "The segmentation was corrected by hand; the measures are those of the corrected one."
+
+OTHER_LUNGS = "The run was given a lung mask and this measuring was not: the lungs may be others (--lungs)."
+
+
+@dataclass(frozen=True)
+class MeasureRequest:
+    """One call of ``measure``: what to read, and what to write.
+
+    Attributes:
+        source: the CT; a file or a DICOM folder.
+        segmentation: the tissues.
+        lungs: the lung mask they belong to, None to find the lungs.
+        regions: lobes or other regions to measure, None for right and left lung.
+        output: the table (.csv), None for none.
+        report: folder of the report, None for none.
+        dicom_seg: the segmentation as DICOM SEG (.dcm), None for none.
+        manifest: of the run that made the segmentation, None if it is not known.
+        corrected: whether somebody corrected it.
+    """
+
+    source: Path
+    segmentation: Path
+    lungs: Path | None = None
+    regions: Path | None = None
+    output: Path | None = None
+    report: Path | None = None
+    dicom_seg: Path | None = None
+    manifest: Path | None = None
+    corrected: bool = False
+
+    @property
+    def inputs(self) -> list[Path]:
+        """What is read and must not be overwritten."""
+        given = (self.source, self.segmentation, self.lungs, self.regions, self.manifest)
+        return [path for path in given if path]
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The files to write, beside the report."""
+        return [path for path in (self.output, self.dicom_seg) if path]
+
+
+def measure_to_files(request: MeasureRequest) -> Measured:
+    """Measures a segmentation and writes all that was asked for.
+
+    Args:
+        request: inputs and outputs.
+
+    Returns:
+        Measures and warnings, those of the run's manifest included.
+
+    Raises:
+        DiffSegLungError: unusable input or output, or something missing.
+    """
+    require_suffix("table", request.output, (".csv",))
+    check_dicom_seg(request.dicom_seg, request.source)
+    require_different(request.inputs, request.outputs)
+    require_places(request.outputs, request.report)
+    run = read_manifest(request.manifest) if request.manifest else {}
+    from .remeasure import remeasure
+
+    measured = remeasure(request.source, request.segmentation, lungs=request.lungs, regions=request.regions)
+    said = _warnings(request, measured, run)
+    _write(request, measured, manifest_of(request, measured, run, said))
+    return replace(measured, warnings=tuple(said))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Raises:
+        UnusableInputError: it cannot be read, or is no manifest.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnusableInputError(f"Manifest {path} cannot be read: {error}.") from None
+    if not isinstance(manifest, dict) or "software" not in manifest:
+        raise UnusableInputError(f"{path} is no manifest of DiffSegLung: give the .manifest.json of the run.")
+    return manifest
+
+
+def _warnings(request: MeasureRequest, measured: Measured, run: dict[str, Any]) -> list[str]:
+    """This measuring's warnings and the run's, each once.
+
+    Raises:
+        UnusableInputError: the run was of another CT.
+    """
+    size = list(measured.volume.input_geometry.size)
+    if run and run.get("input", {}).get("size") != size:
+        raise UnusableInputError(
+            f"{request.manifest} is of another CT (its size is {run.get('input', {}).get('size')}, "
+            f"this CT's {size}): give the manifest of this segmentation's run."
+        )
+    said = [CORRECTED] if request.corrected else []
+    if run.get("parameters", {}).get("lungs") == "given" and request.lungs is None:
+        said.append(OTHER_LUNGS)
+    return list(dict.fromkeys([*said, *map(str, run.get("warnings", [])), *measured.warnings]))
+
+
+def manifest_of(
+    request: MeasureRequest, measured: Measured, run: dict[str, Any], warnings: list[str]
+) -> dict[str, Any]:
+    """What the report says: the run's own manifest where there is one, and the warnings."""
+    from .manifest import describe_input, describe_software
+
+    own = {"software": describe_software(), "parameters": {"segmentation": request.segmentation.name}}
+    return {**(run or own), "input": describe_input(measured.volume), "warnings": warnings}
+
+
+def _write(request: MeasureRequest, measured: Measured, manifest: dict[str, Any]) -> None:
+    from .dicom_seg import write_dicom_seg
+    from .outputs import write_together
+
+    writers: dict[Path, Callable[[Path], None]] = {}
+    if request.output:
+        writers[request.output] = partial(write_table, measures=measured.measures)
+    if request.dicom_seg:
+        writers[request.dicom_seg] = partial(
+            write_dicom_seg,
+            labels=measured.labels,
+            volume=measured.volume,
+            corrected=request.corrected,
+            provenance=model_provenance(manifest),
+        )
+    if request.report:
+        write_report_of(request.report, measured.volume, measured.labels, measured.measures, manifest)
+    write_together(writers)
