@@ -289,11 +289,12 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         hasCt = self._parameterNode is not None and self._parameterNode.inputVolume is not None
         self.ui.applyButton.text = _("Cancel") if running else _("Segment lung pathology")
         self.ui.applyButton.enabled = running or hasCt
-        tips = {
-            (True, True): _("Ends the computation; the scene stays as it is."),
-            (False, True): _("Finds healthy and diseased lung in the CT."),
-        }
-        self.ui.applyButton.toolTip = tips.get((running, hasCt), _("Load a chest CT and choose it."))
+        if running:
+            self.ui.applyButton.toolTip = _("Ends the computation; the scene stays as it is.")
+        elif hasCt:
+            self.ui.applyButton.toolTip = _("Finds healthy and diseased lung in the CT.")
+        else:
+            self.ui.applyButton.toolTip = _("Load a chest CT and choose it.")
 
     def _updateModels(self) -> None:
         names = ["", *(model.name for model in self.logic.models())]

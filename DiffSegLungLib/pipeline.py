@@ -197,11 +197,24 @@ def segment(
         table = measuring.measure(labels, volume.hu, volume.spacing, named_regions, volume.voxel_ml)
     warnings = _warnings(volume, found, float(upper_shift(healthy, loaded.rule).mean()))
     options = {"quality": quality, "lungs": "found" if lungs is None else "given"}
+    manifest = _manifest(volume, loaded, options, device, seed, warnings, healthy, clock)
+    return _result(volume, labels, entropy, found, table, manifest)
+
+
+def _result(
+    volume: Volume,
+    labels: np.ndarray,
+    entropy: np.ndarray,
+    found: Lungs,
+    table: pandas.DataFrame,
+    manifest: dict[str, Any],
+) -> Result:
+    """What was found, in the input's geometry."""
     return Result(
         labels=to_input_geometry(labels, volume),
         uncertainty=to_input_geometry(entropy, volume),
         measures=table,
-        manifest=_manifest(volume, loaded, options, device, seed, warnings, healthy, clock),
+        manifest=manifest,
         volume=volume,
         label_array=labels,
         lungs=to_input_geometry(found.sides, volume),

@@ -306,22 +306,28 @@ class ResultSection(VTKObservationMixin):
                 self.logic.exportDicomSegmentation(self._node, str(path.with_suffix(".dcm")))
 
     def _reported(self, busy: bool = False) -> _Reported:
-        return _Reported(self._showError, busy)
+        return _Reported(self._showError, self.ui.exportWidget if busy else None)
 
 
 class _Reported:
-    """Shows an error in the panel's line instead of a pop-up; ``busy`` shows the wait cursor meanwhile."""
+    """Shows an error in the panel's line instead of a pop-up.
 
-    def __init__(self, showError: Callable[[str], None], busy: bool) -> None:
-        self._showError, self._busy = showError, busy
+    Where the work takes a while, the wait cursor is shown and the buttons that started it rest: events are
+    processed meanwhile, and a second click must not start it again.
+    """
+
+    def __init__(self, showError: Callable[[str], None], buttons=None) -> None:
+        self._showError, self._buttons = showError, buttons
 
     def __enter__(self) -> None:
         self._showError("")
-        if self._busy:
+        if self._buttons is not None:
+            self._buttons.enabled = False
             slicer.app.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
 
     def __exit__(self, kind, error, trace) -> bool:
-        if self._busy:
+        if self._buttons is not None:
+            self._buttons.enabled = True
             slicer.app.restoreOverrideCursor()
         if not isinstance(error, Exception):
             return False

@@ -31,6 +31,8 @@ MANIFEST_ROLE = "DiffSegLung.manifest"
 REGIONS_ROLE, MEASURES_ROLE = "DiffSegLung.regions", "DiffSegLung.measures"
 HISTOGRAM_ROLE, SHARES_ROLE = "DiffSegLung.histogram", "DiffSegLung.shares"
 HISTOGRAM_TABLE_ROLE = "DiffSegLung.histogramTable"
+SEQUENCE_ROLE = "DiffSegLung.sequence"
+"""The time points of the segmentation, where it follows a sequence."""
 CORRECTED = "DiffSegLung.corrected"
 REGION_SEGMENTS = "DiffSegLung.regionSegments"
 LUNG_LABELS = {lung.key: lung.side for lung in LUNGS}
@@ -175,7 +177,8 @@ def measure(segmentationNode, fresh: bool = False) -> pandas.DataFrame:
     filled, _ = complete(labels, sides, spacing)
     before = tissueRows(segmentationNode)
     _showMeasures(segmentationNode, table)
-    if not fresh and before and before != tissueRows(segmentationNode):
+    follows = segmentationNode.GetNodeReference(SEQUENCE_ROLE) is not None  # other numbers at another time
+    if not fresh and not follows and before and before != tissueRows(segmentationNode):
         segmentationNode.SetAttribute(CORRECTED, "1")
     _showHistogram(segmentationNode, filled, hu, voxelMl)
     return table

@@ -117,9 +117,13 @@ class Run:
         Raises:
             DiffSegLungError: it failed, or was cancelled; one line that says what, where and the remedy.
         """
-        while self.poll():
-            processEvents()
-            time.sleep(POLL_SECONDS)
+        try:
+            while self.poll():
+                processEvents()
+                time.sleep(POLL_SECONDS)
+        except BaseException:  # Ctrl+C, or an error of the caller's own callback: nothing may go on unseen
+            self.cancel()
+            raise
         if self.error:
             raise self.error
         return self.result

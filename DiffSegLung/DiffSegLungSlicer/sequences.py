@@ -15,7 +15,6 @@ from . import exchange, results
 from .exchange import SegmentChoice
 
 TIME_TABLE_ROLE = "DiffSegLung.timeTable"
-TISSUES_ROLE = "DiffSegLung.sequence"
 LUNGS_ROLE = "DiffSegLung.lungsSequence"
 
 
@@ -56,7 +55,7 @@ def store(node, browserNode, volumeNode, folders: Sequence[Path], regions: Segme
     sequence, shown = browserNode.GetSequenceNode(volumeNode), browserNode.GetSelectedItemNumber()
     results.store(node, volumeNode, folders[shown], regions)
     lungNode = node.GetNodeReference(results.LUNGS_ROLE)
-    for proxy, role, name in ((node, TISSUES_ROLE, "segmentation"), (lungNode, LUNGS_ROLE, "lungs")):
+    for proxy, role, name in ((node, results.SEQUENCE_ROLE, "segmentation"), (lungNode, LUNGS_ROLE, "lungs")):
         _storeSequence(node, role, proxy, f"{name}.seg.nrrd", browserNode, volumeNode, folders)
     _storeTimeTable(node, sequence, folders)
 

@@ -34,7 +34,7 @@ def scene(slicerApp: Any) -> Iterator[Any]:
     import slicer
     import standin
 
-    standin.restore()  # another folder's tests may have put their own scene and modules there
+    standin.restore()
     slicer.mrmlScene.Clear(0)
     slicerApp.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
     yield slicer.mrmlScene
@@ -78,6 +78,7 @@ def noVtkErrors(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     """VTK logs its errors and goes on, Qt swallows what a slot raises: here both fail the test."""
     standin = sys.modules.get("standin")
     if standin is not None:
+        standin.restore()  # another folder's tests may have put their own scene and modules in place
         standin.slotErrors.clear()
         standin.openedUrls.clear()
         standin.answers.clear()

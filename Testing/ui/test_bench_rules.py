@@ -68,7 +68,7 @@ def test_standins_take_no_new_attribute(slicerApp: Any) -> None:
 def test_python_subclass_takes_attributes(slicerApp: Any) -> None:
     import qt
 
-    class Mine(qt.QLabel):  # type: ignore[misc]
+    class Mine(qt.QLabel):
         pass
 
     mine = Mine()

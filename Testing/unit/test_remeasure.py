@@ -85,8 +85,8 @@ def test_without_mask_and_vessels_the_lungs_are_found_in_the_ct(
         column = f"{tissue.key}_ml"
         assert found.measures.loc["whole lung", column] == pytest.approx(expected.loc["whole lung", column])
     assert found.measures.loc["whole lung", "lung_ml"] == pytest.approx(
-        expected.loc["whole lung", "lung_ml"], rel=0.05
-    )
+        expected.loc["whole lung", "lung_ml"], rel=0.08
+    ), "voxels of 5 mm: the lungs' surface is 6 % of them"
 
 
 def test_a_lung_mask_far_larger_than_the_tissues_is_said(folder: Path, phantom: Phantom) -> None:

@@ -30,7 +30,7 @@ class Side(enum.Enum):
     BELOW = 2
 
 
-class BenchExample(ScriptedLoadableModule):  # type: ignore[misc]
+class BenchExample(ScriptedLoadableModule):
     """The module."""
 
     def __init__(self, parent: Any) -> None:
@@ -55,7 +55,7 @@ class BenchExampleParameterNode:  # the decorator gives it a constructor that ta
     limit: int | None = None
 
 
-class BenchExampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):  # type: ignore[misc]
+class BenchExampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel."""
 
     def __init__(self, parent: Any = None) -> None:
@@ -127,7 +127,7 @@ class BenchExampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):  # 
             self.ui.segmentsTable.setSegmentationNode(segmentation)
 
 
-class BenchExampleLogic(ScriptedLoadableModuleLogic):  # type: ignore[misc]
+class BenchExampleLogic(ScriptedLoadableModuleLogic):
     """The work."""
 
     def getParameterNode(self) -> Any:
@@ -146,7 +146,7 @@ class BenchExampleLogic(ScriptedLoadableModuleLogic):  # type: ignore[misc]
         return segmentation
 
 
-class BenchExampleTest(ScriptedLoadableModuleTest):  # type: ignore[misc]
+class BenchExampleTest(ScriptedLoadableModuleTest):
     """The self-test."""
 
     def test_process(self) -> None:

@@ -9,7 +9,7 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleWidget
 
 
-class DICOM(ScriptedLoadableModule):  # type: ignore[misc]
+class DICOM(ScriptedLoadableModule):
     """The module."""
 
     def __init__(self, parent: Any) -> None:
@@ -18,7 +18,7 @@ class DICOM(ScriptedLoadableModule):  # type: ignore[misc]
         parent.categories = ["", "Informatics"]
 
 
-class DICOMWidget(ScriptedLoadableModuleWidget):  # type: ignore[misc]
+class DICOMWidget(ScriptedLoadableModuleWidget):
     """The panel."""
 
     def setup(self) -> None:

@@ -18,7 +18,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 ATTEMPTS = 3
 
 
-class SampleData(ScriptedLoadableModule):  # type: ignore[misc]
+class SampleData(ScriptedLoadableModule):
     """The module."""
 
     def __init__(self, parent: Any) -> None:

@@ -8,7 +8,7 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleWidget
 
 
-class SegmentEditor(ScriptedLoadableModule):  # type: ignore[misc]
+class SegmentEditor(ScriptedLoadableModule):
     """The module."""
 
     def __init__(self, parent: Any) -> None:
@@ -17,7 +17,7 @@ class SegmentEditor(ScriptedLoadableModule):  # type: ignore[misc]
         parent.categories = ["", "Segmentation"]
 
 
-class SegmentEditorWidget(ScriptedLoadableModuleWidget):  # type: ignore[misc]
+class SegmentEditorWidget(ScriptedLoadableModuleWidget):
     """The panel; other modules reach the widget as `editor`."""
 
     def setup(self) -> None:

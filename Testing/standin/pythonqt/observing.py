@@ -10,7 +10,7 @@ from .rules import shiboken
 
 
 def whileAlive(method: Callable[..., None]) -> Callable[[Any, Any], None]:
-    """An observer that calls the widget's method, without keeping the widget alive, nor calling it once dead."""
+    """An observer that calls the widget's method; it neither keeps the widget alive nor outlives it."""
     reference = weakref.WeakMethod(method)
 
     def call(_caller: Any, _event: Any) -> None:

@@ -50,7 +50,7 @@ def slicerVersion() -> tuple[int, int, int]:
 
 
 @cppStandin
-class qSlicerApplication(qt.QApplication):  # type: ignore[misc]
+class qSlicerApplication(qt.QApplication):
     """The running Slicer, without a main window until one is made."""
 
     startupCompleted = Signal()
@@ -253,6 +253,7 @@ def publishWidgets() -> None:
         "nodewidgets",
         "hierarchywidgets",
         "segmentwidgets",
+        "segmenteditor",
         "datawidgets",
         "modules",
         "fileio",

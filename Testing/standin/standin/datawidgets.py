@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import ctk
 import qt
 import vtk
+from ctkwidgets.rows import rowLayout
 from pythonqt.observing import Observers
 from pythonqt.rules import standinWidget
 from pythonqt.state import Setters, stored
@@ -16,7 +16,7 @@ from .charts import paintChart
 
 
 @standinWidget
-class qMRMLTableView(Setters, qt.QTableView):  # type: ignore[misc]
+class qMRMLTableView(Setters, qt.QTableView):
     """Shows a vtkMRMLTableNode; what the user types is written into it."""
 
     mrmlSceneChanged = Signal(object)
@@ -141,7 +141,7 @@ class qMRMLTableView(Setters, qt.QTableView):  # type: ignore[misc]
 
 
 @standinWidget
-class qMRMLPlotView(Setters, qt.QWidget):  # type: ignore[misc]
+class qMRMLPlotView(Setters, qt.QWidget):
     """Paints the chart that a vtkMRMLPlotViewNode shows."""
 
     mrmlSceneChanged = Signal(object)
@@ -197,7 +197,7 @@ class qMRMLPlotView(Setters, qt.QWidget):  # type: ignore[misc]
 
 
 @standinWidget
-class qMRMLPlotWidget(qt.QWidget):  # type: ignore[misc]
+class qMRMLPlotWidget(qt.QWidget):
     """A plot view with its controller."""
 
     _view: Any = None
@@ -232,7 +232,7 @@ class qMRMLPlotWidget(qt.QWidget):  # type: ignore[misc]
 
 
 @standinWidget
-class qMRMLTableWidget(qt.QWidget):  # type: ignore[misc]
+class qMRMLTableWidget(qt.QWidget):
     """A table view with its controller."""
 
     _view: Any = None
@@ -241,7 +241,7 @@ class qMRMLTableWidget(qt.QWidget):  # type: ignore[misc]
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._view, self._controller = qMRMLTableView(), qt.QLabel("T")
-        ctk.rowLayout(self, self._view)
+        rowLayout(self, self._view)
 
     def tableView(self) -> Any:
         return self._view

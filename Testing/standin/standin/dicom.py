@@ -12,7 +12,7 @@ from qt import Property, Signal
 
 
 @cppStandin
-class ctkDICOMDatabase(qt.QObject):  # type: ignore[misc]
+class ctkDICOMDatabase(qt.QObject):
     """Maps instances to files; values are read from the files with pydicom when asked for."""
 
     databaseChanged = Signal()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def baseName(path: str) -> str:
 
 
 @cppStandin
-class qSlicerCoreIOManager(qt.QObject):  # type: ignore[misc]
+class qSlicerCoreIOManager(qt.QObject):
     """Reads and writes nodes and scenes."""
 
     newFileLoaded = Signal(object)
@@ -179,7 +180,7 @@ class qSlicerCoreIOManager(qt.QObject):  # type: ignore[misc]
         """Write a node (`nodeID`) or the scene (file type `SceneFile`) to `fileName`."""
         path = str(properties["fileName"])
         if fileType == "SceneFile":
-            return self._writeScene(path)
+            return self._writeScene(path, messages)
         node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
         if node.GetStorageNode() is None:
             node.AddDefaultStorageNode(path)
@@ -194,16 +195,21 @@ class qSlicerCoreIOManager(qt.QObject):  # type: ignore[misc]
     def saveScene(self, path: str, _screenshot: Any = None) -> bool:
         return self._writeScene(str(path))
 
-    def _writeScene(self, path: str) -> bool:
-        scene = slicer.mrmlScene
-        if path.endswith(".mrb"):
-            return bool(scene.WriteToMRB(path))
+    def _writeScene(self, path: str, messages: Any = None) -> bool:
+        """Write a bundle (.mrb), the scene alone (.mrml), or a new folder with the scene and its data."""
+        scene, folder = slicer.mrmlScene, Path(path).resolve().parent
+        if not os.access(folder, os.W_OK):
+            return report(messages, f"Failed to save scene as {path}: {folder} is not writeable")
+        if not path.endswith((".mrb", ".mrml")):
+            Path(path).mkdir(exist_ok=True)
+            return bool(slicer.app.applicationLogic().SaveSceneToSlicerDataBundleDirectory(path, None))
+        scene.SetURL(path)
+        scene.SetRootDirectory(str(folder))
         if path.endswith(".mrml"):
-            scene.SetURL(path)
-            scene.SetRootDirectory(str(Path(path).parent))
             return bool(scene.Commit(path))
-        Path(path).mkdir(parents=True, exist_ok=True)
-        return bool(slicer.app.applicationLogic().SaveSceneToSlicerDataBundleDirectory(path, None))
+        written = bool(scene.WriteToMRB(path, None, messages))
+        scene.SetStorableNodesModifiedSinceRead()  # the nodes' own files are still to be saved
+        return written
 
     def exportNodes(
         self, nodeIDs: Any, fileNames: Any, _properties: Any, hardenTransforms: bool, messages: Any = None

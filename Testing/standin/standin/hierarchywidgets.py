@@ -55,7 +55,7 @@ class HierarchyState(Setters):
 
 
 @standinWidget
-class qMRMLSubjectHierarchyTreeView(HierarchyState, qt.QTreeView):  # type: ignore[misc]
+class qMRMLSubjectHierarchyTreeView(HierarchyState, qt.QTreeView):
     """The tree of the scene's items."""
 
     currentItemChanged = Signal(object)
@@ -114,7 +114,7 @@ class qMRMLSubjectHierarchyTreeView(HierarchyState, qt.QTreeView):  # type: igno
 
 
 @standinWidget
-class qMRMLSubjectHierarchyComboBox(HierarchyState, qt.QComboBox):  # type: ignore[misc]
+class qMRMLSubjectHierarchyComboBox(HierarchyState, qt.QComboBox):
     """The scene's items in a combo box."""
 
     currentItemChanged = Signal(object)

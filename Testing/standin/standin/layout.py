@@ -62,7 +62,7 @@ FACTORIES: dict[str, Callable[[Any], Any]] = {
 
 
 @cppStandin
-class qMRMLLayoutManager(qt.QObject):  # type: ignore[misc]
+class qMRMLLayoutManager(qt.QObject):
     """Makes a widget for each view of the layout and arranges them in the viewport."""
 
     layoutChanged = Signal(int)

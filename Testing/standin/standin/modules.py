@@ -19,7 +19,7 @@ from .nodewidgets import qSlicerWidget
 
 
 @cppStandin
-class qSlicerAbstractCoreModule(Setters, qt.QObject):  # type: ignore[misc]
+class qSlicerAbstractCoreModule(Setters, qt.QObject):
     """What Slicer knows of a module: `slicer.modules.volumes`, for instance."""
 
     title = stored("title", str, "")
@@ -143,7 +143,7 @@ class qSlicerScriptedLoadableModuleWidget(qSlicerModuleWidget):
 
 
 @cppStandin
-class qSlicerModuleManager(qt.QObject):  # type: ignore[misc]
+class qSlicerModuleManager(qt.QObject):
     """The modules by name; also stands for the factory manager."""
 
     moduleLoaded = Signal(str)

@@ -8,6 +8,7 @@ import ctk
 import qt
 import slicer
 import vtk
+from ctkwidgets.rows import rowLayout
 from pythonqt.observing import Observers, whileAlive
 from pythonqt.rules import standinWidget
 from pythonqt.state import Setters, stored
@@ -15,7 +16,7 @@ from qt import Property, Signal
 
 
 @standinWidget
-class qMRMLWidget(Setters, qt.QWidget):  # type: ignore[misc]
+class qMRMLWidget(Setters, qt.QWidget):
     """A widget that hands the scene on to its children, along the connections of the `.ui` file."""
 
     mrmlSceneChanged = Signal(object)
@@ -55,7 +56,7 @@ class SceneObserver:
             self._changed(None, None)
 
 
-class NodeSelection(Setters, qt.QWidget):  # type: ignore[misc]
+class NodeSelection(Setters, qt.QWidget):
     """What node selectors have in common: which nodes of the scene they offer."""
 
     nodeTypes = stored("nodeTypes", "QStringList", (), "_refresh")
@@ -154,7 +155,7 @@ class qMRMLNodeComboBox(NodeSelection):
         self._comboBox = qt.QComboBox()
         self._baseNames, self._labels = {}, {}
         self._nodeObservers = Observers(self._onNodeModified)
-        ctk.rowLayout(self, self._comboBox)
+        rowLayout(self, self._comboBox)
         self._comboBox.activated.connect(self._onActivated)
         self._refresh()
 
@@ -334,7 +335,7 @@ class qMRMLCheckableNodeComboBox(NodeSelection):
         super().__init__(parent)
         self._checked = set()
         self._comboBox = ctk.ctkCheckableComboBox()
-        ctk.rowLayout(self, self._comboBox)
+        rowLayout(self, self._comboBox)
         self._comboBox.checkedIndexesChanged.connect(self._onChecked)
 
     def _refresh(self) -> None:
@@ -377,7 +378,7 @@ class qMRMLCheckableNodeComboBox(NodeSelection):
 
 
 @standinWidget
-class qMRMLSliderWidget(ctk.ctkSliderWidget):  # type: ignore[misc]
+class qMRMLSliderWidget(ctk.ctkSliderWidget):
     """A slider that may show the scene's units."""
 
     quantity = stored("quantity", str, "")
@@ -392,7 +393,7 @@ class qMRMLSliderWidget(ctk.ctkSliderWidget):  # type: ignore[misc]
 
 
 @standinWidget
-class qMRMLSpinBox(ctk.ctkDoubleSpinBox):  # type: ignore[misc]
+class qMRMLSpinBox(ctk.ctkDoubleSpinBox):
     """A spin box that may show the scene's units."""
 
     quantity = stored("quantity", str, "")
@@ -407,7 +408,7 @@ class qMRMLSpinBox(ctk.ctkDoubleSpinBox):  # type: ignore[misc]
 
 
 @standinWidget
-class qMRMLRangeWidget(ctk.ctkRangeWidget):  # type: ignore[misc]
+class qMRMLRangeWidget(ctk.ctkRangeWidget):
     """A range that may show the scene's units."""
 
     quantity = stored("quantity", str, "")
@@ -422,7 +423,7 @@ class qMRMLRangeWidget(ctk.ctkRangeWidget):  # type: ignore[misc]
 
 
 @standinWidget
-class qMRMLCollapsibleButton(ctk.ctkCollapsibleButton):  # type: ignore[misc]
+class qMRMLCollapsibleButton(ctk.ctkCollapsibleButton):
     """A collapsible button that hands the scene on."""
 
     mrmlSceneChanged = Signal(object)

@@ -10,6 +10,7 @@ import ctk
 import qt
 import slicer
 import vtk
+from ctkwidgets.rows import rowLayout
 from pythonqt.observing import whileAlive
 from pythonqt.rules import standinWidget
 from qt import Property, Signal
@@ -45,7 +46,7 @@ def canRender() -> bool:
 
 
 @standinWidget
-class qMRMLView(qt.QWidget):  # type: ignore[misc]
+class qMRMLView(qt.QWidget):
     """What slice and 3D views share. The VTK window is made when the view is first drawn."""
 
     _viewNode: Any = None
@@ -316,7 +317,7 @@ class qMRMLThreeDView(qMRMLView):
 
 
 @standinWidget
-class qMRMLSliceControllerWidget(qt.QWidget):  # type: ignore[misc]
+class qMRMLSliceControllerWidget(qt.QWidget):
     """The bar above a slice view: its letter and the offset."""
 
     _logic: Any = None
@@ -328,7 +329,7 @@ class qMRMLSliceControllerWidget(qt.QWidget):  # type: ignore[misc]
         letter = qt.QLabel(f" {logic.GetSliceNode().GetLayoutLabel()} ")
         self._slider = ctk.ctkSliderWidget()
         self._slider.suffix = "mm"
-        ctk.rowLayout(self, letter, self._slider)
+        rowLayout(self, letter, self._slider)
         color = qt.QColor.fromRgbF(*logic.GetSliceNode().GetLayoutColor())
         self.setAutoFillBackground(True)
         letter.setStyleSheet(f"background: {color.name()}; font-weight: bold")
@@ -366,7 +367,7 @@ class qMRMLSliceControllerWidget(qt.QWidget):  # type: ignore[misc]
 
 
 @standinWidget
-class qMRMLSliceWidget(qt.QWidget):  # type: ignore[misc]
+class qMRMLSliceWidget(qt.QWidget):
     """A slice view with its controller and logic."""
 
     nodeAboutToBeEdited = Signal(object)
@@ -416,7 +417,7 @@ class qMRMLSliceWidget(qt.QWidget):  # type: ignore[misc]
 
 
 @standinWidget
-class qMRMLThreeDWidget(qt.QWidget):  # type: ignore[misc]
+class qMRMLThreeDWidget(qt.QWidget):
     """A 3D view with its controller and logic."""
 
     _logic: Any = None

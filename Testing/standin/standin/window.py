@@ -14,7 +14,7 @@ PANEL_WIDTH = 420
 
 
 @standinWidget
-class qSlicerModuleSelectorToolBar(qt.QToolBar):  # type: ignore[misc]
+class qSlicerModuleSelectorToolBar(qt.QToolBar):
     """The list of modules; choosing one switches to it."""
 
     moduleSelected = Signal(str)
@@ -44,7 +44,7 @@ class qSlicerModuleSelectorToolBar(qt.QToolBar):  # type: ignore[misc]
 
 
 @standinWidget
-class qSlicerMainWindow(qt.QMainWindow):  # type: ignore[misc]
+class qSlicerMainWindow(qt.QMainWindow):
     """What `slicer.util.mainWindow()` finds."""
 
     _selector: Any = None

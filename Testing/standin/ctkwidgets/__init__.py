@@ -1,0 +1,1 @@
+"""The stand-ins for the widgets of CTK; the module `ctk` puts them together."""
