@@ -1,6 +1,7 @@
 # Each target sets up what it needs in .venv by itself.  Requires Python 3.11 or later.
 #   make demo [CT=file] [MODEL=folder]   segment a chest CT and leave the result in demo/
 #   make test                            run all tests
+#   make evaluate                        lesions of known truth, baselines, robustness (needs the real CT)
 #   make lint                            formatting, lint, types
 #   make format                          let ruff put the formatting right
 #   make clean                           remove what the above made, .venv excepted
@@ -22,7 +23,7 @@ TORCH_OPTIONS ?=
 
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test evaluate lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -79,6 +80,9 @@ demo: $(VENV)/.installed-runtime $(filter $(PHANTOM),$(CT))
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest Testing
+
+evaluate: $(VENV)/.installed-runtime
+	$(BIN)/diffseglung evaluate --output Testing/evaluation
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check DiffSegLungLib Testing
