@@ -1,6 +1,7 @@
 # Each target sets up what it needs in .venv by itself.  Requires Python 3.11 or later.
 #   make demo [CT=file] [MODEL=folder]   segment a chest CT and leave the result in demo/
 #   make test                            run all tests
+#   make evaluate                        lesions of known truth, baselines, robustness (needs the real CT)
 #   make screenshots [CT=file]           pictures of the Slicer panel at work, into Resources/Screenshots
 #   make lint                            formatting, lint, types
 #   make format                          let ruff put the formatting right
@@ -23,7 +24,7 @@ TORCH_OPTIONS ?=
 
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
-.PHONY: help demo test screenshots lint format clean
+.PHONY: help demo test evaluate screenshots lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -80,6 +81,9 @@ demo: $(VENV)/.installed-runtime $(filter $(PHANTOM),$(CT))
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest Testing
+
+evaluate: $(VENV)/.installed-runtime
+	$(BIN)/diffseglung evaluate --output Testing/evaluation
 
 # With a display (or xvfb-run) the window is a real one; without, Qt draws off screen.
 screenshots: $(VENV)/.installed-test $(filter $(PHANTOM),$(CT))

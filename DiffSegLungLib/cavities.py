@@ -7,17 +7,24 @@ from scipy import ndimage
 
 AIR_HU = -800.0
 """Below it a voxel may be the lumen of a cavity."""
+SEAL_HU = -720.0
+"""Above it a voxel may seal a lumen off: a wall thinner than a voxel is no denser."""
 WALL_HU = -500.0
 """Above it a voxel is wall."""
 WALL_MM = 4.5
 """How far from the lumen the wall is looked for."""
 ENCLOSED = 0.75
 """Share of directions in which the lumen must meet wall before lung."""
-SMALLEST_ML = 0.15
+SMALLEST_ML = 0.2
 """Smaller lumens cannot be told from bronchi on a 1.5 mm grid."""
 LARGEST_ML = 250.0
 THICK_WALL = 0.5
 """Share of the shell from 1.5 to ``WALL_MM`` around the lumen that is dense: bullae have hairline walls."""
+EDGE_HU = -480.0
+"""Half way from gas to wall: the lumen ends there, not where the gas ceases to be pure."""
+RIM_MM = 3.0
+"""How far the edge may lie beyond pure gas."""
+THICKEST_WALL_MM = 12.0
 COMPACT = 3.0
 """Ratio of longest to shortest axis above which a lumen is a bronchus."""
 
@@ -35,7 +42,7 @@ def find_cavities(hu: np.ndarray, mask: np.ndarray, airways: np.ndarray, spacing
         bool (z, y, x): the lumens; their walls keep their own tissue.
     """
     smooth = ndimage.gaussian_filter(hu, 0.5)
-    dense = (smooth > WALL_HU) | ~mask
+    dense = (smooth > SEAL_HU) | ~mask
     lumens = _pockets(mask & ~dense, dense, spacing) & (smooth < AIR_HU)
     parts, _ = ndimage.label(lumens)
     near_airways = ndimage.binary_dilation(airways, iterations=2) if airways.any() else airways
@@ -44,8 +51,32 @@ def find_cavities(hu: np.ndarray, mask: np.ndarray, airways: np.ndarray, spacing
         grown = tuple(slice(max(s.start - 5, 0), s.stop + 5) for s in box)
         lumen = parts[grown] == index
         if _is_cavity(lumen, smooth[grown], mask[grown], near_airways[grown], spacing):
-            result[grown] |= lumen
+            result[grown] |= _to_the_wall(lumen, smooth[grown], mask[grown], spacing)
     return result
+
+
+def _to_the_wall(lumen: np.ndarray, hu: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
+    """The lumen up to the middle of its edge."""
+    rim = mask & (hu < EDGE_HU)
+    return ndimage.binary_dilation(lumen, iterations=max(round(RIM_MM / spacing), 1), mask=rim)
+
+
+def cavity_walls(cavities: np.ndarray, hu: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
+    """Dense tissue around cavities: thin, but no vessel.
+
+    Args:
+        cavities: bool (z, y, x), what :func:`find_cavities` found.
+        hu: float32 (z, y, x), isotropic grid.
+        mask: bool (z, y, x), the lungs.
+        spacing: voxel side in mm.
+
+    Returns:
+        bool (z, y, x).
+    """
+    if not cavities.any():
+        return np.zeros(mask.shape, bool)
+    wall = mask & ~cavities & (ndimage.gaussian_filter(hu, 0.5) > WALL_HU)
+    return ndimage.binary_dilation(cavities, iterations=round(THICKEST_WALL_MM / spacing), mask=wall) & wall
 
 
 def _pockets(open_lung: np.ndarray, dense: np.ndarray, spacing: float) -> np.ndarray:

@@ -126,6 +126,7 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
     _add_check(commands)
     _add_phantom(commands)
     _add_train(commands, with_training)
+    _add_evaluate(commands)
     return parser
 
 
@@ -349,3 +350,10 @@ def _train(arguments: argparse.Namespace) -> int:
     from .training.cli import run
 
     return int(run(arguments) or DONE)
+
+
+def _add_evaluate(commands: Any) -> None:
+    from .evaluation.command import add_arguments
+
+    parser = _add_command(commands, "evaluate", "Measure the accuracy on lesions of known truth in real CT.")
+    add_arguments(parser)

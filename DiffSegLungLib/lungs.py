@@ -381,7 +381,9 @@ def _dense_at_chest_wall(work: np.ndarray, sides: np.ndarray) -> np.ndarray:
 
 
 def _costal_dents(lung: np.ndarray, outward: int) -> np.ndarray:
-    """Voxels between a lung's lateral and posterior surface and that surface closed over 105 degrees.
+    """Voxels between a lung's costal surface and its axial convex hull: ribs and pleura bulge outwards.
+
+    In front, where the heart dents the left lung too, only what has lung of its own side beside it counts.
 
     Args:
         lung: One lung on the working grid.
@@ -402,12 +404,19 @@ def _costal_dents(lung: np.ndarray, outward: int) -> np.ndarray:
     np.maximum.at(surface, (at[0], angle[at[1:]]), radius[at[1:]].astype(np.float32))
     narrow = ndimage.grey_closing(surface, (1, 5), mode="wrap")
     surface = np.where(surface > 0, surface, narrow)  # single rays without lung: a lesion up to the middle
-    closed = np.where(surface > 0, ndimage.grey_closing(surface, (1, 35), mode="wrap"), 0)
-    costal = (degrees > -60) & (degrees < 115)
-    dent = (radius > surface[:, angle]) & (radius <= closed[:, angle]) & costal
+    lateral, anterior = (degrees > -60) & (degrees < 115), (degrees > -110) & (degrees <= -60)
+    costal = lateral | (anterior & _lung_medially(lung, outward))
+    dent = (radius > surface[:, angle]) & (surface[:, angle] > 0) & costal & ~lung
     for index in np.flatnonzero(dent.any(axis=(1, 2))):  # 4 mm: the wall bulges beyond the hull's chord
         dent[index] &= ndimage.binary_dilation(convex_hull_image(lung[index]), iterations=2)
     return dent
+
+
+def _lung_medially(lung: np.ndarray, outward: int) -> np.ndarray:
+    """Voxels on whose row lung of the same side lies nearer to the middle of the patient."""
+    from_middle = lung[..., ::-1] if outward < 0 else lung
+    seen = np.maximum.accumulate(from_middle, axis=2)
+    return seen[..., ::-1] if outward < 0 else seen
 
 
 # --- given masks and warnings ----------------------------------------------------------------------------

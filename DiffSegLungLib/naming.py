@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from DiffSegLungLib.filters import masked_mean
 from DiffSegLungLib.tissues import (
     BY_LABEL,
     CONSOLIDATION,
@@ -22,6 +23,12 @@ from DiffSegLungLib.tissues import (
 
 AERATED_HU = (-960.0, -620.0)
 """Lung that may be healthy at some level of inflation."""
+HOLE_HU = -985.0
+"""Air in an emphysematous hole, as CT shows it."""
+HOLE_EDGE_HU = (-940.0, -915.0)
+"""Within which the edge of such a hole is looked for."""
+NET_MM = 6.0
+"""Deviation of the Gaussian over which a net of lines is judged."""
 LAYERS = 8
 LEAST_VOXELS = 500
 QUARTILE_TO_MODE_HU = 20.0
@@ -47,6 +54,9 @@ class NamingRule:
         dense_above: density in HU above which it is consolidation.
         lines_above: mean rise of fine lines, log(1 + HU / 20), above which raised density may be fibrosis.
         holes_above: the same for the holes between them: fibrosis has both, ground glass neither.
+        net_above: mean rise of fine lines in the dense tissue around, log(1 + HU / 20), at which raised
+            density is as likely fibrosis as ground glass.
+        net_softness: over which that changes, the logistic's scale.
         floor: smallest share of a tissue in what a component may be, so that density can overrule a name.
     """
 
@@ -60,6 +70,8 @@ class NamingRule:
     lines_above: float = 1.3
     holes_above: float = 1.55
     floor: float = 0.1
+    net_above: float = 0.95
+    net_softness: float = 0.035
 
     def stored(self) -> dict[str, float]:
         """The rule as plain numbers."""
@@ -108,6 +120,11 @@ def lower_shift(healthy: np.ndarray | float, rule: NamingRule) -> np.ndarray:
     """
     lucent = np.asarray(healthy) - rule.lucent_by
     return np.clip(lucent - BY_LABEL[EMPHYSEMA].prior.high, 0.0, rule.largest_lower_shift)
+
+
+def hole_edge(healthy: np.ndarray) -> np.ndarray:
+    """HU half way between the air of a hole and the patient's healthy lung."""
+    return np.clip((healthy + HOLE_HU) / 2, *HOLE_EDGE_HU).astype(np.float32)
 
 
 def _layers(rows: np.ndarray, count: int) -> list[slice]:
@@ -168,6 +185,48 @@ def log_density_prior(density: np.ndarray, healthy: np.ndarray | float, rule: Na
         _log_plausible(density - shifts[label][0], density - shifts[label][1], label) for label in NAMED
     ]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def net_of_lines(
+    lines: np.ndarray, density: np.ndarray, mask: np.ndarray, spacing: float, rule: NamingRule
+) -> np.ndarray:
+    """How far a net of fine lines runs through the raised tissue around each voxel: regions decide.
+
+    Args:
+        lines: rise of fine lines, log(1 + HU / 20), (z, y, x).
+        density: HU of the parenchyma, (z, y, x).
+        mask: bool (z, y, x), the lungs.
+        spacing: voxel side in mm.
+        rule: the naming rule.
+
+    Returns:
+        float32 (z, y, x).
+    """
+    raised = mask & (density > rule.aerated_below) & (density < BY_LABEL[CONSOLIDATION].prior.low)
+    return masked_mean(lines, raised, NET_MM / spacing)
+
+
+def share_by_texture(posterior: np.ndarray, net: np.ndarray, rule: NamingRule) -> np.ndarray:
+    """Part what is ground glass or fibrosis by texture: fibrosis is a net of fine lines.
+
+    Only the two exchange posterior: whether lung is healthy is not for the texture to say.
+
+    Args:
+        posterior: (voxels, tissues in the order of ``NAMED``).
+        net: what :func:`net_of_lines` gave at each voxel, (voxels,).
+        rule: the naming rule.
+
+    Returns:
+        float32, as ``posterior``.
+    """
+    glass, fibrosis = NAMED.index(GROUND_GLASS), NAMED.index(FIBROSIS)
+    evidence = np.clip((net - rule.net_above) / rule.net_softness, -4.0, 4.0)
+    raised = posterior[:, glass] + posterior[:, fibrosis]
+    netted = posterior[:, fibrosis] * np.exp(evidence)
+    result = posterior.astype(np.float32, copy=True)
+    result[:, fibrosis] = raised * netted / np.maximum(netted + posterior[:, glass], 1e-12)
+    result[:, glass] = raised - result[:, fibrosis]
+    return result
 
 
 def _log_plausible(against_low: np.ndarray, against_high: np.ndarray, label: int) -> np.ndarray:

@@ -18,19 +18,28 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiffSegLungLib import measures as measuring
-from DiffSegLungLib.cavities import find_cavities
+from DiffSegLungLib.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.features import DOWNSAMPLING, embed, fine_descriptors, upsample_cells
+from DiffSegLungLib.features import DESCRIPTORS, DOWNSAMPLING, embed, fine_descriptors, upsample_cells
 from DiffSegLungLib.fusion import edge_map, fuse
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
 from DiffSegLungLib.mixture import Mixture, adapt
 from DiffSegLungLib.models import Model, load
-from DiffSegLungLib.naming import NAMED, healthy_density, log_density_prior, tissue_posterior, upper_shift
+from DiffSegLungLib.naming import (
+    NAMED,
+    healthy_density,
+    hole_edge,
+    log_density_prior,
+    net_of_lines,
+    share_by_texture,
+    tissue_posterior,
+    upper_shift,
+)
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quality import STANDARD, Quality, quality_of
-from DiffSegLungLib.regions import drop_specks
+from DiffSegLungLib.regions import drop_specks, grow_holes, part_rims
 from DiffSegLungLib.segmentations import load_lungs, load_regions
-from DiffSegLungLib.tissues import BY_LABEL, CAVITY, EMPHYSEMA, HEALTHY, VESSEL
+from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.volume import Volume, edge_warnings, load_volume, resample, to_input_geometry
 
@@ -41,10 +50,12 @@ Source = str | os.PathLike[str] | sitk.Image
 
 MARGIN_MM = 12.0
 """Tissue kept around the lungs on the working grid."""
+LINES = DESCRIPTORS.index("lines_5mm")
 SLAB = 16
 """Slices whose descriptors are up-sampled at a time; bounds the memory of the mixture stage."""
 SAMPLE = 60_000
 """Voxels of the patient that the mixture is adapted on."""
+
 EXPIRATION_SHIFT = 60.0
 """Shift of the healthy density in HU from which the reader is told that the lungs are not fully inflated."""
 
@@ -95,11 +106,13 @@ class Tissues:
         posterior: float32 (tissues of ``NAMED``, z, y, x).
         vessels: bool.
         cavities: bool.
+        healthy: float32 (y,), HU of the patient's healthy lung.
     """
 
     posterior: np.ndarray
     vessels: np.ndarray
     cavities: np.ndarray
+    healthy: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -301,6 +314,7 @@ def classify(
     mask = grid.mask
     usable = mask & ~parenchyma.vessels
     healthy = healthy_density(parenchyma.density, usable, grid.spacing, model.rule)
+    net = net_of_lines(fine[LINES], parenchyma.density, mask, grid.spacing, model.rule)
     patient = adapt(model.mixture, _sample(usable, fine, cells, seed))
     posterior = np.zeros((len(NAMED), *mask.shape), np.float32)
     for first in range(0, mask.shape[0], SLAB):
@@ -310,9 +324,13 @@ def classify(
             points = descriptors_of(fine, cells, mask, rows)[:, inside].T
             density = parenchyma.density[rows][inside]
             expected = np.broadcast_to(healthy[:, None], inside.shape)[inside]
-            posterior[:, rows][:, inside] = _posterior(model, patient, points, density, expected).T
+            posterior[:, rows][:, inside] = _posterior(
+                model, patient, points, density, expected, net[rows][inside]
+            ).T
     cavities = find_cavities(grid.hu, mask, grid.airways, grid.spacing)
-    return Tissues(posterior, parenchyma.vessels & ~cavities, cavities), healthy
+    walls = cavity_walls(cavities, grid.hu, mask, grid.spacing)
+    posterior[:, walls] = (np.array(NAMED) == CONSOLIDATION)[:, None]
+    return Tissues(posterior, parenchyma.vessels & ~cavities & ~walls, cavities, healthy), healthy
 
 
 def descriptors_of(fine: np.ndarray, cells: np.ndarray, mask: np.ndarray, rows: slice) -> np.ndarray:
@@ -334,11 +352,17 @@ def _sample(mask: np.ndarray, fine: np.ndarray, cells: np.ndarray, seed: int) ->
 
 
 def _posterior(
-    model: Model, patient: Mixture, points: np.ndarray, density: np.ndarray, healthy: np.ndarray
+    model: Model,
+    patient: Mixture,
+    points: np.ndarray,
+    density: np.ndarray,
+    healthy: np.ndarray,
+    net: np.ndarray,
 ) -> np.ndarray:
     prior = log_density_prior(density, healthy, model.rule)
     densities = patient.log_densities(points)
-    return tissue_posterior(densities, patient.weights, model.labels, prior, model.rule, model.sharpness)
+    posterior = tissue_posterior(densities, patient.weights, model.labels, prior, model.rule, model.sharpness)
+    return share_by_texture(posterior, net, model.rule)
 
 
 def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, tissues: Tissues) -> Tissues:
@@ -346,9 +370,12 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion)
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
     borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
+    borne_out = part_rims(borne_out, NAMED, grid.hu, grid.mask, grid.spacing, model.regions)
+    edge = hole_edge(tissues.healthy)[:, None]
+    borne_out = grow_holes(borne_out, NAMED, grid.hu, edge, grid.mask, grid.spacing, model.regions)
     # Within diseased tissue a line is part of the disease: a reticulum, an air bronchogram's wall.
     aerated = np.isin(borne_out.argmax(axis=0), [NAMED.index(HEALTHY), NAMED.index(EMPHYSEMA)])
-    return Tissues(borne_out, tissues.vessels & aerated, tissues.cavities)
+    return Tissues(borne_out, tissues.vessels & aerated, tissues.cavities, tissues.healthy)
 
 
 def to_volume(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import ndimage
 
-from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS
+from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 RAISED = (GROUND_GLASS, FIBROSIS, CONSOLIDATION)
 
@@ -24,6 +24,9 @@ class RegionSettings:
         depth_slices: the same in slices of the CT, since a thick slice blurs the diaphragm into the lung.
         fibrosis_depth_mm: the same for fibrosis; the thin costophrenic recess, blurred by breathing,
             has lines and holes of its own.
+        rim_mm: a shell of ground glass around consolidation that is no thicker is partial volume.
+        half_hu: half way from healthy lung to consolidation; such a shell is parted there.
+        lucent_reach_mm: how far the edge of an emphysematous hole may lie beyond what is surely air.
     """
 
     raised_ml: float = 0.3
@@ -32,6 +35,9 @@ class RegionSettings:
     depth_mm: float = 5.0
     depth_slices: float = 1.5
     fibrosis_depth_mm: float = 8.0
+    rim_mm: float = 4.5
+    half_hu: float = -420.0
+    lucent_reach_mm: float = 3.0
 
     def stored(self) -> dict[str, float]:
         """The settings as plain numbers."""
@@ -71,9 +77,94 @@ def drop_specks(
         members = [order.index(label) for label in labels]
         region = mask & np.isin(result.argmax(axis=0), members)
         specks = _specks(region, depth, least * voxels_per_ml, deep)
+        if labels == (FIBROSIS,):
+            # A small net of lines is rough ground glass, which the next round judges.
+            result[order.index(GROUND_GLASS)][specks] += result[members[0]][specks]
         for member in members:
             result[member][specks] = 0
     return result / np.maximum(result.sum(axis=0), 1e-6)
+
+
+def part_rims(
+    posterior: np.ndarray,
+    order: tuple[int, ...],
+    hu: np.ndarray,
+    mask: np.ndarray,
+    spacing: float,
+    settings: RegionSettings,
+) -> np.ndarray:
+    """Give thin shells of ground glass around consolidation to what they are the edge of.
+
+    Args:
+        posterior: float32 (tissues, z, y, x).
+        order: the label of each tissue of ``posterior``.
+        hu: float32 (z, y, x), the CT on the working grid.
+        mask: bool (z, y, x), the lungs.
+        spacing: voxel side in mm.
+        settings: ``rim_mm`` and ``half_hu``.
+
+    Returns:
+        float32 (tissues, z, y, x).
+    """
+    best = posterior.argmax(axis=0)
+    solid = mask & (best == order.index(CONSOLIDATION))
+    if not solid.any():
+        return posterior
+    shell = mask & np.isin(best, [order.index(GROUND_GLASS), order.index(FIBROSIS)])
+    width = max(round(settings.rim_mm / spacing), 1)
+    thick = ndimage.binary_opening(np.where(solid, False, shell), np.ones((width + 1,) * 3, bool))
+    near = ndimage.binary_dilation(solid, iterations=width)
+    rim = shell & near & ~thick
+    dense = ndimage.gaussian_filter(hu, 0.5) > settings.half_hu
+    result = posterior.copy()
+    _decide(result, rim & dense, order.index(CONSOLIDATION))
+    _decide(result, rim & ~dense, order.index(HEALTHY))
+    return result
+
+
+def grow_holes(
+    posterior: np.ndarray,
+    order: tuple[int, ...],
+    hu: np.ndarray,
+    edge: np.ndarray,
+    mask: np.ndarray,
+    spacing: float,
+    settings: RegionSettings,
+) -> np.ndarray:
+    """Let emphysema reach the middle of its edges: a hole ends half way between air and healthy lung.
+
+    Args:
+        posterior: float32 (tissues, z, y, x).
+        order: the label of each tissue of ``posterior``.
+        hu: float32 (z, y, x), the CT on the working grid.
+        edge: HU of that half way, broadcast to (z, y, x).
+        mask: bool (z, y, x), the lungs.
+        spacing: voxel side in mm.
+        settings: ``lucent_reach_mm``.
+
+    Returns:
+        float32 (tissues, z, y, x).
+    """
+    best = posterior.argmax(axis=0)
+    holes = mask & (best == order.index(EMPHYSEMA))
+    if not holes.any():
+        return posterior
+    lucent = mask & (best == order.index(HEALTHY)) & (ndimage.gaussian_filter(hu, 0.6) < edge)
+    reach = max(round(settings.lucent_reach_mm / spacing), 1)
+    grown = ndimage.binary_dilation(holes, iterations=reach, mask=lucent | holes) & lucent
+    result = posterior.copy()
+    _decide(result, grown, order.index(EMPHYSEMA))
+    return result
+
+
+def _decide(posterior: np.ndarray, where: np.ndarray, member: int) -> None:
+    """Exchange a tissue's posterior with the largest one, in place: it wins, and the doubt stays."""
+    largest = posterior.max(axis=0)
+    best = posterior.argmax(axis=0)
+    for other in range(len(posterior)):
+        lost = where & (best == other)
+        posterior[other][lost] = posterior[member][lost]
+    posterior[member][where] = largest[where]
 
 
 def _specks(region: np.ndarray, depth: np.ndarray, least_voxels: float, least_depth: float) -> np.ndarray:

@@ -154,12 +154,12 @@ def hilar_zone(sides: np.ndarray, airways: np.ndarray, spacing: float) -> np.nda
     return zone
 
 
-def mediastinal_distance(sides: np.ndarray, spacing: float) -> np.ndarray:
+def mediastinal_distance(sides: np.ndarray, spacing: float | tuple[float, ...]) -> np.ndarray:
     """Distance in mm to the tissue between the lungs; infinite where there is but one lung.
 
     Args:
         sides: uint8 (z, y, x), 1 in the right lung (low x), 2 in the left.
-        spacing: voxel side in mm.
+        spacing: voxel side in mm, one number or one an axis.
     """
     columns = np.arange(sides.shape[2])
     right, left = sides == 1, sides == 2

@@ -58,7 +58,7 @@ def test_help_names_the_commands_that_exist_and_no_other() -> None:
     result = run("--help")
     assert result.returncode == 0 and result.stderr == ""
     listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("    ")}
-    assert {"segment", "measure", "models", "check", "phantom", "train"} <= listed
+    assert {"segment", "measure", "models", "check", "phantom", "train", "evaluate"} <= listed
     parser = cli.build_parser()
     [commands] = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
     assert listed == set(commands)

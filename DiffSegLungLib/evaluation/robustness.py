@@ -1,0 +1,90 @@
+"""The same lung scanned differently: calibration, noise, kernel and slices changed, the volumes compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from DiffSegLungLib.evaluation.borrowed import volumes
+from DiffSegLungLib.evaluation.cases import Case
+from DiffSegLungLib.pipeline import segment
+from DiffSegLungLib.volume import resample
+
+RELATIVE, ABSOLUTE = 0.10, 2.0
+"""A class may change by this share of itself, or by so many points of the lung where that is more."""
+NOISE_HU = 25.0
+
+
+def _image(hu: np.ndarray, spacing: tuple[float, ...]) -> sitk.Image:
+    image = sitk.GetImageFromArray(np.clip(np.rint(hu), -1024, 3071).astype(np.int16))
+    image.SetSpacing([float(step) for step in spacing[::-1]])
+    return image
+
+
+def _slices(millimetres: float) -> Callable[[np.ndarray, tuple[float, ...]], sitk.Image]:
+    def change(hu: np.ndarray, spacing: tuple[float, ...]) -> sitk.Image:
+        new = (millimetres, *spacing[1:])
+        return _image(resample(hu, spacing, new), new)
+
+    return change
+
+
+def _same_grid(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., sitk.Image]:
+    return lambda hu, spacing: _image(change(hu), spacing)
+
+
+def _noisy(hu: np.ndarray) -> np.ndarray:
+    white = np.random.default_rng(7).standard_normal(hu.shape, dtype=np.float32)
+    grain = ndimage.gaussian_filter(white, (0, 0.6, 0.6))
+    return hu + grain * np.float32(NOISE_HU / grain.std())
+
+
+def _sharpened(hu: np.ndarray) -> np.ndarray:
+    return hu + 0.8 * (hu - ndimage.gaussian_filter(hu, (0, 1.0, 1.0)))
+
+
+CHANGES: dict[str, Callable[[np.ndarray, tuple[float, ...]], sitk.Image]] = {
+    "offset +30 HU": _same_grid(lambda hu: hu + 30.0),
+    "offset -30 HU": _same_grid(lambda hu: hu - 30.0),
+    "slope 0.96": _same_grid(lambda hu: (hu + 1000.0) * 0.96 - 1000.0),
+    "slope 1.04": _same_grid(lambda hu: (hu + 1000.0) * 1.04 - 1000.0),
+    f"noise {NOISE_HU:.0f} HU": _same_grid(_noisy),
+    "smoothed": _same_grid(lambda hu: ndimage.gaussian_filter(hu, (0, 0.8, 0.8))),
+    "sharpened": _same_grid(_sharpened),
+    "slices 1 mm": _slices(1.0),
+    "slices 5 mm": _slices(5.0),
+}
+"""Slope is about air at -1000 HU: density, not the HU's zero, is scaled."""
+
+
+def run_change(name: str | None, case: Case, model_name: str | None) -> dict[str, Any]:
+    """Segment a changed case (unchanged for ``None``): shares of the tissues and the warnings."""
+    change = CHANGES[name] if name else _same_grid(lambda hu: hu)
+    result = segment(change(case.hu, case.host.spacing), model=model_name)
+    return {
+        "name": name or "as it is",
+        "percent": volumes(result)[1],
+        "warnings": result.manifest["warnings"],
+    }
+
+
+def judge(changed: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """Whether the volumes held, or the reader was warned of what the plain scan did not have."""
+    differences = {key: changed["percent"][key] - value for key, value in plain["percent"].items()}
+    held = all(
+        abs(difference) <= max(RELATIVE * plain["percent"][key], ABSOLUTE)
+        for key, difference in differences.items()
+    )
+    known = {warning.split(" ")[0] for warning in plain["warnings"]}
+    fresh = [warning for warning in changed["warnings"] if warning.split(" ")[0] not in known]
+    return {
+        "largest_change_points": max(abs(value) for value in differences.values()),
+        "changes": differences,
+        "volumes_held": held,
+        "new_warnings": fresh,
+        "held": held or bool(fresh),
+    }

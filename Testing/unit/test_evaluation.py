@@ -1,0 +1,251 @@
+"""The evaluation measures what it says: lesions as painted, metrics, baselines, judgement and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from DiffSegLungLib.evaluation import baselines, metrics, robustness, summary
+from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
+from DiffSegLungLib.evaluation.hosts import (
+    REPORTED,
+    REPORTED_SEEDS,
+    TUNING,
+    TUNING_SEEDS,
+    Host,
+    make_host,
+)
+from DiffSegLungLib.evaluation.lesions import KINDS, Lesion
+from DiffSegLungLib.evaluation.study import Outcome, Plan
+from DiffSegLungLib.tissues import (
+    CAVITY,
+    CONSOLIDATION,
+    EMPHYSEMA,
+    FIBROSIS,
+    GROUND_GLASS,
+    HEALTHY,
+)
+
+SPACING = (2.5, 1.2, 1.2)
+NOISE_HU = 15.0
+MIDDLE = (22.0, 50.0, 40.0)
+HU_RANGE = {
+    EMPHYSEMA: (-1000, -900),
+    GROUND_GLASS: (-760, -430),
+    FIBROSIS: (-760, -300),
+    CONSOLIDATION: (-30, 80),
+    CAVITY: (-1010, -900),
+}
+"""Where the median of a painted tissue must lie."""
+
+
+@pytest.fixture(scope="module")
+def host() -> Host:
+    """A block of aerated lung with noise and a few straight vessels, soft tissue around it."""
+    shape = (44, 100, 90)
+    z, y, x = np.indices(shape)
+    lung = (z > 2) & (z < 41) & (y > 8) & (y < 92) & (x > 6) & (x < 84)
+    clean = np.where(lung, -860.0, 40.0)
+    clean[lung & (((y % 24) - 12) ** 2 + ((z % 16) - 8) ** 2 < 3)] = 30.0
+    noise = np.random.default_rng(0).normal(0, NOISE_HU, shape)
+    sides = np.where(lung, 1, 0).astype(np.uint8)
+    return make_host("block", (clean + noise).astype(np.float32), SPACING, sides, np.zeros(shape, bool))
+
+
+def placed(host: Host, kind: str, severity: float = 0.5) -> Case:
+    surface = KINDS[kind].depth[0] < 12
+    place = (MIDDLE[0], 16.0 if surface else MIDDLE[1], MIDDLE[2])
+    return make_case(host, [Lesion(kind, 16.0, severity, 5, place)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_lesion_shows_its_tissue_where_the_truth_says(host: Host, kind: str) -> None:
+    case, label = placed(host, kind), KINDS[kind].tissue
+    where = (case.truth == label) & (host.vessels < 0.05)
+    assert where.sum() * np.prod(SPACING) > 300
+    low, high = HU_RANGE[label]
+    assert low < np.median(case.hu[where]) < high
+    assert not (case.truth[host.sides == 0] > 0).any()
+    untouched = np.linalg.norm((np.indices(case.hu.shape).T - np.array(MIDDLE)) * SPACING, axis=-1).T > 90
+    assert np.array_equal(case.hu[untouched], host.hu[untouched])
+
+
+def test_the_same_seed_paints_the_same_voxels_and_another_does_not(host: Host) -> None:
+    first, again = (make_case(host, [Lesion("ground-glass", 16.0, 0.5, 5)]) for _ in range(2))
+    other = make_case(host, [Lesion("ground-glass", 16.0, 0.5, 6)])
+    assert np.array_equal(first.hu, again.hu)
+    assert not np.array_equal(first.truth, other.truth)
+
+
+def test_severity_and_radius_do_what_they_say(host: Host) -> None:
+    light, dense = (placed(host, "ground-glass", severity) for severity in (0.1, 0.9))
+    glass = (light.truth == GROUND_GLASS) & (host.vessels < 0.05)
+    assert dense.hu[glass].mean() - light.hu[glass].mean() > 100
+    small, large = (make_case(host, [Lesion("ground-glass", r, 0.5, 5, MIDDLE)]) for r in (8.0, 20.0))
+    assert (large.truth == GROUND_GLASS).sum() > 5 * (small.truth == GROUND_GLASS).sum()
+
+
+def test_ground_glass_keeps_vessels_and_noise(host: Host) -> None:
+    case = placed(host, "ground-glass")
+    glass = case.truth == GROUND_GLASS
+    vessel = glass & (host.hu > -50)
+    assert np.abs(case.hu[vessel] - host.hu[vessel]).mean() < 40
+    solid = placed(host, "consolidation")
+    core = (solid.truth == CONSOLIDATION) & (solid.hu > -60)
+    grain = np.diff(solid.hu, axis=0)[core[1:] & core[:-1]].std() / np.sqrt(2)
+    assert 0.6 * NOISE_HU < grain < 2.0 * NOISE_HU
+
+
+def test_measured_grain_is_the_noise_that_was_there(host: Host) -> None:
+    assert host.grain.deviation == pytest.approx(NOISE_HU, rel=0.3)
+    assert host.grain.field((6, 60, 60), 1).std() == pytest.approx(host.grain.deviation, rel=1e-3)
+
+
+def test_vessels_and_own_lesions_are_not_scored_but_consolidation_is(host: Host) -> None:
+    case = placed(host, "consolidation")
+    vessel = (host.hu > -50) & (host.sides > 0)
+    assert not host.scored[vessel].any()
+    assert case.scored[vessel & (case.truth == CONSOLIDATION)].all()
+
+
+def test_tuning_and_reported_share_neither_host_nor_seed() -> None:
+    assert not {host.name for host in TUNING} & {host.name for host in REPORTED}
+    assert not set(TUNING_SEEDS) & set(REPORTED_SEEDS)
+    assert {lesion.kind for lesion in draw_lesions(REPORTED_SEEDS[0])} == set(KINDS)
+
+
+# --- metrics ---------------------------------------------------------------------------------------------
+
+
+def two_boxes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    truth, labels = np.ones((20, 20, 20), np.uint8), np.ones((20, 20, 20), np.uint8)
+    truth[5:15, 5:15, 5:15] = EMPHYSEMA
+    labels[5:15, 5:15, 8:18] = EMPHYSEMA
+    return truth, labels, np.ones(truth.shape, bool)
+
+
+def test_dice_and_hausdorff_of_a_shifted_box() -> None:
+    truth, labels, scored = two_boxes()
+    assert metrics.dice_by_tissue(labels, truth, scored)["emphysema"] == pytest.approx(0.7)
+    distance = metrics.hausdorff_by_tissue(labels, truth, (2.0, 1.0, 1.5))["emphysema"]
+    assert distance == pytest.approx(3 * 1.5)
+    assert np.isnan(metrics.dice_by_tissue(labels, truth, scored)["cavity"])
+
+
+def test_what_is_not_scored_does_not_count() -> None:
+    truth, labels, scored = two_boxes()
+    scored &= (labels == EMPHYSEMA) == (truth == EMPHYSEMA)
+    assert metrics.dice_by_tissue(labels, truth, scored)["emphysema"] == 1.0
+    sources = metrics.nearest_scored(scored, (1, 1, 1))
+    assert set(np.unique(metrics.fill_unscored(labels, scored, sources))) == {HEALTHY, EMPHYSEMA}
+
+
+def test_volume_error_is_signed_and_in_millilitres() -> None:
+    truth, labels, scored = two_boxes()
+    labels[labels == EMPHYSEMA] = HEALTHY
+    assert metrics.volume_errors(labels, truth, scored, 0.5)["emphysema"] == (500.0, -500.0)
+
+
+def test_calibration_tells_a_knowing_uncertainty_from_a_blind_one() -> None:
+    rng = np.random.default_rng(0)
+    uncertainty = rng.random(20_000)
+    knowing = metrics.calibration_error(uncertainty, rng.random(20_000) < uncertainty)
+    blind = metrics.calibration_error(uncertainty, rng.random(20_000) < 0.3)
+    assert knowing["auc"] > 0.75 > 0.55 > blind["auc"]
+    rates = [one["error_rate"] for one in knowing["bins"]]
+    assert rates == sorted(rates)
+
+
+def test_bootstrap_interval_holds_the_mean_and_ignores_nan() -> None:
+    values = [0.7, 0.8, 0.9, float("nan")]
+    low, high = metrics.bootstrap(values)
+    assert 0.699 < low < metrics.mean(values) < high < 0.901
+
+
+# --- baselines and robustness ----------------------------------------------------------------------------
+
+
+def test_opening_takes_a_vessel_from_the_thresholds_but_not_a_lesion() -> None:
+    hu = np.full((24, 24, 24), -860.0, np.float32)
+    hu[:, 4:7, 4:7] = 30.0
+    hu[8:20, 12:22, 12:22] = -550.0
+    plain, opened = baselines.fixed_thresholds(hu), baselines.opened_thresholds(hu, 1.5)
+    assert (plain[:, 5, 5] != HEALTHY).mean() > 0.5
+    assert (opened[:, 4:7, 4:7] == HEALTHY).all()
+    assert (opened[10:18, 14:20, 14:20] == GROUND_GLASS).all()
+
+
+def test_clusters_are_named_by_their_mean_density() -> None:
+    hu = np.full((16, 32, 32), -860.0, np.float32)
+    hu[:, 16:] = 20.0
+    hu += np.random.default_rng(0).normal(0, 5, hu.shape).astype(np.float32)
+    mask = np.ones(hu.shape, bool)
+    for labels in (baselines.hounsfield_mixture(hu, mask, 0), baselines.radiomic_clusters(hu, mask, 0)):
+        assert (labels[:, :14] == HEALTHY).mean() > 0.9
+        assert (labels[:, 18:] == CONSOLIDATION).mean() > 0.9
+
+
+def scan(emphysema: float, warnings: list[str]) -> dict[str, Any]:
+    percent = {"healthy": 100.0 - emphysema, "emphysema": emphysema}
+    return {"name": "x", "percent": percent, "warnings": warnings}
+
+
+def test_a_changed_volume_must_be_warned_of() -> None:
+    plain = scan(30.0, ["Old warning."])
+    assert robustness.judge(scan(32.5, []), plain)["volumes_held"]
+    assert not robustness.judge(scan(36.0, ["Old warning."]), plain)["held"]
+    warned = robustness.judge(scan(36.0, ["Sharp kernel."]), plain)
+    assert warned["held"] and not warned["volumes_held"]
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def row(seed: int, dice: float) -> dict[str, Any]:
+    both = {"dsc": dict.fromkeys(metrics.KEYS, dice), "hd95_mm": dict.fromkeys(metrics.KEYS, 10.0)}
+    plane = {"before": np.full((9, 9), -860), "hu": np.full((9, 9), -860)}
+    plane |= {"truth": np.ones((9, 9), np.uint8), "labels": np.ones((9, 9), np.uint8)}
+    return {
+        "host": "ct/x",
+        "seed": seed,
+        "dsc": dict.fromkeys(metrics.KEYS, dice),
+        "hd95_mm": dict.fromkeys(metrics.KEYS, 5.0),
+        "volumes": dict.fromkeys(metrics.KEYS, (10.0, -1.0)),
+        "calibration": {"auc": 0.8, "bins": []},
+        "baselines": {"thresholds": dict.fromkeys(metrics.KEYS, 0.5)},
+        "ablations": {"no fusion": both},
+        "slice": plane,
+    }
+
+
+def test_files_of_an_evaluation(tmp_path: Path) -> None:
+    outcome = Outcome(Plan(tmp_path), seconds=90.0)
+    outcome.facts = {"commit": "c", "weights_sha256": "w", "model": "m", "hosts": ["ct/x"]}
+    outcome.facts |= {"lesion_seeds": [1, 2], "segmentation_seed": 0}
+    outcome.rows = {
+        "cases": [row(1, 0.8), row(2, 0.9)],
+        "slices": [{"name": "train/P001", "ours": 0.93, "thresholds": 0.8}],
+        "healthy": [{"name": "ct/normal001", "ours": 0.5, "thresholds": 8.7}],
+        "robustness": [
+            {**scan(30.0, []), "name": "as it is"},
+            {**scan(40.0, []), "name": "smoothed"},
+        ],
+    }
+    summary.write_all(tmp_path, outcome)
+    written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert written["dsc"]["cavity"] == pytest.approx(0.85)
+    assert written["hd95_mm"] == 5.0
+    assert written["slice_auc"] == {"P001": 0.93}
+    assert written["baselines"]["thresholds"]["dsc"]["healthy"] == 0.5
+    assert written["ablations"]["no fusion"]["hd95_mm"] == 10.0
+    assert written["robustness"]["smoothed"]["held"] is False
+    page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert "| DSC cavity | >= 0.72 | 0.850 | yes |" in page
+    assert "| robustness | 1 of 1 held | 0 of 1 | **no** |" in page
+    assert "| fusion lowers HD95 | >= 10 % | 50.0 % | yes |" in page
+    for name in ("cases.csv", "robustness.csv", "cases.png", "dsc.png"):
+        assert (tmp_path / name).stat().st_size > 50
