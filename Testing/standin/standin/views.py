@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import ctk
@@ -31,15 +33,32 @@ THREE_D_MANAGERS = (
     "vtkMRMLVolumeRenderingDisplayableManager",
     "vtkMRMLMarkupsDisplayableManager",
 )
+RENDERING_TRIAL = """
+import vtkmodules.vtkRenderingOpenGL2
+from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
+from vtkmodules.vtkRenderingCore import vtkRenderer, vtkRenderWindow
+renderer, window, pixels = vtkRenderer(), vtkRenderWindow(), vtkUnsignedCharArray()
+renderer.SetBackground(1, 0, 0)
+window.SetOffScreenRendering(1)
+window.SetSize(8, 8)
+window.AddRenderer(renderer)
+window.Render()
+window.GetPixelData(0, 0, 7, 7, 0, pixels, 0)
+print("red" if pixels.GetTuple(20) == (255, 0, 0) else "not red")
+"""
 BUTTONS = {1: "LeftButton", 2: "RightButton", 4: "MiddleButton"}
 
 
 @functools.cache
 def canRender() -> bool:
-    """Whether this machine has any OpenGL, be it in software; says so once if not."""
-    window = vtk.vtkRenderWindow()
-    window.SetOffScreenRendering(1)
-    if window.SupportsOpenGL():
+    """Whether this machine has any OpenGL, be it in software; says so once if not.
+
+    VTK does not tell: it crashes. So another process tries.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", RENDERING_TRIAL], capture_output=True, text=True, check=False
+    )
+    if done.stdout.strip() == "red":
         return True
     logging.warning("No OpenGL context can be had: the views stay blank")
     return False
