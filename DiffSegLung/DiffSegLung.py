@@ -214,6 +214,7 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.modelSelector.connect("currentIndexChanged(int)", self.onModelChosen)
         self.ui.lungsSegmentSelector.connect("currentIndexChanged(int)", self.onLungsSegmentChosen)
@@ -254,10 +255,19 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onNodeAdded(self, caller, event) -> None:
+        """A CT that is loaded while the panel is open is chosen, once its voxels are there."""
+        import qt
+
+        qt.QTimer.singleShot(0, self._chooseCt)
+
     def initializeParameterNode(self) -> None:
         """Ensure parameter node exists and observed; a CT is already chosen."""
         self.setParameterNode(self.logic.getParameterNode())
-        if not self._parameterNode.inputVolume:
+        self._chooseCt()
+
+    def _chooseCt(self) -> None:
+        if self._parameterNode and not self._parameterNode.inputVolume:
             self._parameterNode.inputVolume = mostLikelyChestCt()
 
     def setParameterNode(self, inputParameterNode: DiffSegLungParameterNode | None) -> None:
