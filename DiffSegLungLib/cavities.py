@@ -15,7 +15,7 @@ WALL_MM = 4.5
 """How far from the lumen the wall is looked for."""
 ENCLOSED = 0.75
 """Share of directions in which the lumen must meet wall before lung."""
-SMALLEST_ML = 0.2
+SMALLEST_ML = 0.4
 """Smaller lumens cannot be told from bronchi on a 1.5 mm grid."""
 LARGEST_ML = 250.0
 THICK_WALL = 0.5

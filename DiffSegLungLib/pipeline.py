@@ -37,7 +37,7 @@ from DiffSegLungLib.naming import (
 )
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quality import STANDARD, Quality, quality_of
-from DiffSegLungLib.regions import drop_specks, grow_holes, part_rims
+from DiffSegLungLib.regions import agree_on_texture, drop_specks, grow_holes, part_rims
 from DiffSegLungLib.segmentations import load_lungs, load_regions
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
@@ -370,6 +370,7 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion)
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
     borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
+    borne_out = agree_on_texture(borne_out, NAMED, grid.mask, model.regions)
     borne_out = part_rims(borne_out, NAMED, grid.hu, grid.mask, grid.spacing, model.regions)
     edge = hole_edge(tissues.healthy)[:, None]
     borne_out = grow_holes(borne_out, NAMED, grid.hu, edge, grid.mask, grid.spacing, model.regions)

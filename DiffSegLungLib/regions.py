@@ -24,6 +24,7 @@ class RegionSettings:
         depth_slices: the same in slices of the CT, since a thick slice blurs the diaphragm into the lung.
         fibrosis_depth_mm: the same for fibrosis; the thin costophrenic recess, blurred by breathing,
             has lines and holes of its own.
+        agreed: share of a connected ground glass and fibrosis from which one of the two takes it all.
         rim_mm: a shell of ground glass around consolidation that is no thicker is partial volume.
         half_hu: half way from healthy lung to consolidation; such a shell is parted there.
         lucent_reach_mm: how far the edge of an emphysematous hole may lie beyond what is surely air.
@@ -35,7 +36,8 @@ class RegionSettings:
     depth_mm: float = 5.0
     depth_slices: float = 1.5
     fibrosis_depth_mm: float = 8.0
-    rim_mm: float = 4.5
+    rim_mm: float = 6.0
+    agreed: float = 0.7
     half_hu: float = -420.0
     lucent_reach_mm: float = 3.0
 
@@ -83,6 +85,34 @@ def drop_specks(
         for member in members:
             result[member][specks] = 0
     return result / np.maximum(result.sum(axis=0), 1e-6)
+
+
+def agree_on_texture(
+    posterior: np.ndarray, order: tuple[int, ...], mask: np.ndarray, settings: RegionSettings
+) -> np.ndarray:
+    """Let a region be ground glass or fibrosis as a whole: its rim has less of a net than its middle.
+
+    Args:
+        posterior: float32 (tissues, z, y, x).
+        order: the label of each tissue of ``posterior``.
+        mask: bool (z, y, x), the lungs.
+        settings: ``agreed``.
+
+    Returns:
+        float32 (tissues, z, y, x).
+    """
+    best = posterior.argmax(axis=0)
+    glass, fibrosis = order.index(GROUND_GLASS), order.index(FIBROSIS)
+    parts, count = ndimage.label(mask & np.isin(best, [glass, fibrosis]))
+    if count == 0:
+        return posterior
+    sizes = np.maximum(np.bincount(parts.ravel()), 1)
+    netted = np.bincount(parts[best == fibrosis], minlength=count + 1) / sizes
+    netted[0] = 0.5
+    result = posterior.copy()
+    _decide(result, (netted >= settings.agreed)[parts] & (best == glass), fibrosis)
+    _decide(result, (netted <= 1 - settings.agreed)[parts] & (best == fibrosis), glass)
+    return result
 
 
 def part_rims(

@@ -142,7 +142,8 @@ def kernel_pair(data: Path, model_name: str | None) -> dict[str, Any]:
 def emphysema_patches(data: Path, model: Model) -> dict[str, Any]:
     """Emphysema called in each of the 1,337 patches against their class; LAA-950 beside us.
 
-    A patch is one small slice without lungs, so density and texture decide without the embedding.
+    A patch is one small slice without lungs: density and texture decide without the embedding, and full
+    inspiration is assumed, since there is no lung to read the level of inflation off.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -169,7 +170,7 @@ def emphysema_patches(data: Path, model: Model) -> dict[str, Any]:
 
 
 def _patch_emphysema(patch: np.ndarray, model: Model) -> float:
-    """Mean posterior of emphysema over the patch's pixels."""
+    """Share of the patch's pixels that are called emphysema."""
     from scipy import ndimage
 
     from DiffSegLungLib.evaluation.stages import without_embedding
@@ -181,7 +182,8 @@ def _patch_emphysema(patch: np.ndarray, model: Model) -> float:
     fine = fine_descriptors(np.repeat(patch[None].astype(np.float32), PATCH_SLICES, 0), mask, empty, PATCH_MM)
     points = fine[:, PATCH_SLICES // 2].reshape(len(fine), -1).T
     plain = without_embedding(model)
-    prior = log_density_prior(plane.ravel(), model.rule.reference_hu, model.rule)
+    inspired = BY_LABEL[EMPHYSEMA].prior.high + model.rule.lucent_by
+    prior = log_density_prior(plane.ravel(), inspired, model.rule)
     posterior = tissue_posterior(
         plain.mixture.log_densities(points),
         plain.mixture.weights,
@@ -190,4 +192,4 @@ def _patch_emphysema(patch: np.ndarray, model: Model) -> float:
         plain.rule,
         plain.sharpness,
     )
-    return float(posterior[:, NAMED.index(EMPHYSEMA)].mean())
+    return float(np.mean(posterior.argmax(axis=1) == NAMED.index(EMPHYSEMA)))

@@ -172,6 +172,7 @@ def test_automatic_window_comes_back(panel: Any, phantom: Any, result: Any) -> N
 
 def test_uncertainty_is_laid_over(shown: Any, result: Any) -> None:
     import slicer
+
     from DiffSegLungSlicer import results
 
     views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
@@ -223,6 +224,7 @@ def ijkToRas(volume: Any) -> np.ndarray:
 
 def test_click_on_an_absent_tissue_stays(shown: Any) -> None:
     import slicer
+
     from DiffSegLungSlicer import results
 
     absent = [key for key, ml, percent in results.tissueRows(shown._parameterNode.segmentation) if ml == 0]
@@ -240,6 +242,7 @@ def test_click_on_an_absent_tissue_stays(shown: Any) -> None:
 )
 def test_charts(shown: Any, result: Any, button: str, role: str) -> None:
     import slicer
+
     from DiffSegLungSlicer import results
 
     shown.ui.measuresGroupBox.collapsed = False
@@ -257,6 +260,7 @@ def test_charts(shown: Any, result: Any, button: str, role: str) -> None:
 def test_histogram_counts_each_voxel(result: Any, phantom: Any) -> None:
     """The millilitres of a tissue's histogram are those of its voxels within the axis."""
     import slicer
+
     from DiffSegLungSlicer import results
 
     table = result.GetNodeReference(results.HISTOGRAM_TABLE_ROLE).GetTable()
@@ -274,6 +278,7 @@ def test_histogram_counts_each_voxel(result: Any, phantom: Any) -> None:
 
 def test_copy_is_a_spreadsheet(shown: Any, result: Any) -> None:
     import qt
+
     from DiffSegLungSlicer import results
 
     shown.ui.measuresGroupBox.collapsed = False
@@ -303,6 +308,7 @@ def test_citation_is_copied(panel: Any, module: Any) -> None:
 
 def test_edit_opens_the_segment_editor(panel: Any, result: Any, phantom: Any, slicerWindow: Any) -> None:
     import slicer
+
     from DiffSegLungSlicer import results
 
     slicerWindow("DiffSegLung")

@@ -56,6 +56,7 @@ def assertLeftNothing(panel: Any, processes: list[Any]) -> None:
 def test_cancel_then_again_and_go_elsewhere(ready: Any, scene: Any, phantom: Any) -> None:
     """The whole life of the button, and a run that ends while the user is in another module."""
     import standin
+
     from DiffSegLungSlicer import results
 
     panel, before = ready, steps.nodeIds()
@@ -84,6 +85,7 @@ def test_cancel_then_again_and_go_elsewhere(ready: Any, scene: Any, phantom: Any
 def assertIsComplete(node: Any, volume: Any) -> None:
     """Segments as the table of tissues has them; all that belongs to them hangs on the node."""
     import slicer
+
     from DiffSegLungSlicer import exchange, results
 
     segments = node.GetSegmentation()
