@@ -198,13 +198,13 @@ def placeBeside(volumeNode, node) -> None:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(volumeItem))
 
 
-def volumeFromFile(path: Path, volumeNode, name: str):
-    """A scalar volume on the CT's grid, added to the scene beside the CT."""
+def readVolume(path: Path, volumeNode, node) -> None:
+    """Fills a scalar volume node with a file's voxels, which lie on the CT's grid."""
     import SimpleITK as sitk
 
-    array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
-    node = slicer.util.addVolumeFromArray(array, matrix, name)
+    node.SetIJKToRASMatrix(matrix)
+    slicer.util.updateVolumeFromArray(node, sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    node.CreateDefaultDisplayNodes()
     placeBeside(volumeNode, node)
-    return node

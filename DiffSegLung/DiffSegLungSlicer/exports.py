@@ -96,9 +96,9 @@ def _measureCommand(segmentationNode, volumeNode, ct: Path, folder: Path) -> lis
         if choice:
             exchange.exportSegments(choice, volumeNode, folder / f"{option[2:]}.seg.nrrd")
             command += [option, str(folder / f"{option[2:]}.seg.nrrd")]
-    manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps(results.manifestOf(segmentationNode)), encoding="utf-8")
-    command += ["--manifest", str(manifest)]
+    if manifest := results.manifestOf(segmentationNode):
+        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        command += ["--manifest", str(folder / "manifest.json")]
     return [*command, "--corrected"] if results.isCorrected(segmentationNode) else command
 
 

@@ -119,19 +119,15 @@ def _own(segmentationNode, role: str, className: str, name: str):
 
 def _storeUncertainty(segmentationNode, volumeNode, path: Path) -> None:
     """0 (sure) to 1, shown from 0.2 on in glowing colours where it is laid over the CT."""
-    old = segmentationNode.GetNodeReference(UNCERTAINTY_ROLE)
-    name = old.GetName() if old else f"{segmentationNode.GetName()} uncertainty"
-    node = exchange.volumeFromFile(path, volumeNode, name)
-    if old:
-        slicer.mrmlScene.RemoveNode(old)
-    node.SetAttribute(ATTRIBUTE, UNCERTAINTY_ROLE)
+    name = f"{segmentationNode.GetName()} uncertainty"
+    node = _own(segmentationNode, UNCERTAINTY_ROLE, "vtkMRMLScalarVolumeNode", name)
+    exchange.readVolume(path, volumeNode, node)
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(0.0, 1.0)
     display.SetThreshold(0.2, 1.0)
     display.SetApplyThreshold(True)
-    segmentationNode.SetNodeReferenceID(UNCERTAINTY_ROLE, node.GetID())
 
 
 def removeAll(segmentationNode) -> None:
@@ -142,7 +138,14 @@ def removeAll(segmentationNode) -> None:
         count = chart.GetNumberOfPlotSeriesNodes() if chart else 0
         nodes += [*(chart.GetNthPlotSeriesNode(index) for index in range(count)), chart]
     for node in filter(None, [*nodes, segmentationNode]):
+        displays = [node.GetNthDisplayNode(n) for n in range(_displayCount(node))]
         slicer.mrmlScene.RemoveNode(node)
+        for display in filter(None, displays):  # after the node, which would make itself a new one
+            slicer.mrmlScene.RemoveNode(display)
+
+
+def _displayCount(node) -> int:
+    return node.GetNumberOfDisplayNodes() if node.IsA("vtkMRMLDisplayableNode") else 0
 
 
 # --- measures -----------------------------------------------------------------------------------

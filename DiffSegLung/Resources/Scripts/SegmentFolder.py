@@ -152,8 +152,12 @@ def _loadScan(scan: Path):
 
 
 def _removeNewNodes(known: set[str]) -> None:
-    """Takes out again what one CT has brought into the scene: memory must not grow with the number of CT."""
-    for node in slicer.util.getNodesByClass("vtkMRMLNode"):
+    """Takes out again what one CT has brought into the scene: memory must not grow with the number of CT.
+
+    Display nodes go last: a volume that has lost its own makes itself a new one.
+    """
+    nodes = slicer.util.getNodesByClass("vtkMRMLNode")
+    for node in sorted(nodes, key=lambda node: node.IsA("vtkMRMLDisplayNode")):
         isThere = node.GetScene() is not None  # display and storage nodes may have gone with their node
         if isThere and node.GetID() not in known and not node.IsSingleton():
             slicer.mrmlScene.RemoveNode(node)

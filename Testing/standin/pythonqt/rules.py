@@ -344,11 +344,12 @@ def guardSingleShots() -> None:
     QtCore.QTimer.singleShot = PropertyAsAttribute("singleShot", guardedSingleShot)
 
 
-def keepNoneAlive() -> None:
-    """Before Python 3.12, PySide6 gives away one reference too many to None in many calls; in the end Python
-    deletes None and aborts. Give None the references that 3.12 gives it: more than can be used up."""
+def keepConstantsAlive() -> None:
+    """Before Python 3.12, PySide6 gives away one reference too many to None, True or False in many calls; in
+    the end Python deletes them and aborts. Give them the references that 3.12 gives: more than can be used up."""
     if sys.version_info < (3, 12):
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+        for constant in (None, True, False):
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 
 def install() -> None:
@@ -361,5 +362,5 @@ def install() -> None:
     for enumeration in qtEnumerations():
         makeInteger(enumeration)
     guardSingleShots()
-    keepNoneAlive()
+    keepConstantsAlive()
     QtCore.QObject.__getattribute__ = getAttribute
