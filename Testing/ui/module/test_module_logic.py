@@ -1,4 +1,4 @@
-"""The logic without a panel: refusals, exports, packages, headless batch, self-test; and the files' own rules."""
+"""The logic without a panel: refusals, exports, packages, headless batch, self-test; the rules of the files."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def test_dicom_segmentation_refers_to_the_series(module: Any, tmp_path: Path) ->
 
     hu = np.full((12, 20, 24), 40, np.int16)
     hu[2:10, 4:16, 3:10] = hu[2:10, 4:16, 14:21] = -850
-    write_series(tmp_path / "series", hu)
+    uids = {name: pydicom.uid.generate_uid() for name in ("StudyInstanceUID", "FrameOfReferenceUID")}
+    write_series(tmp_path / "series", hu, **uids)
     standin.addDicomFolder(tmp_path / "series")
     volume = loadSeries(tmp_path / "series")
     node = steps.commitFiles(filesOf(volume, tmp_path / "files"), volume)
@@ -144,6 +145,7 @@ def filesOf(volume: Any, folder: Path) -> Path:
     from DiffSegLungSlicer.exchange import _imageOf
 
     folder.mkdir()
+    size = volume.GetImageData().GetDimensions()
     air = slicer.util.arrayFromVolume(volume) < -500
     upper = (np.arange(len(air)) >= len(air) // 2)[:, None, None]
     labels = np.where(air, np.where(upper, tissues.CONSOLIDATION, tissues.HEALTHY), 0).astype(np.uint8)
@@ -152,7 +154,9 @@ def filesOf(volume: Any, folder: Path) -> Path:
     outputs.write_segmentation(folder / "segmentation.seg.nrrd", _imageOf(labels, volume))
     outputs.write_segmentation(folder / "lungs.seg.nrrd", _imageOf(sides, volume), outputs.LUNG_SEGMENTS)
     outputs.write_image(folder / "uncertainty.nrrd", _imageOf(air.astype(np.float32), volume))
-    outputs.write_json(folder / "manifest.json", {"software": describe_software(), "warnings": []})
+    outputs.write_json(
+        folder / "manifest.json", {"software": describe_software(), "input": {"size": list(size)}}
+    )
     return folder
 
 
