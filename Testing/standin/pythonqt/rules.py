@@ -346,7 +346,7 @@ def guardSingleShots() -> None:
 
 def keepConstantsAlive() -> None:
     """Before Python 3.12, PySide6 gives away one reference too many to None, True or False in many calls; in
-    the end Python deletes them and aborts. Give them the references that 3.12 gives: more than are used up."""
+    the end Python deletes them and aborts. Give them as many references as 3.12 does: enough for good."""
     if sys.version_info < (3, 12):
         for constant in (None, True, False):
             ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
