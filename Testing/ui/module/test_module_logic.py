@@ -1,4 +1,4 @@
-"""The logic without a panel: refusals, exports, packages, headless batch, self-test; the rules of the files."""
+"""The logic without a panel: refusals, exports, packages, batch, self-test; and the rules of the files."""
 
 from __future__ import annotations
 
