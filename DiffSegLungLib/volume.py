@@ -41,7 +41,8 @@ _EIGHT_BIT = (sitk.sitkUInt8, sitk.sitkInt8)
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 _FORMATS = "NRRD, NIfTI, MetaImage or a DICOM folder"
 # Tags whose values change numbers; none of them identifies a patient.
-_ACQUISITION_TAGS = {
+MODALITY_TAG = "0008|0060"
+ACQUISITION_TAGS = {
     "kernel": "0018|1210",
     "slice_thickness_mm": "0018|0050",
     "tube_voltage_kvp": "0018|0060",
@@ -583,8 +584,8 @@ def _number(text: str | None) -> float:
 
 
 def _acquisition(reader: sitk.ImageFileReader) -> dict[str, str]:
-    facts = {fact: _tag(reader, tag).split("\\")[0] for fact, tag in _ACQUISITION_TAGS.items()}
-    if _tag(reader, "0008|0060") == "CT":
+    facts = {fact: _tag(reader, tag).split("\\")[0] for fact, tag in ACQUISITION_TAGS.items()}
+    if _tag(reader, MODALITY_TAG) == "CT":
         facts["contrast"] = "no" if facts["contrast"].upper() in ("", "NONE", "NO") else "yes"
     return {fact: value for fact, value in facts.items() if value}
 
@@ -666,7 +667,7 @@ def _header(path: Path) -> _DicomFile | None:
         series=_tag(reader, "0020|000e"),
         number=_tag(reader, "0020|0011"),
         instance=_tag(reader, "0008|0018"),
-        modality=_tag(reader, "0008|0060"),
+        modality=_tag(reader, MODALITY_TAG),
         is_localizer="LOCALIZER" in _tag(reader, "0008|0008").upper(),
         orientation=_numbers(_tag(reader, "0020|0037"), 6) or (in_frames[0::3] + in_frames[1::3]),
         position=_numbers(_tag(reader, "0020|0032"), 3) or (reader.GetOrigin() if in_frames else ()),

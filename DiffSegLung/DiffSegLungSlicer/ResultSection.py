@@ -15,7 +15,8 @@ from slicer.util import VTKObservationMixin
 from DiffSegLungLib.errors import DiffSegLungError
 from DiffSegLungLib.tissues import BY_KEY, REPORTED
 
-from . import display, exports, results
+from . import display, results
+from .dicomSource import dicomFiles
 
 EYE, TISSUE, ML, PERCENT, OPACITY = range(5)
 SETTLE_MS = 700
@@ -113,7 +114,7 @@ class ResultSection(VTKObservationMixin):
         self.ui.measuresTable.setMRMLTableNode(node.GetNodeReference(results.MEASURES_ROLE) if node else None)
         self.ui.resultLabel.text = self._title()
         self._showView()
-        files = exports.dicomFiles(results.volumeOf(node)) if node else []
+        files = dicomFiles(results.volumeOf(node)) if node else []
         self.ui.dicomButton.enabled = bool(files)
         self.ui.dicomButton.toolTip = (
             _("Writes a DICOM segmentation with codes.")

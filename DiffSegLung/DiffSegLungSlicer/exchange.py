@@ -15,6 +15,8 @@ from DiffSegLungLib import outputs
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.terminology import parse_terminology
 
+from .dicomSource import acquisition
+
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LABELMAP = "Binary labelmap"
 HIGHEST_LABEL = 65535
@@ -94,10 +96,15 @@ def _imageOf(array: np.ndarray, volumeNode):
 
 
 def exportVolume(volumeNode, path: Path) -> None:
-    """Writes the CT's voxels as they are; the node needs no file of its own and is not changed."""
+    """Writes the CT's voxels as they are, with what is known of how they were acquired.
+
+    The node needs no file of its own and is not changed.
+    """
     import SimpleITK as sitk
 
     image = _imageOf(slicer.util.arrayFromVolume(volumeNode), volumeNode)
+    for tag, value in acquisition(volumeNode).items():
+        image.SetMetaData(tag, value)
     sitk.WriteImage(image, str(path), useCompression=False)
 
 

@@ -6,20 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
-import slicer
-
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 
 from . import exchange, results
+from .dicomSource import dicomFiles
 from .exchange import SegmentChoice
 from .run import Run, newFolder
-
-INSTANCES = "DICOM.instanceUIDs"
 
 
 def reportRun(segmentationNode, target: Path) -> Run:
     """Writes the report of the segments as they are now; its result is the HTML file."""
-    folder, volumeNode = newFolder(), _requireVolume(segmentationNode)
+    volumeNode = _requireVolume(segmentationNode)
+    folder = newFolder()
 
     def command() -> list[str]:
         ct = folder / f"{_safeName(volumeNode.GetName())}.nrrd"
@@ -31,12 +29,13 @@ def reportRun(segmentationNode, target: Path) -> Run:
 
 def dicomRun(segmentationNode, target: Path) -> Run:
     """Writes a DICOM segmentation; its result is the file."""
-    folder, volumeNode = newFolder(), _requireVolume(segmentationNode)
+    volumeNode = _requireVolume(segmentationNode)
     instances = dicomFiles(volumeNode)
     if not instances:
         raise UnusableInputError(
             f"{volumeNode.GetName()} did not come from the DICOM database: load it from there to export."
         )
+    folder = newFolder()
 
     def command() -> list[str]:
         series = folder / "series"
@@ -57,16 +56,6 @@ def checkRun() -> Run:
         accepted=(0, MissingPartError.exit_status),
     )
     return run
-
-
-def dicomFiles(volumeNode) -> list[str]:
-    """The files that a volume was loaded from; empty where the DICOM database has them not."""
-    database = getattr(slicer, "dicomDatabase", None)
-    if volumeNode is None or database is None or not database.isOpen:
-        return []
-    uids = (volumeNode.GetAttribute(INSTANCES) or "").split()
-    files = [database.fileForInstance(uid) for uid in uids]
-    return files if all(files) else []
 
 
 def _requireVolume(segmentationNode):

@@ -118,6 +118,25 @@ def test_dicom_segmentation_refers_to_the_series(module: Any, tmp_path: Path) ->
     assert labels == {"Healthy lung", "Consolidation"}
 
 
+def test_a_sharp_kernel_is_warned_of_in_slicer_too(module: Any, tmp_path: Path) -> None:
+    """The tags of the series go along with the voxels; the patient's name does not."""
+    pytest.importorskip("pydicom", reason="needs pydicom")
+    import standin
+
+    from DiffSegLungLib.volume import load_volume
+    from DiffSegLungSlicer.exchange import exportVolume
+    from Testing.unit.dicom_series import write_series
+
+    hu = np.full((12, 20, 24), 40, np.int16)
+    hu[2:10, 4:16, 3:10] = hu[2:10, 4:16, 14:21] = -850
+    write_series(tmp_path / "series", hu, ConvolutionKernel="B70f", ContrastBolusAgent="Iohexol")
+    standin.addDicomFolder(tmp_path / "series")
+    exportVolume(loadSeries(tmp_path / "series"), tmp_path / "ct.nrrd")
+    warnings = " ".join(load_volume(tmp_path / "ct.nrrd").warnings)
+    assert "The kernel B70f is sharp" in warnings and "Contrast medium was given" in warnings
+    assert "ID-4711" not in (tmp_path / "ct.nrrd").read_bytes().decode("latin-1")
+
+
 def loadSeries(folder: Path) -> Any:
     """A volume as Slicer's DICOM module loads it: the instances' UIDs are an attribute of the node."""
     import slicer

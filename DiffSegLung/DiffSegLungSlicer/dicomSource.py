@@ -1,0 +1,32 @@
+"""Where a volume came from, as Slicer's DICOM database knows it."""
+
+from __future__ import annotations
+
+import slicer
+
+INSTANCES = "DICOM.instanceUIDs"
+
+
+def dicomFiles(volumeNode) -> list[str]:
+    """The files that a volume was loaded from; empty where the DICOM database has them not."""
+    database = getattr(slicer, "dicomDatabase", None)
+    if volumeNode is None or database is None or not database.isOpen:
+        return []
+    uids = (volumeNode.GetAttribute(INSTANCES) or "").split()
+    files = [database.fileForInstance(uid) for uid in uids]
+    return files if all(files) else []
+
+
+def acquisition(volumeNode) -> dict[str, str]:
+    """What the scanner did, by DICOM tag: kernel, contrast, thickness and the like, never who the patient is.
+
+    The library warns where these do not support a number; a volume node by itself does not know them.
+    """
+    from DiffSegLungLib.volume import ACQUISITION_TAGS, MODALITY_TAG
+
+    files = dicomFiles(volumeNode)
+    if not files:
+        return {}
+    tags = (MODALITY_TAG, *ACQUISITION_TAGS.values())
+    values = {tag: slicer.dicomDatabase.fileValue(files[0], tag.replace("|", ",")) for tag in tags}
+    return {tag: value for tag, value in values.items() if value}
