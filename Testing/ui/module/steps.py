@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,28 +132,36 @@ def setVoxels(node: Any, segmentId: str, voxels: np.ndarray, volume: Any) -> Non
     slicer.util.updateSegmentBinaryLabelmapFromArray(voxels.astype(np.uint8), node, segmentId, volume)
 
 
-def commitFiles(files: Path, volume: Any, segmentation: Any = None, regions: Any = None) -> Any:
-    """What happens when a run has ended well, with the files of an earlier run.
+@contextlib.contextmanager
+def finishedJob(
+    files: Sequence[Path], volume: Any, segmentation: Any = None, regions: Any = None, browser: Any = None
+) -> Iterator[Any]:
+    """A segmentation whose run has ended well: it has the files of an earlier one, and is to be committed.
 
     Args:
-        files: folder of the files that a run leaves.
+        files: folder of the files that a run leaves, for each time point.
         volume: the CT.
         segmentation: gets the result; None for a new node.
         regions: to measure, as `DiffSegLungLogic.process` takes them.
-
-    Returns:
-        The segmentation node.
+        browser: of the sequence, None for a single CT.
     """
     from DiffSegLungSlicer.exchange import SegmentChoice
     from DiffSegLungSlicer.run import removeFolder
     from DiffSegLungSlicer.segmentation import Parameters, SegmentationJob
 
-    job = SegmentationJob(volume, segmentation, None, SegmentChoice.of(regions), Parameters())
-    shutil.copytree(files, job._folder / "0000")
+    job = SegmentationJob(volume, segmentation, None, SegmentChoice.of(regions), Parameters(), browser)
     try:
-        return job.commit()
+        for step, folder in enumerate(files):
+            shutil.copytree(folder, job._stepFolder(step))
+        yield job
     finally:
         removeFolder(job._folder)
+
+
+def commitFiles(files: Path, volume: Any, segmentation: Any = None, regions: Any = None) -> Any:
+    """The segmentation node that such a job makes."""
+    with finishedJob([files], volume, segmentation, regions) as job:
+        return job.commit()
 
 
 def show(panel: Any, node: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
-import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -74,23 +73,21 @@ def test_a_segment_that_is_not_there_is_said(module: Any, phantom: Any, pieces: 
 
 def test_ct_removed_meanwhile(module: Any, phantom: Any, runFiles: Path, scene: Any) -> None:
     from DiffSegLungLib.errors import UnusableInputError
-    from DiffSegLungSlicer.segmentation import Parameters, SegmentationJob
 
-    job = SegmentationJob(phantom, None, None, None, Parameters())
-    shutil.copytree(runFiles, job._folder / "0000")
-    scene.RemoveNode(phantom)
-    with pytest.raises(UnusableInputError, match="The CT was removed"):
-        job.commit()
+    with steps.finishedJob([runFiles], phantom) as job:
+        scene.RemoveNode(phantom)
+        before = steps.nodeIds()
+        with pytest.raises(UnusableInputError, match="The CT was removed"):
+            job.commit()
+    assert steps.nodeIds() == before
 
 
 def test_broken_files_leave_nothing_in_the_scene(module: Any, phantom: Any, runFiles: Path) -> None:
-    from DiffSegLungSlicer.segmentation import Parameters, SegmentationJob
-
-    job, before = SegmentationJob(phantom, None, None, None, Parameters()), steps.nodeIds()
-    shutil.copytree(runFiles, job._folder / "0000")
-    (job._folder / "0000" / "uncertainty.nrrd").write_bytes(b"NRRD0004\n")
-    with pytest.raises(RuntimeError):
-        job.commit()
+    before = steps.nodeIds()
+    with steps.finishedJob([runFiles], phantom) as job:
+        (job._stepFolder(0) / "uncertainty.nrrd").write_bytes(b"NRRD0004\n")
+        with pytest.raises(RuntimeError):
+            job.commit()
     assert steps.nodeIds() == before
 
 
@@ -185,6 +182,11 @@ def test_what_is_no_dicom_is_not_exported_as_dicom(module: Any, phantom: Any, ru
     node = steps.commitFiles(runFiles, phantom)
     with pytest.raises(UnusableInputError, match="did not come from the DICOM database"):
         module.DiffSegLungLogic().exportDicomSegmentation(node, "out.dcm")
+    phantom.GetScene().RemoveNode(phantom)
+    for export in (module.DiffSegLungLogic().exportDicomSegmentation, module.DiffSegLungLogic().report):
+        with pytest.raises(UnusableInputError, match="is not in the scene"):
+            export(node, "out.dcm")
+    assert steps.temporaryFolders() == []
 
 
 # --- packages -----------------------------------------------------------------------------------

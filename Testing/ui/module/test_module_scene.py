@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -254,8 +253,6 @@ def test_a_sequence_is_segmented_at_every_time_point(module: Any, phantom: Any, 
     import slicer
 
     from DiffSegLungSlicer import results, sequences
-    from DiffSegLungSlicer.run import removeFolder
-    from DiffSegLungSlicer.segmentation import Parameters, SegmentationJob
 
     scans = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "breathing")
     for time in ("0", "1.5"):
@@ -265,12 +262,9 @@ def test_a_sequence_is_segmented_at_every_time_point(module: Any, phantom: Any, 
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
     volume = browser.GetProxyNode(scans)
     assert sequences.browserOf(volume) is browser and sequences.browserOf(phantom) is None
-    job = SegmentationJob(volume, None, None, None, Parameters(), browser)
-    for step in range(2):
-        shutil.copytree(runFiles, job._stepFolder(step))
-    withoutConsolidation(job._stepFolder(1) / "segmentation.seg.nrrd")
-    node = job.commit()
-    removeFolder(job._folder)
+    with steps.finishedJob([runFiles, runFiles], volume, browser=browser) as job:
+        withoutConsolidation(job._stepFolder(1) / "segmentation.seg.nrrd")
+        node = job.commit()
     assert browser.GetProxyNode(node.GetNodeReference(results.SEQUENCE_ROLE)) is node
     there = []
     for step in range(2):
