@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,11 @@ def run_change(name: str | None, case: Case, model_name: str | None) -> dict[str
     }
 
 
+def _without_numbers(warning: str) -> str:
+    """A warning is the same one whatever volume it states."""
+    return re.sub(r"[\d.,]+", "", warning)
+
+
 def judge(changed: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
     """Whether the volumes held, or the reader was warned of what the plain scan did not have."""
     differences = {key: changed["percent"][key] - value for key, value in plain["percent"].items()}
@@ -79,8 +85,8 @@ def judge(changed: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
         abs(difference) <= max(RELATIVE * plain["percent"][key], ABSOLUTE)
         for key, difference in differences.items()
     )
-    known = {warning.split(" ")[0] for warning in plain["warnings"]}
-    fresh = [warning for warning in changed["warnings"] if warning.split(" ")[0] not in known]
+    known = {_without_numbers(warning) for warning in plain["warnings"]}
+    fresh = [warning for warning in changed["warnings"] if _without_numbers(warning) not in known]
     return {
         "largest_change_points": max(abs(value) for value in differences.values()),
         "changes": differences,

@@ -198,6 +198,8 @@ def test_a_changed_volume_must_be_warned_of() -> None:
     plain = scan(30.0, ["Old warning."])
     assert robustness.judge(scan(32.5, []), plain)["volumes_held"]
     assert not robustness.judge(scan(36.0, ["Old warning."]), plain)["held"]
+    same = robustness.judge(scan(36.0, ["71 mL counted as lung"]), scan(30.0, ["65 mL counted as lung"]))
+    assert not same["held"]
     warned = robustness.judge(scan(36.0, ["Sharp kernel."]), plain)
     assert warned["held"] and not warned["volumes_held"]
 

@@ -1,0 +1,113 @@
+"""Decisions by region: edges go to what they are the edge of, and a region has one texture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from DiffSegLungLib.cavities import cavity_walls, find_cavities
+from DiffSegLungLib.naming import NAMED, NamingRule, hole_edge, share_by_texture
+from DiffSegLungLib.regions import RegionSettings, agree_on_texture, drop_specks, grow_holes, part_rims
+from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
+
+SIDE, SPACING = 40, 1.5
+SETTINGS = RegionSettings()
+MASK = np.ones((SIDE,) * 3, bool)
+Box = tuple[slice, slice, slice]
+
+
+def cube(low: int, high: int) -> Box:
+    return (slice(low, high),) * 3
+
+
+def posterior_of(labels: np.ndarray) -> np.ndarray:
+    return np.stack([np.where(labels == label, 0.8, 0.05) for label in NAMED]).astype(np.float32)
+
+
+def labels_of(posterior: np.ndarray) -> np.ndarray:
+    return np.array(NAMED)[posterior.argmax(axis=0)]
+
+
+def test_a_thin_shell_around_consolidation_is_parted_half_way() -> None:
+    labels, hu = np.full(MASK.shape, HEALTHY), np.full(MASK.shape, -860.0, np.float32)
+    labels[cube(9, 31)], labels[cube(11, 29)] = GROUND_GLASS, CONSOLIDATION
+    hu[cube(9, 31)], hu[cube(10, 30)] = -600.0, 0.0
+    found = labels_of(part_rims(posterior_of(labels), NAMED, hu, MASK, SPACING, SETTINGS))
+    assert (found == GROUND_GLASS).sum() < 0.01 * (labels == GROUND_GLASS).sum()  # the cube's corners
+    assert (found[cube(10, 30)] == CONSOLIDATION).mean() > 0.95
+    assert (found[9, 12:28, 12:28] == HEALTHY).all()
+
+
+def test_thick_ground_glass_beside_consolidation_stays() -> None:
+    labels, hu = np.full(MASK.shape, HEALTHY), np.full(MASK.shape, -600.0, np.float32)
+    labels[cube(5, 20)] = CONSOLIDATION
+    labels[20:35, 5:20, 5:20] = GROUND_GLASS
+    found = labels_of(part_rims(posterior_of(labels), NAMED, hu, MASK, SPACING, SETTINGS))
+    assert (found[20:35, 6:19, 6:19] == GROUND_GLASS).mean() > 0.95
+
+
+def test_a_hole_grows_to_the_middle_of_its_edge_and_no_further() -> None:
+    labels, hu = np.full(MASK.shape, HEALTHY), np.full(MASK.shape, -860.0, np.float32)
+    labels[cube(15, 25)] = EMPHYSEMA
+    hu[cube(14, 26)] = -985.0
+    edge = hole_edge(np.full((SIDE, 1), -860.0))
+    found = labels_of(grow_holes(posterior_of(labels), NAMED, hu, edge, MASK, SPACING, SETTINGS))
+    assert (found[cube(15, 25)] == EMPHYSEMA).all()
+    assert 10**3 < (found == EMPHYSEMA).sum() <= 12**3
+    plain = posterior_of(np.full(MASK.shape, HEALTHY))
+    assert (labels_of(grow_holes(plain, NAMED, hu, edge, MASK, SPACING, SETTINGS)) == HEALTHY).all()
+
+
+@pytest.mark.parametrize(("netted", "expected"), [(12, FIBROSIS), (2, GROUND_GLASS)])
+def test_a_region_takes_the_texture_of_most_of_it(netted: int, expected: int) -> None:
+    labels = np.full(MASK.shape, HEALTHY)
+    labels[10:24, 10:24, 10:24] = GROUND_GLASS
+    labels[10 : 10 + netted, 10:24, 10:24] = FIBROSIS
+    found = labels_of(agree_on_texture(posterior_of(labels), NAMED, MASK, SETTINGS))
+    assert (found[cube(10, 24)] == expected).all()
+
+
+def test_half_and_half_stays_as_it_is() -> None:
+    labels = np.full(MASK.shape, HEALTHY)
+    labels[cube(10, 24)], labels[10:17, 10:24, 10:24] = GROUND_GLASS, FIBROSIS
+    assert (labels_of(agree_on_texture(posterior_of(labels), NAMED, MASK, SETTINGS)) == labels).all()
+
+
+def test_a_small_net_is_ground_glass_and_not_healthy() -> None:
+    labels = np.full(MASK.shape, HEALTHY)
+    labels[cube(10, 22)], labels[cube(10, 15)] = GROUND_GLASS, FIBROSIS
+    found = labels_of(drop_specks(posterior_of(labels), NAMED, MASK, SPACING, 1.5, SETTINGS))
+    assert (found[cube(10, 15)] == GROUND_GLASS).all()
+
+
+def test_texture_moves_nothing_but_ground_glass_and_fibrosis() -> None:
+    rule = NamingRule()
+    posterior = np.tile(np.array([[0.3, 0.1, 0.3, 0.2, 0.1]], np.float32), (2, 1))
+    shared = share_by_texture(posterior, np.array([rule.net_above - 0.3, rule.net_above + 0.3]), rule)
+    glass, fibrosis = NAMED.index(GROUND_GLASS), NAMED.index(FIBROSIS)
+    others = [index for index in range(len(NAMED)) if index not in (glass, fibrosis)]
+    assert np.allclose(shared[:, others], posterior[:, others])
+    assert np.allclose(shared.sum(axis=1), 1.0)
+    assert shared[0, glass] > 0.45 and shared[1, fibrosis] > 0.45
+
+
+def shell(wall_hu: float, wall: float) -> tuple[np.ndarray, np.ndarray]:
+    """A ball of air of 9 mm radius in a wall; HU and the distance from its middle in mm."""
+    away = np.linalg.norm((np.indices(MASK.shape).T - SIDE / 2) * SPACING, axis=-1).T
+    hu = np.where(away < 9 + wall, wall_hu, -860.0)
+    return np.where(away < 9, -990.0, hu).astype(np.float32), away
+
+
+def test_a_thin_walled_cavity_is_found_up_to_its_wall() -> None:
+    hu, away = shell(20.0, 2.5)
+    found = find_cavities(hu, MASK, np.zeros(MASK.shape, bool), SPACING)
+    overlap = 2 * (found & (away < 9)).sum() / (found.sum() + (away < 9).sum())
+    assert overlap > 0.9
+    walls = cavity_walls(found, hu, MASK, SPACING)
+    assert walls[(away > 9.5) & (away < 11)].mean() > 0.8
+    assert not walls[away > 14].any()
+
+
+def test_a_bulla_with_a_hairline_wall_is_no_cavity() -> None:
+    hu, _ = shell(-720.0, 1.5)
+    assert not find_cavities(hu, MASK, np.zeros(MASK.shape, bool), SPACING).any()
