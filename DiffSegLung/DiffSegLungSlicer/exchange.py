@@ -19,7 +19,8 @@ from .dicomSource import acquisition
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LABELMAP = "Binary labelmap"
-HIGHEST_LABEL = 65535
+MOST_SEGMENTS = 255
+"""In a file of one layer of 8 bit."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,21 @@ def labelArray(choice: SegmentChoice, volumeNode, labels: Mapping[str, int]) -> 
 
 
 def exportSegments(choice: SegmentChoice, volumeNode, path: Path) -> None:
-    """Writes segments with IDs, names and codes, on the CT's grid, in one layer."""
+    """Writes segments with IDs, names and codes, on the CT's grid, in one layer.
+
+    Raises:
+        UnusableInputError: there are too many segments, or they do not lie in the CT.
+    """
     labels = {segmentId: index for index, segmentId in enumerate(choice.ids(), start=1)}
+    if len(labels) > MOST_SEGMENTS:
+        raise UnusableInputError(
+            f"{choice.node.GetName()} has {len(labels)} segments, {MOST_SEGMENTS} are the most: copy those "
+            "that are needed into a segmentation of their own."
+        )
     array = labelArray(choice, volumeNode, labels)
     segmentation = choice.node.GetSegmentation()
     segments = [_described(segmentation, segmentId, label) for segmentId, label in labels.items()]
-    dtype = np.uint8 if len(labels) < 256 else np.uint16
-    outputs.write_segmentation(path, _imageOf(array.astype(dtype), volumeNode), segments)
+    outputs.write_segmentation(path, _imageOf(array.astype(np.uint8), volumeNode), segments)
 
 
 def _described(segmentation, segmentId: str, label: int):

@@ -132,7 +132,7 @@ class SegmentationJob:
         return path
 
     def commit(self) -> Any:
-        """Takes the finished files into the scene.
+        """Takes the finished files into the scene; what the user has removed meanwhile is done without.
 
         Returns:
             The segmentation node.
@@ -140,9 +140,11 @@ class SegmentationJob:
         Raises:
             UnusableInputError: the CT has been removed from the scene meanwhile.
         """
-        if slicer.mrmlScene.GetNodeByID(self.volumeNode.GetID()) is not self.volumeNode:
+        if not _isInScene(self.volumeNode):
             raise UnusableInputError("The CT was removed while it was segmented: load it and segment again.")
-        isNew = self.segmentationNode is None
+        if self.regions and not _isInScene(self.regions.node):
+            self.regions = None
+        isNew = not _isInScene(self.segmentationNode)
         node = self._newNode() if isNew else self.segmentationNode
         try:
             self._fill(node)
@@ -165,6 +167,10 @@ class SegmentationJob:
         else:
             results.store(node, self.volumeNode, folders[0], self.regions)
         results.measure(node, fresh=True)
+
+
+def _isInScene(node) -> bool:
+    return node is not None and node.GetScene() is slicer.mrmlScene
 
 
 def commandLine(request: SegmentRequest) -> list[str]:

@@ -25,7 +25,9 @@ def rotation(degrees: float) -> np.ndarray:
 
 
 FLIPS = {f"flip {signs}": np.diag(signs) for signs in itertools.product((-1.0, 1.0), repeat=3)}
-DIRECTIONS = {**FLIPS, "oblique": rotation(20), "permuted": np.eye(3)[[2, 0, 1]]}
+SHEARED = np.array([[1.0, 0, 0], [0, 1, 0.3], [0, 0, 1]])
+"""As a tilted gantry leaves it."""
+DIRECTIONS = {**FLIPS, "oblique": rotation(20), "permuted": np.eye(3)[[2, 0, 1]], "sheared": SHEARED}
 
 
 def smallCt(direction: np.ndarray, name: str = "CT") -> Any:
