@@ -37,7 +37,7 @@ class RegionSettings:
     depth_slices: float = 1.5
     fibrosis_depth_mm: float = 8.0
     rim_mm: float = 6.0
-    agreed: float = 0.7
+    agreed: float = 0.85
     half_hu: float = -420.0
     lucent_reach_mm: float = 3.0
 

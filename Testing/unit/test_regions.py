@@ -58,7 +58,7 @@ def test_a_hole_grows_to_the_middle_of_its_edge_and_no_further() -> None:
     assert (labels_of(grow_holes(plain, NAMED, hu, edge, MASK, SPACING, SETTINGS)) == HEALTHY).all()
 
 
-@pytest.mark.parametrize(("netted", "expected"), [(12, FIBROSIS), (2, GROUND_GLASS)])
+@pytest.mark.parametrize(("netted", "expected"), [(13, FIBROSIS), (1, GROUND_GLASS)])
 def test_a_region_takes_the_texture_of_most_of_it(netted: int, expected: int) -> None:
     labels = np.full(MASK.shape, HEALTHY)
     labels[10:24, 10:24, 10:24] = GROUND_GLASS
