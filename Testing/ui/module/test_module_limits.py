@@ -63,6 +63,7 @@ def test_regions_removed_meanwhile(module: Any, phantom: Any, runFiles: Path, sc
         node = job.commit()
     assert [name for name, _shares in results.shareRows(node)] == ["whole lung", "right lung", "left lung"]
     assert results.regionsOf(node) is None
+    assert not node.GetNodeReferenceID(results.REGIONS_ROLE)
 
 
 def test_lungs_removed_from_a_result(shown: Any, result: Any, scene: Any) -> None:
