@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def slicerApp() -> Any:
     """The application, `slicer.app`, in testing mode. `import standin`, `qt` and `ctk` work from here on."""
     pytest.importorskip("slicer", reason="needs slicer-core")
-    pytest.importorskip("PySide6.QtUiTools", reason="needs PySide6")
+    pytest.importorskip("PySide6.QtUiTools", reason="needs PySide6 and its libraries", exc_type=ImportError)
     if str(BENCH) not in sys.path:
         sys.path.insert(0, str(BENCH))  # only now: before `import slicer` it would find the bench's `slicer`
     import standin
