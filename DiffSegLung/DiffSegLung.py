@@ -569,7 +569,7 @@ class DiffSegLungTest(ScriptedLoadableModuleTest):
         registerSampleData()
         volumeNode = SampleData.downloadSample("DiffSegLungPhantom")
         self.assertIsNotNone(volumeNode)
-        node = DiffSegLungLogic().process(volumeNode, parameters={"device": "cpu"})
+        node = DiffSegLungLogic().process(volumeNode, parameters={"quality": "fast", "device": "cpu"})
         shares = {key: percent for key, ml, percent in results.tissueRows(node)}
         self.assertEqual(list(node.GetSegmentation().GetSegmentIDs()), list(shares))
         self.assertGreater(shares["healthy"], 60.0)

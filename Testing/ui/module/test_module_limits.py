@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -384,15 +385,40 @@ def script() -> Iterator[ModuleType]:
     del sys.modules["SegmentFolder"]
 
 
-def test_folder_with_one_good_and_one_broken_ct(
-    module: Any, script: ModuleType, scene: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def writeGoodAndBrokenCt(folder: Path) -> sitk.Image:
     """The good one is the phantom at the size of a small child, whose lungs take less time."""
     small = sitk.ReadImage(str(steps.PHANTOM))
     small.SetSpacing((1.1, 1.1, 1.1))
-    (tmp_path / "in").mkdir()
-    sitk.WriteImage(small, str(tmp_path / "in" / "child.nrrd"))
-    (tmp_path / "in" / "broken.nrrd").write_bytes(b"NRRD0004\ntype: short\n")
+    folder.mkdir()
+    sitk.WriteImage(small, str(folder / "child.nrrd"))
+    (folder / "broken.nrrd").write_bytes(b"NRRD0004\ntype: short\n")
+    return small
+
+
+def test_the_script_as_slicer_starts_it(tmp_path: Path) -> None:
+    """The README's command, with the bench as the executable: its status is the script's."""
+    pytest.importorskip("slicer", reason="needs slicer-core")
+    writeGoodAndBrokenCt(tmp_path / "in")
+    slicerCommand = [sys.executable, str(steps.REPOSITORY / "Testing" / "standin" / "start_slicer.py")]
+    options = ["--no-main-window", "--no-splash", "--additional-module-paths", str(steps.MODULE.parent)]
+    script = ["--python-script", str(SCRIPT), "--", str(tmp_path / "in"), str(tmp_path / "out")]
+    done = subprocess.run(
+        [*slicerCommand, *options, *script, "--quality", "fast", "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1 of 2 done" in done.stdout
+    assert "failed: " in done.stderr.splitlines()[-1] and "broken.nrrd" in done.stderr.splitlines()[-1]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["child.csv", "child.seg.nrrd"]
+
+
+def test_folder_with_one_good_and_one_broken_ct(
+    module: Any, script: ModuleType, scene: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = writeGoodAndBrokenCt(tmp_path / "in")
     before = steps.countNodes()
     status = script.main(
         [str(tmp_path / "in"), str(tmp_path / "out"), "--quality", "fast", "--device", "cpu"]

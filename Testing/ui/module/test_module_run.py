@@ -210,3 +210,37 @@ def test_child_and_this_process_give_the_same(module: Any, phantom: Any, pieces:
     assert not outside.any(), "only one segment was lung"
     assert found[0][KEYS.index("healthy")].any()
     assert found[0][KEYS.index("consolidation")].any()
+
+
+def test_all_time_points_by_a_click(ready: Any, phantom: Any) -> None:
+    """Two time points run one after the other; at the second the consolidation has gone."""
+    import slicer
+
+    from DiffSegLungSlicer import sequences
+
+    scans = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "follow-up")
+    scans.SetDataNodeAtValue(phantom, "0")
+    hu = slicer.util.arrayFromVolume(phantom)
+    hu[hu > -200] = -850  # outside the two pieces it does not matter
+    slicer.util.arrayFromVolumeModified(phantom)
+    scans.SetDataNodeAtValue(phantom, "1")
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+    browser.SetAndObserveMasterSequenceNodeID(scans.GetID())
+    logic = slicer.modules.sequences.logic()
+    logic.UpdateProxyNodesFromSequences(browser)
+    volume = browser.GetProxyNode(scans)
+    ready.ui.inputSelector.setCurrentNode(volume)
+    assert ready.ui.allTimePointsCheckBox.isVisibleTo(ready.parent)
+    ready.ui.allTimePointsCheckBox.checked = True
+    processes = startAndGoHalfway(ready)
+    steps.waitUntil(lambda: ready._run is None, 240)
+    assertLeftNothing(ready, processes)
+    assert not ready.ui.errorLabel.isVisibleTo(ready.parent), ready.ui.errorLabel.text
+    node = ready._parameterNode.segmentation
+    consolidated = []
+    for step in range(2):
+        browser.SetSelectedItemNumber(step)
+        logic.UpdateProxyNodesFromSequences(browser)
+        consolidated.append(steps.voxelsOf(node, "consolidation", volume).any())
+    assert consolidated == [True, False]
+    assert node.GetNodeReference(sequences.TIME_TABLE_ROLE).GetNumberOfRows() == 2
