@@ -31,8 +31,8 @@ MANIFEST_ROLE = "DiffSegLung.manifest"
 REGIONS_ROLE, MEASURES_ROLE = "DiffSegLung.regions", "DiffSegLung.measures"
 HISTOGRAM_ROLE, SHARES_ROLE = "DiffSegLung.histogram", "DiffSegLung.shares"
 HISTOGRAM_TABLE_ROLE, SHARES_TABLE_ROLE = "DiffSegLung.histogramTable", "DiffSegLung.sharesTable"
-SEQUENCE_ROLE = "DiffSegLung.sequence"
-"""The time points of the segmentation, where it follows a sequence."""
+SEQUENCE_ROLE, TIME_TABLE_ROLE = "DiffSegLung.sequence", "DiffSegLung.timeTable"
+"""The time points of the segmentation, where it follows a sequence, and their measures."""
 CORRECTED = "DiffSegLung.corrected"
 REGION_SEGMENTS = "DiffSegLung.regionSegments"
 LUNG_LABELS = {lung.key: lung.side for lung in LUNGS}
@@ -77,6 +77,20 @@ def regionsOf(segmentationNode) -> SegmentChoice | None:
     return SegmentChoice(node, tuple(filter(None, chosen.split("\n")))) if node else None
 
 
+def requireRoom(segmentationNode, volumeNode) -> None:
+    """Refuses a target whose other segments would move.
+
+    Raises:
+        UnusableInputError: it has segments that are not ours, and lies under another transform than the CT.
+    """
+    others = set(segmentationNode.GetSegmentation().GetSegmentIDs()) - set(TISSUE_LABELS)
+    if others and segmentationNode.GetParentTransformNode() is not volumeNode.GetParentTransformNode():
+        raise UnusableInputError(
+            f"{segmentationNode.GetName()} has other segments and lies under another transform than "
+            f"{volumeNode.GetName()}: put both under one, or choose another segmentation."
+        )
+
+
 def store(segmentationNode, volumeNode, folder: Path, regions: SegmentChoice | None) -> None:
     """Takes the files of a run into the scene.
 
@@ -89,6 +103,7 @@ def store(segmentationNode, volumeNode, folder: Path, regions: SegmentChoice | N
     manifest = (folder / "manifest.json").read_text(encoding="utf-8")
     tissues = exchange.readSegments(folder / "segmentation.seg.nrrd", volumeNode)
     lungs = exchange.readSegments(folder / "lungs.seg.nrrd", volumeNode)
+    uncertainty = exchange.readVoxels(folder / "uncertainty.nrrd")  # all is read before anything is changed
     _fill(segmentationNode, tissues, volumeNode, list(TISSUE_LABELS))
     segmentationNode.SetAttribute(ATTRIBUTE, "segmentation")
     segmentationNode.RemoveAttribute(CORRECTED)
@@ -96,7 +111,7 @@ def store(segmentationNode, volumeNode, folder: Path, regions: SegmentChoice | N
     lungNode = _own(segmentationNode, LUNGS_ROLE, "vtkMRMLSegmentationNode", f"{name} lungs")
     _fill(lungNode, lungs, volumeNode, list(LUNG_LABELS))
     _own(segmentationNode, MANIFEST_ROLE, "vtkMRMLTextNode", f"{name} manifest").SetText(manifest)
-    _storeUncertainty(segmentationNode, volumeNode, folder / "uncertainty.nrrd")
+    _storeUncertainty(segmentationNode, volumeNode, uncertainty)
     segmentationNode.SetNodeReferenceID(REGIONS_ROLE, regions.node.GetID() if regions else None)
     segmentationNode.SetAttribute(REGION_SEGMENTS, "\n".join(regions.segmentIds) if regions else None)
 
@@ -121,11 +136,11 @@ def _own(segmentationNode, role: str, className: str, name: str):
     return node
 
 
-def _storeUncertainty(segmentationNode, volumeNode, path: Path) -> None:
+def _storeUncertainty(segmentationNode, volumeNode, voxels: np.ndarray) -> None:
     """0 (sure) to 1, shown from 0.2 on in glowing colours where it is laid over the CT."""
     name = f"{segmentationNode.GetName()} uncertainty"
     node = _own(segmentationNode, UNCERTAINTY_ROLE, "vtkMRMLScalarVolumeNode", name)
-    exchange.readVolume(path, volumeNode, node)
+    exchange.fillVolume(voxels, volumeNode, node)
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
     display.AutoWindowLevelOff()
@@ -137,7 +152,7 @@ def _storeUncertainty(segmentationNode, volumeNode, path: Path) -> None:
 def removeAll(segmentationNode) -> None:
     """Takes the segmentation and all that hangs on it out of the scene; the user's regions stay."""
     roles = (LUNGS_ROLE, UNCERTAINTY_ROLE, MANIFEST_ROLE)
-    tables = (MEASURES_ROLE, HISTOGRAM_TABLE_ROLE, SHARES_TABLE_ROLE)
+    tables = (MEASURES_ROLE, HISTOGRAM_TABLE_ROLE, SHARES_TABLE_ROLE, TIME_TABLE_ROLE)
     nodes = [segmentationNode.GetNodeReference(role) for role in (*roles, *tables)]
     for chart in (segmentationNode.GetNodeReference(role) for role in (HISTOGRAM_ROLE, SHARES_ROLE)):
         count = chart.GetNumberOfPlotSeriesNodes() if chart else 0
@@ -169,7 +184,7 @@ def measure(segmentationNode, fresh: bool = False) -> pandas.DataFrame:
     Raises:
         UnusableInputError: the CT or the lungs are no longer in the scene, or there is nothing to measure.
     """
-    from DiffSegLungLib.measures import complete, measure_corrected
+    from DiffSegLungLib.measures import measure_corrected
 
     volumeNode, lungNode = volumeOf(segmentationNode), segmentationNode.GetNodeReference(LUNGS_ROLE)
     if volumeNode is None or lungNode is None:
@@ -182,13 +197,12 @@ def measure(segmentationNode, fresh: bool = False) -> pandas.DataFrame:
     regions = _regionMasks(segmentationNode, volumeNode, (labels > 0) | (sides > 0))
     voxelMl = abs(np.linalg.det(exchange.worldGeometry(volumeNode)[:3, :3])) / 1000.0
     table = measure_corrected(labels, sides, hu, spacing, regions, voxelMl)
-    filled, _ = complete(labels, sides, spacing)
     before = tissueRows(segmentationNode)
     _showMeasures(segmentationNode, table)
     follows = segmentationNode.GetNodeReference(SEQUENCE_ROLE) is not None  # other numbers at another time
     if not fresh and not follows and before and before != tissueRows(segmentationNode):
         segmentationNode.SetAttribute(CORRECTED, "1")
-    _showHistogram(segmentationNode, filled, hu, voxelMl)
+    _showHistogram(segmentationNode, labels, hu, voxelMl)
     return table
 
 

@@ -75,7 +75,8 @@ class Axes:
 
     def y(self, value: float) -> float:
         if self.isLog:
-            share = fraction(math.log10(max(value, 1e-9)), tuple(map(math.log10, self.yRange)))
+            low, high = map(math.log10, self.yRange)
+            share = fraction(math.log10(max(value, 1e-9)), (low, high))
         else:
             share = fraction(value, self.yRange)
         return self.frame.bottom() - self.frame.height() * share

@@ -95,6 +95,23 @@ def test_lungs_segment_is_asked_for_where_lungs_are_given(panel: Any, phantom: A
     assert panel._parameterNode.lungsSegment == "left lung"
 
 
+def test_a_segment_of_other_lungs_is_forgotten(panel: Any, phantom: Any, pieces: Any) -> None:
+    """The list shows all segments, so all are meant."""
+    other = steps.addSegments(phantom, {"both": steps.RIGHT_PIECE}, "other lungs")
+    panel.ui.lungsSelector.setCurrentNode(pieces)
+    panel.ui.lungsSegmentSelector.setCurrentIndex(2)
+    assert panel._parameterNode.lungsSegment == "left lung"
+    panel.ui.lungsSelector.setCurrentNode(other)
+    assert panel.ui.lungsSegmentSelector.currentText == "all segments"
+    assert panel._parameterNode.lungsSegment == ""
+
+
+def test_an_error_is_shown_as_it_is(panel: Any) -> None:
+    panel.showError("<b>it's</b> & so on")
+    assert panel.ui.errorLabel.text == "<b>it's</b> & so on"
+    assert panel.ui.errorLabel.textFormat == 0  # Qt::PlainText
+
+
 def test_result_as_its_own_mask_is_refused(shown: Any, result: Any, phantom: Any) -> None:
     shown.ui.inputSelector.setCurrentNode(phantom)
     shown.ui.lungsSelector.setCurrentNode(result)
