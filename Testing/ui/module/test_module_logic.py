@@ -242,26 +242,6 @@ def test_pip_is_held_to_what_is_there(module: Any, tmp_path: Path, monkeypatch: 
     assert "PIP_NO_INDEX" not in os.environ
 
 
-def test_torch_is_held_when_the_others_come(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slicer's own are held from the first on; torch once it is there, since others wish for another."""
-    from DiffSegLungSlicer import environment
-
-    seen: list[tuple[str, list[str]]] = []
-
-    def look(requirements: list[str]) -> None:
-        constraints = Path(os.environ["PIP_CONSTRAINT"].removeprefix("file://"))
-        held = [line.split("==")[0] for line in constraints.read_text(encoding="utf-8").split()]
-        seen.append((" ".join(requirements), held))
-
-    wanted = [environment.Requirement("torch>=2"), environment.Requirement("monai>=1")]
-    monkeypatch.setattr(environment, "missing", lambda file: wanted if len(seen) < 2 else [])
-    monkeypatch.setattr(environment, "_install", look)
-    environment.ensure(Path("requirements.txt"), "wheels")
-    assert [asked for asked, _held in seen] == ["torch>=2", "monai>=1"]
-    assert ["torch" in held for _asked, held in seen] == [False, True]
-    assert all({"numpy", "packaging"} <= set(held) for _asked, held in seen)
-
-
 def test_the_child_finds_the_library_where_it_is_installed(tmp_path: Path) -> None:
     """Installed, the library lies beside the module's file and not beside its folder."""
     for folder in (FOLDER / "DiffSegLungSlicer", FOLDER.parent / "DiffSegLungLib"):

@@ -106,12 +106,6 @@ def test_a_segment_of_other_lungs_is_forgotten(panel: Any, phantom: Any, pieces:
     assert panel._parameterNode.lungsSegment == ""
 
 
-def test_an_error_is_shown_as_it_is(panel: Any) -> None:
-    panel.showError("<b>it's</b> & so on")
-    assert panel.ui.errorLabel.text == "<b>it's</b> & so on"
-    assert panel.ui.errorLabel.textFormat == 0  # Qt::PlainText
-
-
 def test_result_as_its_own_mask_is_refused(shown: Any, result: Any, phantom: Any) -> None:
     shown.ui.inputSelector.setCurrentNode(phantom)
     shown.ui.lungsSelector.setCurrentNode(result)
