@@ -1,8 +1,8 @@
-"""Several processes that train one network together, as ``torchrun`` starts them: the same numbers as one would.
+"""Several processes that train one network, as ``torchrun`` starts them: the same numbers as one would give.
 
-Every rank draws the random numbers of the whole batch and works on its own part of it; what the contrastive loss
-and the batch normalisation need of the others is exchanged with its gradient.  The sum of it all is the gradient
-of the whole batch.
+Every rank draws the random numbers of the whole batch and works on its own part of it; what the contrastive
+loss and the batch normalisation need of the others is exchanged with its gradient.  The mean of the ranks'
+gradients is that of the whole batch.
 """
 
 from __future__ import annotations

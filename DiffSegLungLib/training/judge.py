@@ -1,4 +1,4 @@
-"""What a network is worth on patients it was not trained on: always the same patches, noise and noise levels."""
+"""What a network is worth on patients held back: always the same patches, noise and noise levels."""
 
 from __future__ import annotations
 

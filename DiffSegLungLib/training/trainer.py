@@ -38,7 +38,6 @@ CACHED_PATCHES = 4096
 LOG = "log.jsonl"
 
 
-
 @dataclass(frozen=True)
 class Settings:
     """What a run is made of.
@@ -59,7 +58,7 @@ class Settings:
         decay: of the moving average of the weights.
         seed: of everything random.
         augmentation: change the patches by chance, each time in another way.
-        hu_preserved: give the network HU; else each patient is stretched to one mean and spread (an ablation).
+        hu_preserved: give the network HU; else each patient is stretched to one mean and spread.
         constant_rate: keep the learning rates as they are; else they fall.
         precision: ``float32``, or ``bfloat16`` where the device computes faster in it.
     """
@@ -161,7 +160,10 @@ class Trainer:
 
     def _teach(self, hu: np.ndarray, mask: np.ndarray) -> torch.Tensor:
         """The teacher's numbers of each region, (n * cubes, 34); of a patch seen before, out of the cache."""
-        keys = [hashlib.blake2b(one.tobytes() + lung.tobytes()).digest() for one, lung in zip(hu, mask, strict=True)]
+        keys = [
+            hashlib.blake2b(one.tobytes() + lung.tobytes()).digest()
+            for one, lung in zip(hu, mask, strict=True)
+        ]
         new = [index for index, key in enumerate(keys) if key not in self._taught]
         if new:
             numbers = teacher_for_patches(self._regions(hu[new]), self._regions(mask[new]) > 0.5)
