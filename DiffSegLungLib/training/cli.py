@@ -91,7 +91,7 @@ def _add_prepare(actions: Any) -> None:
     parser.add_argument("--patients", metavar="TABLE.csv", type=Path, help=persons_help)
     share_help = "share of the patients that is not trained on (default: 0.2; 0 for none)"
     parser.add_argument("--held-back", metavar="SHARE", type=_share, default=0.2, help=share_help)
-    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of the choice of patients")
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of the choice of patients")
     parser.set_defaults(action=_prepare)
 
 
@@ -138,13 +138,13 @@ def _add_run(actions: Any) -> None:
     parser = add_action(actions, "run", summary)
     parser.add_argument("--store", metavar="FOLDER", type=Path, required=True, help="made by 'prepare'")
     parser.add_argument("--run", metavar="FOLDER", type=Path, required=True, help="takes checkpoint and log")
-    parser.add_argument("--steps", metavar="N", type=_count, help="steps in all; may grow on resuming")
-    parser.add_argument("--stage-two", metavar="N", type=_count, help="step at which distillation begins")
-    parser.add_argument("--warm-up", metavar="N", type=_count, help="steps over which its weight grows")
-    parser.add_argument("--batch", metavar="N", type=_count, help="patches a step")
+    parser.add_argument("--steps", metavar="N", type=count, help="steps in all; may grow on resuming")
+    parser.add_argument("--stage-two", metavar="N", type=count, help="step at which distillation begins")
+    parser.add_argument("--warm-up", metavar="N", type=count, help="steps over which its weight grows")
+    parser.add_argument("--batch", metavar="N", type=count, help="patches a step")
     channels_help = "channels of the four levels, multiples of 8"
     parser.add_argument("--channels", metavar="N", type=_channels, nargs=4, help=channels_help)
-    parser.add_argument("--seed", metavar="N", type=_seed, help="of everything random")
+    parser.add_argument("--seed", metavar="N", type=seed, help="of everything random")
     precision_help = "of the network; bfloat16 is faster on graphics cards (default: float32)"
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help=precision_help)
     without_help = f"leave out, for an ablation: {', '.join(ABLATIONS)}"
@@ -155,7 +155,7 @@ def _add_run(actions: Any) -> None:
     parser.add_argument("--tensorboard", action="store_true", help=board_help)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     add_threads(parser)
-    parser.add_argument("--save-every", metavar="N", type=_count, default=100, help="steps (default: 100)")
+    parser.add_argument("--save-every", metavar="N", type=count, default=100, help="steps (default: 100)")
     parser.set_defaults(action=_run)
 
 
@@ -307,7 +307,7 @@ def _add_fit(actions: Any) -> None:
     parser.add_argument("--licence", default="not stated", help=licence_help)
     parser.add_argument("--spacing", metavar="MM", type=_length, help="voxel side (default: the run's)")
     timesteps_help = "noise levels the embedding is read at; one for an ablation (default: 10 50 100)"
-    parser.add_argument("--timesteps", metavar="T", type=_count, nargs="+", help=timesteps_help)
+    parser.add_argument("--timesteps", metavar="T", type=count, nargs="+", help=timesteps_help)
     add_threads(parser)
     parser.set_defaults(action=_fit)
 
@@ -394,17 +394,24 @@ def _model_card(facts: dict[str, Any], spacing: float) -> str:
 
 
 def add_action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    """A parser of one action of ``train``."""
     parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=summary)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
-    parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
+    add_progress(parser)
     return parser
 
 
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """The option ``--progress``."""
+    progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
+    parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
+    """The option ``--threads``."""
     # More than are idle is far worse than fewer: the threads wait for the one that shares its core.
     threads_help = "processor cores to use; no more than are idle (default: all)"
-    parser.add_argument("--threads", metavar="N", type=_count, help=threads_help)
+    parser.add_argument("--threads", metavar="N", type=count, help=threads_help)
 
 
 def _require_writable(folder: Path) -> None:
@@ -413,20 +420,22 @@ def _require_writable(folder: Path) -> None:
     require_writable(folder / DESCRIPTION)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number above 0, for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
+    """A seed, for argparse."""
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
     return int(text)
 
 
 def _channels(text: str) -> int:
-    if _count(text) % 8:
+    if count(text) % 8:
         raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 8")
     return int(text)
 

@@ -100,10 +100,9 @@ def _prepare_one(source: Path, folder: Path, spacing: float, persons: Mapping[st
         "person": persons.get(name_of(source), "") or _dicom_person(volume),
         "lung_ml": round(float(coarse.sum()) * spacing**3 / 1000.0, 1),
     }
+    arrays = _encode(np.rint(hu[box]), coarse[box], spacing)
     with atomic_path(target) as partial:
-        np.savez_compressed(
-            partial, **_encode(np.rint(hu[box]), coarse[box], spacing), facts=json.dumps(facts)
-        )
+        np.savez_compressed(partial, facts=json.dumps(facts), **arrays)  # type: ignore[arg-type]
     return target
 
 
@@ -199,8 +198,8 @@ def _load_patient(file: Path) -> Patient:
         for target, array in zip((hu, mask), arrays, strict=True):
             with atomic_path(target) as partial:
                 np.save(partial, array)
-    mapped = (np.load(path, mmap_mode="r", allow_pickle=False) for path in (hu, mask))
-    return Patient(file.stem, *mapped, identifier=str(store_facts(file).get("person", "")))
+    mapped = [np.load(path, mmap_mode="r", allow_pickle=False) for path in (hu, mask)]
+    return Patient(file.stem, mapped[0], mapped[1], str(store_facts(file).get("person", "")))
 
 
 def stored_megabytes(folder: Path) -> float:

@@ -120,9 +120,8 @@ class Trainer:
         seen = _as_seen(held_back, settings)
         self.held_back = draw_held_back(seen, settings.patch, seed=settings.seed) if seen else None
         self._taught: dict[bytes, np.ndarray] = {}
-        self.student = Student(settings.channels).to(device)
-        if start is not None:
-            self.student.load_state_dict(start.state_dict())
+        fresh = Student(settings.channels) if start is None else copy.deepcopy(start).requires_grad_(True)
+        self.student = fresh.to(device).train()
         # torch's own signature leaves memory_format out.
         self.student.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.teacher_head = TeacherHead().to(device)
@@ -344,6 +343,13 @@ class Trainer:
             return
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps({key: round(value, 5) for key, value in facts.items()}) + "\n")
+
+
+def stored_settings(stored: dict[str, Any]) -> Settings:
+    """Settings as JSON gives them back: its lists were tuples."""
+    return Settings(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    )
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
