@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]  # it may stand anywhere
     try:
         with _termination_as_interrupt():
-            arguments = build_parser(with_training="train" in words).parse_args(words)
+            with_training = "train" in words or "finetune" in words
+            arguments = build_parser(with_training).parse_args(words)
             return int(arguments.handler(arguments) or DONE)
     except SystemExit as stop:  # argparse: --help, --version or a wrong argument, already written
         return int(stop.code or DONE)
@@ -115,7 +116,7 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
     """The parser of all commands.
 
     Args:
-        with_training: also load the options of ``train``, which need the training packages.
+        with_training: also load the options of ``train`` and ``finetune``, which need the training packages.
     """
     parser = Parser(prog=PROGRAM, description="Finds diseased lung tissue in chest CT. For research only.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
@@ -126,6 +127,7 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
     _add_check(commands)
     _add_phantom(commands)
     _add_train(commands, with_training)
+    _add_finetune(commands, with_training)
     _add_evaluate(commands)
     return parser
 
@@ -231,6 +233,15 @@ def _add_train(commands: Any, with_options: bool) -> None:
 
         add_arguments(parser)
         parser.set_defaults(handler=_train)
+
+
+def _add_finetune(commands: Any, with_options: bool) -> None:
+    parser = _add_command(commands, "finetune", "Let a model go on learning on your own CT, without labels.")
+    if with_options:
+        from .training.finetune_cli import add_arguments
+
+        add_arguments(parser)
+        parser.set_defaults(handler=_finetune)
 
 
 def _seed(text: str) -> int:
@@ -350,6 +361,12 @@ def _train(arguments: argparse.Namespace) -> int:
     from .training.cli import run
 
     return int(run(arguments) or DONE)
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    from .training.finetune_cli import run
+
+    return run(arguments)
 
 
 def _add_evaluate(commands: Any) -> None:
