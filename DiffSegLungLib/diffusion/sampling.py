@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 METHODS = ("ddim", "dpm-solver")
 BATCH = 16
+LEAST_SIGNAL = 1e-3
+"""Share of signal at which sampling begins: below it a predicted image is only the prediction's error."""
 
 
 @torch.inference_mode()
@@ -40,51 +42,58 @@ def sample(
     noise = torch.randn((len(mask), 1, *mask.shape[1:]), generator=generator)
     lungs = torch.from_numpy(np.asarray(mask > 0.5, dtype=np.float32))[:, None]
     student.eval()
+    denoise = {"ddim": _ddim, "dpm-solver": _dpm_solver}[method]
     parts = []
     for first in range(0, len(mask), BATCH):
         rows = slice(first, first + BATCH)
-        x = _denoise(student, noise[rows].to(device), lungs[rows].to(device), _solver(method, steps))
+        x = denoise(student, noise[rows].to(device), lungs[rows].to(device), _noise_levels(steps))
         parts.append(to_hounsfield(x[:, 0].clamp(-1, 1)).float().cpu().numpy())
     return np.concatenate(parts)
 
 
-def _denoise(student: Student, x: torch.Tensor, lungs: torch.Tensor, solver: Any) -> torch.Tensor:
-    for timestep in solver.timesteps:
-        timesteps = torch.full((len(x),), int(timestep), device=x.device)
-        noise = student(torch.cat([x, lungs], dim=1), timesteps)[0]
-        stepped = solver.step(noise, timestep, x)
-        x = stepped[0] if isinstance(stepped, tuple) else stepped.prev_sample
+def _noise_levels(steps: int) -> list[int]:
+    """Noise levels from nearly pure noise down to the last, without repeats."""
+    signal = noise_schedule().alphas_cumprod
+    first = int((signal >= LEAST_SIGNAL).nonzero().max())
+    levels = np.linspace(first, 0, min(max(steps, 1), first + 1)).round().astype(int)
+    return [int(level) for level in levels]
+
+
+def _predict(student: Student, x: torch.Tensor, lungs: torch.Tensor, level: int) -> torch.Tensor:
+    timesteps = torch.full((len(x),), level, device=x.device)
+    noise: torch.Tensor = student(torch.cat([x, lungs], dim=1), timesteps)[0]
+    return noise
+
+
+def _ddim(student: Student, x: torch.Tensor, lungs: torch.Tensor, levels: list[int]) -> torch.Tensor:
+    """Equation 12 of Song et al. 2021 with sigma = 0; the image predicted stays within the HU window."""
+    signal = noise_schedule().alphas_cumprod.tolist()
+    for level, following in zip(levels, [*levels[1:], None], strict=True):
+        now, then = signal[level], 1.0 if following is None else signal[following]
+        noise = _predict(student, x, lungs, level)
+        image = ((x - (1 - now) ** 0.5 * noise) / now**0.5).clamp(-1, 1)
+        # The noise that fits the clamped image, else what was cut off would stay behind as grain.
+        noise = (x - now**0.5 * image) / (1 - now) ** 0.5
+        x = then**0.5 * image + (1 - then) ** 0.5 * noise
     return x
 
 
-def _solver(method: str, steps: int) -> Any:
-    """A scheduler with this project's noise schedule, its steps set."""
-    solver = _ddim() if method == "ddim" else _dpm_solver()
-    solver.set_timesteps(min(steps, TIMESTEPS))
-    return solver
-
-
-def _ddim() -> Any:
-    from monai.networks.schedulers import DDIMScheduler
-
-    # The window keeps x within [-1, 1]: clipping the prediction of x_0 steadies the noisiest steps.
-    return DDIMScheduler(num_train_timesteps=TIMESTEPS, schedule="cosine", clip_sample=True)
-
-
-def _dpm_solver() -> Any:
+def _dpm_solver(student: Student, x: torch.Tensor, lungs: torch.Tensor, levels: list[int]) -> torch.Tensor:
     try:
         from diffusers import DPMSolverMultistepScheduler
     except ImportError:
         raise MissingPartError(
             "DPM-Solver++ needs the package diffusers: pip install 'diffseglung[train]', or sample with ddim."
         ) from None
-    betas = noise_schedule().betas.numpy()
-    # Thresholding for the same reason as in DDIM; without it the first steps, nearly pure noise, run away.
-    return DPMSolverMultistepScheduler(
+    solver: Any = DPMSolverMultistepScheduler(
         num_train_timesteps=TIMESTEPS,
-        trained_betas=betas,
+        trained_betas=noise_schedule().betas.numpy(),
         solver_order=2,
         algorithm_type="dpmsolver++",
         thresholding=True,
         sample_max_value=1.0,
     )
+    solver.set_timesteps(timesteps=levels)
+    for level in levels:
+        x = solver.step(_predict(student, x, lungs, level), level, x).prev_sample
+    return x

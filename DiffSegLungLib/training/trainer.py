@@ -347,9 +347,10 @@ class Trainer:
 
 def stored_settings(stored: dict[str, Any]) -> Settings:
     """Settings as JSON gives them back: its lists were tuples."""
-    return Settings(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-    )
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    return Settings(**values)
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:

@@ -53,7 +53,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trainer]:
     folder = tmp_path_factory.mktemp("ranks")
     made = make_phantom((4.0, 4.0, 4.0))
     np.savez(folder / "phantom.npz", hu=np.rint(made.hu).astype(np.int16), mask=made.truth > 0)
-    code = f"from pathlib import Path; from Testing.unit.test_distributed import one_of_two as run; run(Path({str(folder)!r}))"
+    code = "from pathlib import Path\nfrom Testing.unit.test_distributed import one_of_two\n"
+    code += f"one_of_two(Path({str(folder)!r}))\n"
     (folder / "run.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -81,7 +82,7 @@ def test_two_ranks_end_with_the_weights_of_one(together: tuple[Path, Trainer]) -
     assert np.array_equal(first, second), "both hold the same network"
     expected = torch.cat([one.detach().flatten() for one in alone.student.parameters()]).numpy()
     change = np.abs(first - expected)
-    # Where the true gradient is 0 (a bias before a normalisation) rounding decides, and Adam's step has full size.
+    # Where the true gradient is 0 (a bias before a normalisation) rounding decides, and Adam steps fully.
     assert (change > 1e-5).mean() < 0.01 and np.median(change) < 1e-7
 
 
