@@ -1,8 +1,9 @@
 """How much the patches that a model generates are like real ones of patients that were held back.
 
-Frechet and MMD distances are taken between features of **this model's own encoder**.  They order generators that
-one model judges, and are not comparable with Inception-based FID, nor between models.  SSIM and PSNR compare a
-patch with the real patch of the same lungs; texture drawn anew never lies on the real one, so they stay low.
+Frechet and MMD distances are taken between features of **this model's own encoder**.  They order generators
+that one model judges, and are not comparable with Inception-based FID, nor between models.  SSIM and PSNR
+compare a patch with the real patch of the same lungs; texture drawn anew never lies on the real one, so they
+stay low.
 """
 
 from __future__ import annotations

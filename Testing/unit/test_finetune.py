@@ -117,6 +117,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     tuned: Path, ct: Path, base: Path, tmp_path: Path
 ) -> None:
     """Killed hard in the middle; the same command ends with the same weights as an unbroken run."""
+    prepared = tmp_path / "own.run" / "store"
+    shutil.copytree(tuned / "own.run" / "store", prepared)  # the lungs need not be found again
     command = [sys.executable, "-m", "DiffSegLungLib", *words(ct, base, tmp_path, "--steps", "10")]
     log = tmp_path / "own.run" / "log.jsonl"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as child:
