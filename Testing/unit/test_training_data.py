@@ -49,7 +49,7 @@ def test_the_whole_range_of_int16_survives() -> None:
 def test_the_store_maps_files_and_keeps_persons(tmp_path: Path) -> None:
     hu, mask = lung_and_wall()
     facts = '{"name": "a", "spacing_mm": 1.5, "person": "A"}'
-    np.savez_compressed(tmp_path / "a.npz", facts=facts, **store._encode(hu, mask, 1.5))
+    np.savez_compressed(tmp_path / "a.npz", facts=facts, **store._encode(hu, mask, 1.5))  # type: ignore[arg-type]
     (patient,) = store.load_store(tmp_path)
     assert isinstance(patient.hu, np.memmap) and isinstance(patient.mask, np.memmap)
     assert (patient.name, patient.person) == ("a", "A")
@@ -63,7 +63,7 @@ def test_the_store_maps_files_and_keeps_persons(tmp_path: Path) -> None:
 def test_half_the_bytes_of_a_plain_archive(tmp_path: Path) -> None:
     hu, mask = lung_and_wall()
     np.savez_compressed(tmp_path / "plain.npz", hu=hu, mask=mask)
-    np.savez_compressed(tmp_path / "ours.npz", **store._encode(hu, mask, 1.5))
+    np.savez_compressed(tmp_path / "ours.npz", **store._encode(hu, mask, 1.5))  # type: ignore[arg-type]
     assert (tmp_path / "ours.npz").stat().st_size < 0.6 * (tmp_path / "plain.npz").stat().st_size
 
 
