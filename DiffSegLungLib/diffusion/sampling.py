@@ -61,7 +61,7 @@ def _noise_levels(steps: int) -> list[int]:
 
 def _predict(student: Student, x: torch.Tensor, lungs: torch.Tensor, level: int) -> torch.Tensor:
     timesteps = torch.full((len(x),), level, device=x.device)
-    noise: torch.Tensor = student(torch.cat([x, lungs], dim=1), timesteps)[0]
+    noise: torch.Tensor = student.unet(torch.cat([x, lungs], dim=1), timesteps)
     return noise
 
 

@@ -94,14 +94,14 @@ def test_a_killed_run_goes_on_bit_for_bit(folder: Path, finished: Path, tmp_path
 def test_each_part_can_be_left_out(
     folder: Path, finished: Path, tmp_path: Path, part: str, name: str, value: object
 ) -> None:
-    assert train(folder, tmp_path, "--steps", "3", "--without", part) == 0
+    assert train(folder, tmp_path, "--steps", "6", "--without", part) == 0
     assert checkpoint.load_facts(tmp_path / "checkpoint.safetensors")["settings"][name] == value
     lines = log(tmp_path)
-    expected = {"distillation": 0, "warm-up": 2}.get(part, 0)
-    assert sum("info_nce" in line for line in lines) == expected
-    # At the first step the last layer is all zero, and the loss that of any input.
+    assert any("info_nce" in line for line in lines) == (part != "distillation")
+    assert any("info_nce" in line for line in lines[:3]) == (part == "warm-up")
+    # At the first step the last layer is all zero and the loss that of any input; at the third the weight is 0.
     same = lines[2]["noise"] == log(finished)[2]["noise"]
-    assert same == (part == "distillation"), "its weight is still 0 here"
+    assert same == (part == "distillation")
 
 
 def test_the_teacher_is_asked_once_for_a_patch(folder: Path, tmp_path: Path) -> None:
