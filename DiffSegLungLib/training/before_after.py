@@ -175,7 +175,10 @@ def _compare(
     for number, source in enumerate(chosen):
         progress("compare", number / len(chosen), f"CT {number + 1} of {len(chosen)}, with both models")
         device = next(base.student.parameters()).device.type
-        results = [segment(source, model=str(model.info.folder), device=device) for model in (base, tuned)]
+        first = segment(source, model=str(base.info.folder), device=device)
+        # The same lungs for both: only the tissues are compared.
+        second = segment(source, lungs=first.lungs, model=str(tuned.info.folder), device=device)
+        results = (first, second)
         for figures, result in zip(both, results, strict=True):
             figures["held_back_ct"].append(_volumes(result))
         if number == 0:
@@ -291,7 +294,7 @@ def _card(facts: dict[str, Any]) -> str:
         "",
         *(f"- {line}" for line in facts["metrics"]["verdict"]),
         "",
-        f"Picture of a CT held back: `{PICTURE}`. It shows a patient: delete it before you give the model away.",
+        f"Picture of a CT held back: `{PICTURE}`. It shows a patient: delete it before you share the model.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -187,6 +187,8 @@ def _prepared(
     """The patients to train on, and those held back."""
     store = request.run_folder / "store"
     persons = read_persons(request.patients)
+    if len({persons.get(name_of(one), name_of(one)) for one in sources}) < 2:
+        raise UnusableInputError(TOO_FEW)  # told before the long work; DICOM may show it only after
     usable = []
     for index, source in enumerate(sources):
         progress("prepare", index / len(sources), f"CT {index + 1} of {len(sources)}")

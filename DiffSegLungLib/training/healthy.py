@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from DiffSegLungLib.features import embed, fine_descriptors
-from DiffSegLungLib.lungs import segment_lungs
+from DiffSegLungLib.lungs import lungs_from_mask
 from DiffSegLungLib.models import Model
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.naming import NAMED
@@ -26,23 +27,12 @@ class HealthyLung:
     """A slab through the lungs of the phantom without lesions, ready to be classified again and again.
 
     Args:
-        model: the base model; its mixture and rules judge every student.
+        model: whose mixture and rules judge every student.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        side = max(model.spacing, 1.0)
-        spacing = (max(PHANTOM_MM[0], side), max(PHANTOM_MM[1], side), max(PHANTOM_MM[2], side))
-        volume = load_volume(phantom_image(make_phantom(spacing, lesions=())))
-        grid = working_grid(volume, segment_lungs(volume.hu, volume.spacing), model.spacing)
-        parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
-        fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
-        rows = _slab(grid)
-        self.grid = replace(grid, hu=grid.hu[rows], sides=grid.sides[rows], airways=grid.airways[rows])
-        self.parenchyma = Parenchyma(
-            parenchyma.vessels[rows], parenchyma.lines[rows], parenchyma.density[rows]
-        )
-        self.fine = np.ascontiguousarray(fine[:, rows])
+        self.grid, self.parenchyma, self.fine = _slab(model.spacing)
 
     def diseased_percent(self, student: Student) -> float:
         """Percent of the healthy parenchyma that is called diseased on this student's features."""
@@ -56,10 +46,21 @@ class HealthyLung:
         return 100.0 * float((labels[usable] != HEALTHY).mean())
 
 
-def _slab(grid: Grid) -> slice:
-    """The rows with most lung."""
-    height = max(round(SLAB_MM / grid.spacing), 1)
+@cache
+def _slab(side: float) -> tuple[Grid, Parenchyma, np.ndarray]:
+    """Grid, parenchyma and fine descriptors of the rows with most lung, at a voxel side in mm."""
+    spacing = (max(PHANTOM_MM[0], side), max(PHANTOM_MM[1], side), max(PHANTOM_MM[2], side))
+    phantom = make_phantom(spacing, lesions=())
+    volume = load_volume(phantom_image(phantom))
+    lungs = lungs_from_mask(phantom.truth > 0, volume.hu, volume.spacing)
+    grid = _rows_with_most_lung(working_grid(volume, lungs, side))
+    parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
+    return grid, parenchyma, fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
+
+
+def _rows_with_most_lung(grid: Grid) -> Grid:
     areas = grid.mask.sum(axis=(1, 2)).astype(float)
-    sums = np.convolve(areas, np.ones(min(height, len(areas))), mode="valid")
-    first = int(sums.argmax())
-    return slice(first, first + height)
+    height = min(max(round(SLAB_MM / grid.spacing), 1), len(areas))
+    first = int(np.convolve(areas, np.ones(height), mode="valid").argmax())
+    rows = slice(first, first + height)
+    return replace(grid, hu=grid.hu[rows], sides=grid.sides[rows], airways=grid.airways[rows])

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, from_hounsfield
-from DiffSegLungLib.distillation import pool_regions
+from DiffSegLungLib.diffusion import TIMESTEPS, from_hounsfield
+from DiffSegLungLib.features import DOWNSAMPLING as CELL
+from DiffSegLungLib.features import EmbeddingPlan, embed
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.radiomics.batched import teacher_for_patches
 from DiffSegLungLib.training.patches import build_sampler
@@ -65,14 +66,13 @@ def noise_loss(student: Student, held_back: HeldBack) -> float:
         x = from_hounsfield(torch.from_numpy(held_back.hu[rows])[:, None]).to(device)
         lungs = torch.from_numpy(held_back.mask[rows])[:, None].to(device)
         noise, timesteps = held_back.noise[rows].to(device), held_back.timesteps[rows].to(device)
-        predicted = student(student.noised(x, lungs, noise, timesteps), timesteps)[0]
+        predicted = student.unet(student.noised(x, lungs, noise, timesteps), timesteps)
         total += float(functional.l1_loss(predicted, noise)) * len(x)
     return total / len(held_back.hu)
 
 
-@torch.inference_mode()
 def region_embeddings(student: Student, held_back: HeldBack, region: int = 16) -> np.ndarray:
-    """Embeddings of the cubic regions at three noise levels, side by side.
+    """Embeddings of the cubic regions at three noise levels, side by side; means over their lung.
 
     Args:
         student: the network.
@@ -83,18 +83,18 @@ def region_embeddings(student: Student, held_back: HeldBack, region: int = 16) -
         float32 (n * regions of a patch, 3 * 128), regions in (z, y, x) order.
     """
     student.eval()
-    device = next(student.parameters()).device
+    device = next(student.parameters()).device.type
+    z, y, x = (int(side) for side in held_back.hu.shape[1:])
+    plan = EmbeddingPlan(window=(z, y, x), stride=(z, y, x), timesteps=READ_AT)
     parts = []
-    for first in range(0, len(held_back.hu), BATCH):
-        rows = slice(first, first + BATCH)
-        hu = torch.from_numpy(held_back.hu[rows])[:, None].to(device)
-        lungs = torch.from_numpy(held_back.mask[rows])[:, None].to(device)
-        share = functional.avg_pool3d(lungs, DOWNSAMPLING)
-        noise = held_back.noise[0, 0].to(device)
-        levels = [student.embed_hounsfield(hu, lungs, noise, timestep) for timestep in READ_AT]
-        pooled = [pool_regions(level, share, region // DOWNSAMPLING) for level in levels]
-        parts.append(torch.cat(pooled, dim=1).float().cpu().numpy())
-    return np.concatenate(parts)
+    for hu, mask in zip(held_back.hu, held_back.mask, strict=True):
+        cells = embed(student, hu, mask > 0.5, lambda values: values, plan, device=device)
+        share = mask.reshape(z // CELL, CELL, y // CELL, CELL, x // CELL, CELL).mean(axis=(1, 3, 5))
+        side = region // CELL
+        weight = np.maximum(cut_regions(share[None], side).sum(axis=(1, 2, 3)), 1e-3)
+        weighted = [cut_regions((channel * share)[None], side).sum(axis=(1, 2, 3)) for channel in cells]
+        parts.append(np.stack(weighted, axis=1) / weight[:, None])
+    return np.concatenate(parts).astype(np.float32)
 
 
 def cut_regions(patches: np.ndarray, side: int) -> np.ndarray:

@@ -134,8 +134,8 @@ def _dicom_person(volume: Volume) -> str:
 def _encode(hu: np.ndarray, mask: np.ndarray, spacing: float) -> dict[str, np.ndarray]:
     """Differences along x, low and high byte apart: half the size of the plain values once compressed."""
     away = ndimage.distance_transform_edt(~mask).astype(np.float32) * spacing
-    hu = np.where(away > EXACT_MM, np.rint(hu / NEAR_STEP_HU) * NEAR_STEP_HU, hu)
-    hu = np.where(away > NEAR_MM, np.rint(hu / FAR_STEP_HU) * FAR_STEP_HU, hu).astype(np.int16)
+    near, far = (np.rint(hu / step) * step for step in (NEAR_STEP_HU, FAR_STEP_HU))
+    hu = np.select([away > NEAR_MM, away > EXACT_MM], [far, near], hu).astype(np.int16)
     change = np.diff(hu, axis=2, prepend=np.int16(0)).astype(np.int32)
     unsigned = ((change << 1) ^ (change >> 31)).astype(np.uint16)
     low, high = (unsigned & 255).astype(np.uint8), (unsigned >> 8).astype(np.uint8)

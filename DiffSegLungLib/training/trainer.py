@@ -277,10 +277,15 @@ class Trainer:
         predicted, embedding = predicted.float(), embedding.float()
         loss = functional.l1_loss(predicted, noise)
         facts = {"noise": float(loss.detach())}
-        if weight > 0:
+        if weight > 0 and self._enough_regions(mask):
             distillation, more = self._distil(embedding, hu, mask, lungs)
             loss, facts = loss + weight * distillation, facts | more
         return loss, facts
+
+    def _enough_regions(self, mask: np.ndarray) -> bool:
+        """Whether the batch of all ranks has two regions of lung: one alone has nothing to be told from."""
+        kept = self._has_lung(mask).sum().to(self.device, torch.float32)
+        return float(self.ranks.mean(kept)) * self.ranks.count > 1.5
 
     def _autocast(self) -> torch.autocast:
         kind = torch.device(self.device).type
@@ -347,9 +352,10 @@ class Trainer:
 
 def stored_settings(stored: dict[str, Any]) -> Settings:
     """Settings as JSON gives them back: its lists were tuples."""
-    return Settings(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-    )
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    return Settings(**values)
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:

@@ -117,6 +117,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     tuned: Path, ct: Path, base: Path, tmp_path: Path
 ) -> None:
     """Killed hard in the middle; the same command ends with the same weights as an unbroken run."""
+    prepared = tmp_path / "own.run" / "store"
+    shutil.copytree(tuned / "own.run" / "store", prepared)  # the lungs need not be found again
     command = [sys.executable, "-m", "DiffSegLungLib", *words(ct, base, tmp_path, "--steps", "10")]
     log = tmp_path / "own.run" / "log.jsonl"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as child:
@@ -137,7 +139,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     assert all(np.array_equal(one[key], other[key]) for key in one)
 
 
-def test_a_stop_file_pauses(ct: Path, base: Path, tmp_path: Path) -> None:
+def test_a_stop_file_pauses(tuned: Path, ct: Path, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tuned / "own.run" / "store", tmp_path / "own.run" / "store")
     command = [sys.executable, "-m", "DiffSegLungLib", *words(ct, base, tmp_path, "--steps", "3000")]
     run = tmp_path / "own.run"
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
