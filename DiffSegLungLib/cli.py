@@ -24,7 +24,7 @@ LESIONS = tuple(tissue.key for tissue in DISEASES)
 DONE, OUR_FAULT, WRONG_USE, CANCELLED = 0, 1, 2, 130
 SEED_LIMIT = 2**32
 CT_HELP = "NRRD, NIfTI, MetaImage, or a DICOM folder"
-REGIONS_HELP = "lobes or other regions to measure: a segmentation, or a label map"
+REGIONS_HELP = "lobes or other regions to measure: a segmentation, a label map, or the word thirds"
 DICOM_SEG_HELP = "write a DICOM segmentation; the CT must be DICOM"
 
 
@@ -121,6 +121,7 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_segment(commands)
+    _add_batch(commands)
     _add_measure(commands)
     _add_models(commands)
     _add_check(commands)
@@ -170,6 +171,12 @@ def _add_segment_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overview", metavar="OUT.png", type=Path, help="write one picture of the result")
     parser.add_argument("--dicom-seg", metavar="OUT.dcm", type=Path, help=DICOM_SEG_HELP)
     parser.add_argument("--manifest", metavar="OUT.json", type=Path, help="default: beside the output")
+
+
+def _add_batch(commands: Any) -> None:
+    from .cohort.command import add_arguments
+
+    add_arguments(_add_command(commands, "batch", "Segment and measure every CT of a folder."))
 
 
 def _add_measure(commands: Any) -> None:

@@ -42,6 +42,7 @@ _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 _FORMATS = "NRRD, NIfTI, MetaImage or a DICOM folder"
 # Tags whose values change numbers; none of them identifies a patient.
 MODALITY_TAG = "0008|0060"
+STUDY_TAG = "0020|000d"
 ACQUISITION_TAGS = {
     "kernel": "0018|1210",
     "slice_thickness_mm": "0018|0050",
@@ -358,7 +359,7 @@ def _read(source: str | os.PathLike[str] | sitk.Image) -> _Source:
     if path.is_dir():
         return _read_dicom_folder(path)
     image, metadata = _read_file(path, as_ct=True)
-    return _Source(image, _title(path), metadata, dicom_files=(path,) if is_dicom(path) else ())
+    return _Source(image, safe_title(path), metadata, dicom_files=(path,) if is_dicom(path) else ())
 
 
 def _existing(source: str | os.PathLike[str]) -> Path:
@@ -368,7 +369,7 @@ def _existing(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _title(path: Path) -> str:
+def safe_title(path: Path) -> str:
     """Return the file's name without its endings, with only characters that any file system takes."""
     stem = re.sub(r"(?i)(\.seg)?\.(nrrd|nhdr|nii\.gz|nii|mha|mhd|dcm|hdr|img)$", "", path.name)
     return re.sub(r"[^\w .()+-]", "_", stem).strip(" .")[:80] or "CT"
@@ -683,6 +684,19 @@ def is_dicom(path: Path) -> bool:
     """Whether a file calls itself DICOM; the index of a folder, DICOMDIR, does not count."""
     with path.open("rb") as file:
         return path.name.upper() != "DICOMDIR" and file.read(132)[128:] == b"DICM"
+
+
+def study_of(path: Path) -> str | None:
+    """The study UID of a DICOM image, empty where it has none; None for what is no image."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    with _quiet():
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return None
+    return _tag(reader, STUDY_TAG)
 
 
 def _numbers(text: str, count: int) -> tuple[float, ...]:
