@@ -1,4 +1,4 @@
-"""Many small CTs for the tests and the benchmark of cohorts: one phantom, shrunk, with noise of its own each."""
+"""Many small CTs for tests and benchmark of cohorts: one phantom, shrunk, with noise of its own each."""
 
 from __future__ import annotations
 
