@@ -25,6 +25,7 @@ DONE, OUR_FAULT, WRONG_USE, CANCELLED = 0, 1, 2, 130
 SEED_LIMIT = 2**32
 CT_HELP = "NRRD, NIfTI, MetaImage, or a DICOM folder"
 REGIONS_HELP = "lobes or other regions to measure: a segmentation, a label map, or the word thirds"
+DICOM_SR_HELP = "write the measures as DICOM SR (TID 1500) that refers to the DICOM segmentation"
 DICOM_SEG_HELP = "write a DICOM segmentation; the CT must be DICOM"
 
 
@@ -170,6 +171,7 @@ def _add_segment_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uncertainty", metavar="OUT.nrrd", type=Path, help="write the uncertainty, 0 to 1")
     parser.add_argument("--overview", metavar="OUT.png", type=Path, help="write one picture of the result")
     parser.add_argument("--dicom-seg", metavar="OUT.dcm", type=Path, help=DICOM_SEG_HELP)
+    parser.add_argument("--dicom-sr", metavar="OUT.dcm", type=Path, help=DICOM_SR_HELP)
     parser.add_argument("--manifest", metavar="OUT.json", type=Path, help="default: beside the output")
 
 
@@ -190,6 +192,7 @@ def _add_measure(commands: Any) -> None:
     parser.add_argument("-o", "--output", metavar="OUT.csv", type=Path, help="write the table of measures")
     parser.add_argument("--report", metavar="FOLDER", type=Path, help="write a report with figures")
     parser.add_argument("--dicom-seg", metavar="OUT.dcm", type=Path, help=DICOM_SEG_HELP)
+    parser.add_argument("--dicom-sr", metavar="OUT.dcm", type=Path, help=DICOM_SR_HELP)
     manifest_help = "manifest of the run that made the segmentation, for the report"
     parser.add_argument("--manifest", metavar="M.json", type=Path, help=manifest_help)
     corrected_help = "say that the segmentation was corrected by hand"

@@ -49,7 +49,7 @@ class CohortRequest:
         quality: ``fast``, ``standard`` or ``best``.
         seed: of everything random.
         report: whether each case gets a report.
-        dicom_seg: whether each DICOM case gets a DICOM segmentation.
+        dicom: whether each DICOM case gets a DICOM segmentation and report.
         keep_names: call DICOM cases by their folders, not by a code.
         key: file that tells which case is which source (.csv); it may name patients.  None for none.
         address: of a Ray cluster.
@@ -70,7 +70,7 @@ class CohortRequest:
     quality: str = STANDARD
     seed: int = 0
     report: bool = False
-    dicom_seg: bool = False
+    dicom: bool = False
     keep_names: bool = False
     key: Path | None = None
     address: str | None = None
@@ -175,7 +175,7 @@ def _check(request: CohortRequest) -> None:
     from ..outputs import require_writable
 
     require_suffix("key", request.key, (".csv",))
-    if request.dicom_seg:
+    if request.dicom:
         from ..dicom_seg import require_highdicom
 
         require_highdicom()
@@ -219,7 +219,7 @@ def _job(case: Case, request: CohortRequest, weights: str) -> Job:
         quality=request.quality,
         seed=request.seed,
         report=request.report,
-        dicom_seg=request.dicom_seg and case.source.is_dir(),
+        dicom=request.dicom and case.source.is_dir(),
     )
 
 
@@ -309,8 +309,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", metavar="N", type=_count, default=0, help="of random numbers (default: 0)")
     parser.add_argument("--report", action="store_true", help="write a report a case")
-    seg_help = "write a DICOM segmentation for each case that is DICOM"
-    parser.add_argument("--dicom-seg", action="store_true", help=seg_help)
+    dicom_help = "write DICOM SEG and SR for each case that is DICOM"
+    parser.add_argument("--dicom", action="store_true", help=dicom_help)
     names_help = "call DICOM cases by their folders, which may name patients (default: a code)"
     parser.add_argument("--keep-names", action="store_true", help=names_help)
     key_help = "write which case is which source; it may name patients, keep it apart"

@@ -23,7 +23,7 @@ from ..quality import STANDARD
 
 RECORD = "job.json"
 SEGMENTATION, MEASURES, MANIFEST = "segmentation.seg.nrrd", "measures.csv", "manifest.json"
-REPORT, DICOM_SEG = "report", "segmentation.dcm"
+REPORT, DICOM_SEG, DICOM_SR = "report", "segmentation.dcm", "measures.dcm"
 DONE, FAILED = "done", "failed"
 OUR_FAULT = 1
 
@@ -45,7 +45,7 @@ class Job:
         quality: as in ``segment``.
         seed: as in ``segment``.
         report: whether to write a report.
-        dicom_seg: whether to write a DICOM segmentation; the CT must be DICOM.
+        dicom: whether to write a DICOM segmentation and report; the CT must be DICOM.
     """
 
     case: str
@@ -60,7 +60,7 @@ class Job:
     quality: str = STANDARD
     seed: int = 0
     report: bool = False
-    dicom_seg: bool = False
+    dicom: bool = False
 
     @property
     def request(self) -> SegmentRequest:
@@ -75,7 +75,8 @@ class Job:
             self.seed,
             self.quality,
             measures=self.folder / MEASURES,
-            dicom_seg=self.folder / DICOM_SEG if self.dicom_seg else None,
+            dicom_seg=self.folder / DICOM_SEG if self.dicom else None,
+            dicom_sr=self.folder / DICOM_SR if self.dicom else None,
             report=self.folder / REPORT if self.report else None,
             manifest=self.folder / MANIFEST,
         )
@@ -118,7 +119,7 @@ def fingerprint(job: Job) -> dict[str, Any]:
         "quality": job.quality,
         "seed": job.seed,
         "report": job.report,
-        "dicom_seg": job.dicom_seg,
+        "dicom": job.dicom,
         "source": _stamp(job.source),
         "lungs": _stamp(job.lungs),
         "regions": _stamp(job.regions),

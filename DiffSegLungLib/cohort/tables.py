@@ -39,7 +39,8 @@ def gather(jobs: Sequence[Job]) -> dict[str, pandas.DataFrame]:
             continue
         rows.append({"case": job.case} | {key: record.get(key) for key in ("state", "reason", *TIMES)})
         if record.get("state") == DONE:
-            table = pandas.read_csv(job.folder / MEASURES, index_col="region", float_precision="round_trip")
+            # As text first: what parses numbers quickly may lose the last digit.
+            table = pandas.read_csv(job.folder / MEASURES, index_col="region", dtype=str).astype(float)
             rows[-1] |= _facts(json.loads((job.folder / MANIFEST).read_text(encoding="utf-8")), table)
             parts.append(table.reset_index().assign(case=job.case))
     cases = pandas.DataFrame(rows, columns=None if rows else ["case", "state", "reason", *TIMES])
