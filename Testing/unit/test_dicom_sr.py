@@ -72,9 +72,9 @@ def text(group: Dataset, name: str) -> str:
     return next(str(item.TextValue) for item in group.ContentSequence if named(item) == name)
 
 
-def numbers(group: Dataset) -> dict[tuple[str, str], tuple[float, str]]:
+def numbers(group: Dataset) -> dict[tuple[str, str], Any]:
     """Value and unit by code of each measurement."""
-    found = {}
+    found: dict[tuple[str, str], Any] = {}
     for item in group.ContentSequence:
         if item.ValueType == "NUM":
             name, value = item.ConceptNameCodeSequence[0], item.MeasuredValueSequence[0]
