@@ -197,6 +197,9 @@ def _add_measure(commands: Any) -> None:
     parser.add_argument("--manifest", metavar="M.json", type=Path, help=manifest_help)
     corrected_help = "say that the segmentation was corrected by hand"
     parser.add_argument("--corrected", action="store_true", help=corrected_help)
+    from .compare_command import add_arguments
+
+    add_arguments(parser)
     parser.set_defaults(handler=_measure)
 
 
@@ -273,15 +276,29 @@ def _request(kind: type[Any], arguments: argparse.Namespace) -> Any:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
+    from .compare_command import CompareRequest, check_compare, compare
+    from .longitudinal import changes_text
     from .measure_command import MeasureRequest, measure_to_files
-    from .measures import table_text
 
+    earlier = _request(CompareRequest, arguments)
+    check_compare(earlier, arguments.source)
     measured = measure_to_files(_request(MeasureRequest, arguments))
-    for warning in measured.warnings:
+    compared = compare(earlier, measured, arguments.regions) if earlier.compare else None
+    for warning in [*measured.warnings, *(compared.warnings if compared else ())]:
         print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
-    _set_encoding(sys.stdout, errors="replace")
-    print(table_text(measured.measures), flush=True)
+    _print_measures(measured.measures)
+    if compared:
+        print(changes_text(compared.changes), flush=True)
     return DONE
+
+
+def _print_measures(measures: Any) -> None:
+    """The table on standard output, and the scores whose zones were measured."""
+    from .measures import table_text
+    from .scores import scores
+
+    _set_encoding(sys.stdout, errors="replace")
+    print("\n".join([table_text(measures), *(score.text for score in scores(measures))]), flush=True)
 
 
 def _segment_for_programs(request: Any) -> None:
@@ -299,7 +316,6 @@ def _segment_for_programs(request: Any) -> None:
 def _segment_for_people(request: Any, with_bar: bool) -> None:
     """A bar or lines on standard error, then the table of measures on standard output."""
     from .commands import segment_to_files
-    from .measures import table_text
     from .progress import BarProgress, silent
 
     bar = BarProgress() if with_bar else None
@@ -308,8 +324,7 @@ def _segment_for_people(request: Any, with_bar: bool) -> None:
     finally:
         if bar:
             bar.close()
-    _set_encoding(sys.stdout, errors="replace")
-    print(table_text(result.measures), flush=True)
+    _print_measures(result.measures)
 
 
 def _set_encoding(stream: Any, errors: str) -> None:

@@ -89,7 +89,7 @@ def scores(measures: pandas.DataFrame) -> list[Score]:
             Score(
                 "ct_severity", "CT severity score (computed)", severity, 25,
                 "Each lobe by its share of ground glass, fibrosis and consolidation in % of its parenchyma: "
-                "0 none; 1 < 5; 2 from 5 to 25; 3 > 25 and < 50; 4 from 50 to 75; 5 > 75. Sum of five lobes.",
+                "0 none; 1 < 5; 2 from 5 to 25; 3 > 25 and < 50; 4 from 50 to 75; 5 > 75. Sum of five lobes",
                 "Pan 2020, Radiology 295:715; the bounds here leave no gap between 25 and 26",
             )
         )  # fmt: skip
@@ -98,7 +98,7 @@ def scores(measures: pandas.DataFrame) -> list[Score]:
             Score(
                 "goddard_like", "Goddard-like score (computed)", goddard, 24,
                 "Each third of each lung by its share of emphysema in % of its parenchyma: 0 none; 1 < 25; "
-                "2 from 25 to < 50; 3 from 50 to < 75; 4 from 75. Sum of six zones.",
+                "2 from 25 to < 50; 3 from 50 to < 75; 4 from 75. Sum of six zones",
                 "after Goddard 1982, Clin Radiol 33:379, which scores slices by eye",
             )
         )  # fmt: skip
