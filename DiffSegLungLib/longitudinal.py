@@ -113,9 +113,8 @@ def transitions(earlier: np.ndarray, later: np.ndarray, voxel_ml: float) -> pand
 def overlap(earlier: np.ndarray, later: np.ndarray) -> float:
     """Dice overlap of the lungs after registration, 0 to 1: below about 0.95 the match is doubtful."""
     first, second = earlier > 0, later > 0
-    return float(
-        2 * np.count_nonzero(first & second) / max(np.count_nonzero(first) + np.count_nonzero(second), 1)
-    )
+    both = int(np.count_nonzero(first & second))
+    return 2 * both / max(int(np.count_nonzero(first)) + int(np.count_nonzero(second)), 1)
 
 
 def changes_text(table: pandas.DataFrame) -> str:

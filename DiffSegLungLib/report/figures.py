@@ -62,14 +62,14 @@ def projection_png(chest: Chest) -> bytes:
 
 def relief_png(chest: Chest) -> bytes:
     """Disease in three dimensions, from the front and from behind, as PNG."""
-    views = {title: (relief(chest, degrees), *sides) for title, (degrees, *sides) in VIEWS.items()}
+    pictures = [relief(chest, degrees) for degrees, _, _ in VIEWS.values()]
     width = (PAIR_WIDTH - GAP) // 2
-    rows, columns = next(iter(views.values()))[0].shape[:2]
+    rows, columns = pictures[0].shape[:2]
     height = round(rows * width / columns)
     figure = _figure(PAIR_WIDTH, height, "black")
-    for index, (title, (picture, left, right)) in enumerate(views.items()):
+    for index, (title, (_, left, right)) in enumerate(VIEWS.items()):
         axes = _axes(figure, (index * (width + GAP), 0, width, height))
-        _show(axes, np.clip(slices.resample_colour(picture, (height, width)), 0, 1))
+        _show(axes, np.clip(slices.resample_colour(pictures[index], (height, width)), 0, 1))
         _lettering(axes, 0.02, 0.98, title, "left", "top", size=15)
         _lettering(axes, 0.02, 0.5, left, "left", "center", size=18)
         _lettering(axes, 0.98, 0.5, right, "right", "center", size=18)
