@@ -24,7 +24,8 @@ LESIONS = tuple(tissue.key for tissue in DISEASES)
 DONE, OUR_FAULT, WRONG_USE, CANCELLED = 0, 1, 2, 130
 SEED_LIMIT = 2**32
 CT_HELP = "NRRD, NIfTI, MetaImage, or a DICOM folder"
-REGIONS_HELP = "lobes or other regions to measure: a segmentation, or a label map"
+REGIONS_HELP = "lobes or other regions to measure: a segmentation, a label map, or the word thirds"
+DICOM_SR_HELP = "write the measures as DICOM SR (TID 1500) that refers to the DICOM segmentation"
 DICOM_SEG_HELP = "write a DICOM segmentation; the CT must be DICOM"
 
 
@@ -122,6 +123,7 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_segment(commands)
+    _add_batch(commands)
     _add_measure(commands)
     _add_models(commands)
     _add_check(commands)
@@ -171,7 +173,14 @@ def _add_segment_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uncertainty", metavar="OUT.nrrd", type=Path, help="write the uncertainty, 0 to 1")
     parser.add_argument("--overview", metavar="OUT.png", type=Path, help="write one picture of the result")
     parser.add_argument("--dicom-seg", metavar="OUT.dcm", type=Path, help=DICOM_SEG_HELP)
+    parser.add_argument("--dicom-sr", metavar="OUT.dcm", type=Path, help=DICOM_SR_HELP)
     parser.add_argument("--manifest", metavar="OUT.json", type=Path, help="default: beside the output")
+
+
+def _add_batch(commands: Any) -> None:
+    from .cohort.command import add_arguments
+
+    add_arguments(_add_command(commands, "batch", "Segment and measure every CT of a folder."))
 
 
 def _add_measure(commands: Any) -> None:
@@ -185,10 +194,14 @@ def _add_measure(commands: Any) -> None:
     parser.add_argument("-o", "--output", metavar="OUT.csv", type=Path, help="write the table of measures")
     parser.add_argument("--report", metavar="FOLDER", type=Path, help="write a report with figures")
     parser.add_argument("--dicom-seg", metavar="OUT.dcm", type=Path, help=DICOM_SEG_HELP)
+    parser.add_argument("--dicom-sr", metavar="OUT.dcm", type=Path, help=DICOM_SR_HELP)
     manifest_help = "manifest of the run that made the segmentation, for the report"
     parser.add_argument("--manifest", metavar="M.json", type=Path, help=manifest_help)
     corrected_help = "say that the segmentation was corrected by hand"
     parser.add_argument("--corrected", action="store_true", help=corrected_help)
+    from .compare_command import add_arguments
+
+    add_arguments(parser)
     parser.set_defaults(handler=_measure)
 
 
@@ -274,15 +287,29 @@ def _request(kind: type[Any], arguments: argparse.Namespace) -> Any:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
+    from .compare_command import CompareRequest, check_compare, compare
+    from .longitudinal import changes_text
     from .measure_command import MeasureRequest, measure_to_files
-    from .measures import table_text
 
+    earlier = _request(CompareRequest, arguments)
+    check_compare(earlier, arguments.source)
     measured = measure_to_files(_request(MeasureRequest, arguments))
-    for warning in measured.warnings:
+    compared = compare(earlier, measured, arguments.regions) if earlier.compare else None
+    for warning in [*measured.warnings, *(compared.warnings if compared else ())]:
         print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
-    _set_encoding(sys.stdout, errors="replace")
-    print(table_text(measured.measures), flush=True)
+    _print_measures(measured.measures)
+    if compared:
+        print(changes_text(compared.changes), flush=True)
     return DONE
+
+
+def _print_measures(measures: Any) -> None:
+    """The table on standard output, and the scores whose zones were measured."""
+    from .measures import table_text
+    from .scores import scores
+
+    _set_encoding(sys.stdout, errors="replace")
+    print("\n".join([table_text(measures), *(score.text for score in scores(measures))]), flush=True)
 
 
 def _segment_for_programs(request: Any) -> None:
@@ -300,7 +327,6 @@ def _segment_for_programs(request: Any) -> None:
 def _segment_for_people(request: Any, with_bar: bool) -> None:
     """A bar or lines on standard error, then the table of measures on standard output."""
     from .commands import segment_to_files
-    from .measures import table_text
     from .progress import BarProgress, silent
 
     bar = BarProgress() if with_bar else None
@@ -309,8 +335,7 @@ def _segment_for_people(request: Any, with_bar: bool) -> None:
     finally:
         if bar:
             bar.close()
-    _set_encoding(sys.stdout, errors="replace")
-    print(table_text(result.measures), flush=True)
+    _print_measures(result.measures)
 
 
 def _set_encoding(stream: Any, errors: str) -> None:

@@ -221,7 +221,8 @@ def test_report_of_a_ct_with_an_odd_name(module: Any, phantom: Any, runFiles: Pa
     page = module.DiffSegLungLogic().report(node, str(tmp_path / "blank Ünï"))
     assert page.is_file()
     assert "<b>côde" not in page.read_text(encoding="utf-8")
-    assert {each.name for each in page.parent.iterdir()} == {"report.html", "report.pdf", "measures.csv"}
+    names = {"report.html", "report.pdf", "report.json", "measures.csv"}
+    assert {each.name for each in page.parent.iterdir()} == names
 
 
 def test_a_saved_scene_brings_all_back(shown: Any, phantom: Any, result: Any, tmp_path: Path) -> None:
