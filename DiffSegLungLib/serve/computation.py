@@ -45,8 +45,6 @@ class Computation:
             CancelledError: `cancel` was called.
             DiffSegLungError: it failed; the message is its own.
         """
-        if self._cancelled:
-            raise CancelledError("Cancelled.")
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "DiffSegLungLib", *self._arguments,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
