@@ -185,7 +185,8 @@ def _correction(session: Session, v3: Any, html: Any) -> None:
                 thumb_label=True, id="brush",
             )  # fmt: skip
             html.Div(
-                "Brush {{ brush }} mm; 3D rests meanwhile. Erased lung counts as vessel, what is painted outside as lung.",
+                "Brush {{ brush }} mm; 3D rests meanwhile. Erased lung counts as vessel, "
+                "what is painted outside as lung.",
                 classes="text-caption",
             )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..commands import write_report_of
-from ..errors import CancelledError, DiffSegLungError
+from ..errors import CancelledError, DiffSegLungError, UnusableInputError
 from ..files import SEGMENTATION_SUFFIX, bare_name
 from ..measure_command import CORRECTED, read_manifest
 from ..measures import DEFINITIONS, DENSITOMETRY, LEFT, RIGHT, WHOLE, measure_corrected, number_text
@@ -37,6 +37,7 @@ IDLE, OPENING, SEGMENTING, SAVING = "", "opening", "segmenting", "saving"
 SETTLING_SECONDS = 0.3
 """After the last change of the segmentation, before it is measured: strokes come in quick succession."""
 LARGEST_BRUSH_MM = 100.0
+UNSAVED = "Your corrections are not saved: save them, or do the same again to drop them."
 
 INITIAL: dict[str, Any] = {
     "ct": "", "title": "", "activity": IDLE, "fraction": 0.0, "stage": "", "error": "", "warnings": [],
@@ -72,11 +73,12 @@ class RunFiles:
     @classmethod
     def of(cls, folder: Path, name: str) -> RunFiles:
         """Their names in a folder, for a CT of a name."""
-        segmentation, lungs = (
-            folder / f"{name}{SEGMENTATION_SUFFIX}",
-            folder / f"{name}.lungs{SEGMENTATION_SUFFIX}",
+        names = (
+            f"{name}{SEGMENTATION_SUFFIX}",
+            f"{name}.lungs{SEGMENTATION_SUFFIX}",
+            f"{name}.manifest.json",
         )
-        return cls(segmentation, lungs, folder / f"{name}.manifest.json")
+        return cls(*(folder / each for each in names))
 
     def fit(self, volume: Volume) -> bool:
         """Whether all are there, and of a CT of this size."""
@@ -114,6 +116,8 @@ class Session:
         self._volume: Volume | None = None
         self._name = ""
         self._found: Found | None = None
+        self._kept: np.ndarray | None = None  # the labels as they were found or saved
+        self._unsaved = False
         self._measures: pandas.DataFrame | None = None
         self._computation: Computation | None = None
         self._measuring: asyncio.Task[None] | None = None
@@ -139,12 +143,12 @@ class Session:
 
     async def open(self, name: str) -> None:
         """Opens one of the listed CT."""
-        await self._do(OPENING, lambda: self._open(name))
+        await self._do(OPENING, lambda: self._keeping_corrections(lambda: self._open(name)))
 
     async def segment(self) -> None:
         """Segments the CT that is open."""
         if self._volume is not None:
-            await self._do(SEGMENTING, self._segment)
+            await self._do(SEGMENTING, lambda: self._keeping_corrections(self._segment))
 
     def cancel(self) -> None:
         """Ends the segmentation that runs."""
@@ -204,7 +208,14 @@ class Session:
             state.error = f"{type(error).__name__}: {error}. The fault is DiffSegLung's."
         finally:
             with state:
-                state.activity = IDLE
+                state.update({"activity": IDLE, "ct": self._name})  # the list shows what is open
+
+    async def _keeping_corrections(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Work that drops the segmentation: where corrections are unsaved, only the second click does it."""
+        if self._unsaved:
+            self._unsaved = False
+            raise UnusableInputError(UNSAVED)
+        await work()
 
     async def _open(self, name: str) -> None:
         path = scan_named(self._scans, name)
@@ -214,14 +225,20 @@ class Session:
         self._volume, self._name = volume, name
         self._state.update({"ct": name, "title": name, "has_ct": True, "window": "lung"})
         self._state.warnings = list(volume.warnings)
-        saved = RunFiles.of(self._output, bare_name(path)) if self._output else None
+        saved = RunFiles.of(self._output, self._result_name()) if self._output else None
         if saved and saved.fit(volume):
             await self._show_result(saved)
+
+    def _result_name(self) -> str:
+        """The CT's name without its suffix, unless another CT would have the same."""
+        bare = [bare_name(Path(each)) for each in self._scans]
+        own = bare_name(Path(self._name))
+        return own if bare.count(own) == 1 else self._name
 
     def _forget_result(self) -> None:
         if self._measuring:
             self._measuring.cancel()
-        self._found, self._measures, self.files = None, None, {}
+        self._found, self._measures, self._unsaved, self.files = None, None, False, {}
         self._state.update(
             {key: INITIAL[key] for key in ("has_result", "corrected", "rows", "facts", "files")}
         )
@@ -262,6 +279,7 @@ class Session:
         self._forget_result()
         self.scene.show_segmentation(run.segmentation)
         self._found = Found(self.scene.labels(), sides, manifest)
+        self._kept = self._found.labels
         self._show_largest(self._found.labels)
         await self._measure()
 
@@ -289,6 +307,7 @@ class Session:
         if found is not self._found:  # another CT was opened meanwhile
             return
         self._measures = measures
+        self._unsaved = self._kept is not None and not np.array_equal(labels, self._kept)
         corrected = not np.array_equal(labels, found.labels)
         with self._state as state:
             state.update({"has_result": True, "corrected": corrected, "warnings": self._warnings(corrected)})
@@ -323,7 +342,7 @@ class Session:
         await self._measure()
         labels, image, measures = self.scene.labels(), self.scene.label_image(), self._measures
         manifest = {**found.manifest, "warnings": self._warnings(self._state.corrected)}
-        target, name = self._output or self._folder / "saved", bare_name(Path(self._name))
+        target, name = self._output or self._folder / "saved", self._result_name()
         run, report = RunFiles.of(target, name), target / f"{name}_report"
 
         def write() -> None:
@@ -339,6 +358,7 @@ class Session:
             )
 
         await asyncio.to_thread(write)
+        self._kept, self._unsaved = labels, False
         paths = [run.segmentation, *(report / each for each in ("report.html", "report.pdf", "measures.csv"))]
         self.files = {path.name: path for path in paths}
         self._state.update({"files": list(self.files), "saved": str(target) if self._output else ""})

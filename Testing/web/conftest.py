@@ -79,7 +79,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
     def start_one(*arguments: str | Path) -> Server:
         folder = tmp_path_factory.mktemp("server")
-        servers.append(_start(folder, [str(each) for each in arguments]))
+        servers.append(start_server(folder, [str(each) for each in arguments]))
         return servers[-1]
 
     yield start_one
@@ -88,7 +88,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
             server.process.kill()
 
 
-def _start(folder: Path, arguments: list[str]) -> Server:
+def start_server(folder: Path, arguments: list[str]) -> Server:
+    """Starts one that keeps its own files in a folder; returns once it listens."""
     temporary, log = folder / "temporary", folder / "log.txt"
     temporary.mkdir()
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(REPOSITORY)}
@@ -181,10 +182,10 @@ class Page:
             self.tab.wait_for_timeout(100)
 
 
-def open_page(browser: Any, server: Server) -> Page:
+def open_page(browser: Any, server: Server, width: int = 1500, height: int = 950) -> Page:
     """The page, as somebody opens the address that was printed."""
     tab = browser.new_context().new_page()
-    tab.set_viewport_size({"width": 1500, "height": 950})
+    tab.set_viewport_size({"width": width, "height": height})
     tab.set_default_timeout(START_SECONDS * 1000)
     page = Page(tab, [])
     tab.on("request", lambda request: page.requests.append(request.url))

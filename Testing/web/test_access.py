@@ -98,7 +98,8 @@ class Request:
     """What `Access` reads of a request."""
 
     def __init__(self, token: str = "", path: str = "/index.html", host: str = "localhost:1") -> None:
-        self.headers, self.cookies = {"Host": host}, {}
+        self.headers = {"Host": host}
+        self.cookies: dict[str, str] = {}
         self.query, self.path, self.method = {"token": token}, path, "GET"
 
 
@@ -153,9 +154,9 @@ def test_only_ct_of_the_folder_are_listed(tmp_path: Path) -> None:
     (folder / "dicom" / "1").write_bytes(bytes(128) + b"DICM")
     scans = find_scans(folder)
     assert list(scans) == ["a.nii.gz", "b.nrrd", "dicom"]
-    for name in ("../outside.nrrd", str(outside), "leads_out.nrrd", "", None, ["a.nii.gz"]):
+    for unlisted in ("../outside.nrrd", str(outside), "leads_out.nrrd", "", None, ["a.nii.gz"]):
         with pytest.raises(UnusableInputError):
-            scan_named(scans, name)
+            scan_named(scans, unlisted)
     assert scan_named(scans, "b.nrrd") == (folder / "b.nrrd").resolve()
 
 

@@ -14,6 +14,7 @@ from DiffSegLungLib.measures import WHOLE, number_text
 from DiffSegLungLib.remeasure import Measured, remeasure
 from DiffSegLungLib.report import NOT_CLINICAL
 from DiffSegLungLib.segmentations import read_segmentation
+from DiffSegLungLib.serve.session import UNSAVED
 from DiffSegLungLib.tissues import REPORTED
 
 from .conftest import PHANTOM, Page, Server, Start, open_page
@@ -93,7 +94,7 @@ def test_paint_undo_redo_erase(result: Page) -> None:
     before = result.row(SEEDED)
     result.tab.click(f"#row-{SEEDED} td >> nth=1")
     result.tab.click("#tool-paint")
-    result.tab.wait_for_selector("#brush")
+    result.tab.wait_for_selector("#brush", state="attached")
     result.stroke()
     result.wait_until(lambda: result.row(SEEDED) != before)
     painted = result.row(SEEDED)
@@ -110,6 +111,14 @@ def test_paint_undo_redo_erase(result: Page) -> None:
     result.stroke()
     result.wait_until(lambda: result.row(SEEDED) == painted)
     result.tab.click("#tool-look")
+
+
+def test_corrections_are_not_dropped_by_one_click(result: Page, server: Server) -> None:
+    result.tab.click("#segment")
+    result.tab.wait_for_selector("#error")
+    assert UNSAVED in result.tab.inner_text("#error")
+    assert server.children() == []
+    assert float(result.row(SEEDED)[0]) > 0
 
 
 def test_saved_files_hold_the_correction(result: Page, saved: Path) -> None:
