@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 TOKEN_BYTES = 32
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -21,6 +20,8 @@ WEBSOCKET_PATH = "/ws"
 MOST_WEBSOCKETS = 6
 LARGEST_MESSAGE = 1 << 20
 """Bytes of one message from the browser; strokes and clicks are far below."""
+MESSAGES_AT_ONCE, MESSAGES_PER_SECOND = 600, 300
+"""Of one page; the mouse sends a hundred a second."""
 
 HEADERS = {
     # Nothing comes from elsewhere and nothing goes elsewhere.  The browser compiles the page's templates.
@@ -153,21 +154,26 @@ def limit_messages(handler: Any) -> None:
     Args:
         handler: wslink's, which lifts its own limit of the message size once the browser has said hello.
     """
-    allowance = Allowance(600, 300)
-    on_connect, on_message = handler.onConnect, handler.onMessage
+    allowances: dict[str, Allowance] = {}
+    on_connect, on_message, on_close = handler.onConnect, handler.onMessage, handler.onClose
 
     async def connect(request: Any, client: str) -> None:
         await on_connect(request, client)
+        allowances[client] = Allowance(MESSAGES_AT_ONCE, MESSAGES_PER_SECOND)
         chunks = handler.unchunkers[client]
         chunks.set_max_message_size(LARGEST_MESSAGE)
         chunks.set_max_message_size = lambda size: None
 
     async def message(is_binary: bool, content: Any, client: str) -> None:
-        while (seconds := allowance.wait()) > 0:  # what comes after it waits in the browser
+        while (seconds := allowances[client].wait()) > 0:  # what comes after it waits in the browser
             await asyncio.sleep(seconds)
         await on_message(is_binary, content, client)
 
-    handler.onConnect, handler.onMessage = connect, message
+    async def close(client: str) -> None:
+        allowances.pop(client, None)
+        await on_close(client)
+
+    handler.onConnect, handler.onMessage, handler.onClose = connect, message, close
 
 
 def _cookie(request: Any) -> str | None:
@@ -177,7 +183,8 @@ def _cookie(request: Any) -> str | None:
 
 def _cookie_name(request: Any) -> str:
     # Cookies do not tell ports apart; two pages of one computer must.
-    return f"diffseglung-{urlsplit('//' + request.headers.get('Host', '')).port or 80}"
+    port = request.headers.get("Host", "").rpartition(":")[2]
+    return f"diffseglung-{port if port.isdecimal() else 80}"
 
 
 def _without_port(host: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import subprocess
 import sys
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +17,7 @@ import pytest
 from DiffSegLungLib import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.serve import command
-from DiffSegLungLib.serve.access import Access, Allowance
+from DiffSegLungLib.serve.access import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, Access, Allowance
 from DiffSegLungLib.serve.scans import find_scans, scan_named
 
 from .conftest import PHANTOM, Server
@@ -92,6 +95,55 @@ def test_listens_on_loopback_alone(server: Server) -> None:
         each for each in psutil.Process(server.process.pid).net_connections() if each.status == "LISTEN"
     ]
     assert {each.laddr.ip for each in listening} == {"127.0.0.1"}
+
+
+async def _with_websocket(server: Server, cookie: str, talk: Callable[[Any], Awaitable[None]]) -> None:
+    """A page's websocket after its hello; ``talk`` gets it."""
+    import aiohttp
+
+    headers = {"Cookie": cookie, "Origin": server.root.rstrip("/")}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.ws_connect(server.root + "ws") as socket,
+    ):
+        await socket.send_bytes(_message("system:c0:0", "wslink.hello", {"secret": "wslink-secret"}))
+        while b"clientID" not in (await socket.receive(60)).data:
+            pass
+        await talk(socket)
+
+
+def _message(number: str, method: str, *arguments: Any) -> bytes:
+    """A call as the page sends it, in one chunk."""
+    import msgpack
+    from wslink.chunking import generate_chunks
+
+    call = {"wslink": "1.0", "id": number, "method": method, "args": list(arguments), "kwargs": {}}
+    (chunk,) = generate_chunks(msgpack.packb(call), 0)
+    return bytes(chunk)
+
+
+def test_a_message_that_says_it_is_huge_ends_the_connection(server: Server, cookie: str) -> None:
+    async def talk(socket: Any) -> None:
+        size = (2**31).to_bytes(4, "little")
+        await socket.send_bytes(bytes(8) + size + b"x")
+        while (received := await socket.receive(60)).type.name in ("BINARY", "TEXT"):
+            pass
+        assert received.type.name in ("CLOSE", "CLOSED", "CLOSING")
+
+    asyncio.run(_with_websocket(server, cookie, talk))
+
+
+def test_a_flood_of_messages_is_slowed(server: Server, cookie: str) -> None:
+    count, began = MESSAGES_AT_ONCE + 2 * MESSAGES_PER_SECOND, time.monotonic()
+
+    async def talk(socket: Any) -> None:
+        for number in range(count):
+            await socket.send_bytes(_message(f"rpc:c0:{number}", "trame.state.update", []))
+        while f"rpc:c0:{count - 1}".encode() not in (await socket.receive(60)).data:
+            pass
+
+    asyncio.run(_with_websocket(server, cookie, talk))
+    assert time.monotonic() - began > 1.5
 
 
 class Request:
