@@ -23,6 +23,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 LESIONS = tuple(tissue.key for tissue in DISEASES)
 DONE, OUR_FAULT, WRONG_USE, CANCELLED = 0, 1, 2, 130
 SEED_LIMIT = 2**32
+PORT_LIMIT = 2**16
 CT_HELP = "NRRD, NIfTI, MetaImage, or a DICOM folder"
 REGIONS_HELP = "lobes or other regions to measure: a segmentation, a label map, or the word thirds"
 DICOM_SR_HELP = "write the measures as DICOM SR (TID 1500) that refers to the DICOM segmentation"
@@ -131,6 +132,7 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
     _add_train(commands, with_training)
     _add_finetune(commands, with_training)
     _add_evaluate(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -257,6 +259,33 @@ def _add_finetune(commands: Any, with_options: bool) -> None:
         parser.set_defaults(handler=_finetune)
 
 
+def _add_serve(commands: Any) -> None:
+    parser = _add_command(commands, "serve", "Open, segment, correct and save in a browser.")
+    source_help = f"{CT_HELP}; or a folder of these"
+    parser.add_argument("source", metavar="CT_OR_FOLDER", type=Path, help=source_help)
+    output_help = "save into this folder, and reopen what was saved there; without it files are downloaded"
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help=output_help)
+    parser.add_argument("--lungs", metavar="MASK", type=Path, help="lung mask of the one CT to use")
+    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights to use instead of the default")
+    parser.add_argument("--quality", choices=tuple(QUALITIES), default=STANDARD, help="offered first")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: auto)")
+    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of random numbers (default: 0)")
+    host_help = (
+        "listen here too: others in the network can then come in with the address (default: this computer)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help=host_help)
+    parser.add_argument("--port", metavar="N", type=_port, default=0, help="default: a free one")
+    parser.add_argument("--open", action="store_true", help="open the page in this computer's browser")
+    parser.set_defaults(handler=_serve)
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() else -1
+    if not 0 <= port < PORT_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {PORT_LIMIT - 1}")
+    return port
+
+
 def _seed(text: str) -> int:
     seed = int(text) if text.isdecimal() else -1
     if not 0 <= seed < SEED_LIMIT:
@@ -379,6 +408,13 @@ def _phantom(arguments: argparse.Namespace) -> int:
     from .commands import phantom_to_files
 
     phantom_to_files(arguments.output, arguments.truth, arguments.spacing, arguments.seed, arguments.lesions)
+    return DONE
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from .serve import ServeRequest, serve
+
+    serve(_request(ServeRequest, arguments))
     return DONE
 
 
