@@ -368,7 +368,8 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 def _sentence(facts: dict[str, float]) -> str:
     """What the reader is told of a step; a collapse at once."""
-    words = [f"noise loss {facts['noise']:.3f}"]
+    told = {"noise": "noise loss", "info_nce": "InfoNCE"}
+    words = [f"{name} {facts[key]:.3f}" for key, name in told.items() if key in facts]
     if "held_back" in facts:
         words.append(f"{facts['held_back']:.3f} on patients held back")
     if facts.get("spread", 1.0) < COLLAPSED:
