@@ -82,7 +82,8 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
     closed = _close_sides(_split_sides(_large_components(lung_air)), airways)
     recovered = _dense_at_chest_wall(work, closed) * ~airways
     found = np.where(recovered > 0, recovered, closed)
-    origin, warnings = "classical", []
+    origin = "classical"
+    warnings: list[str] = []
     if network is not None:
         origin, dense, warnings = _dense_by_network(work, found, (work >= AIR_HU) | lung_air, network)
         found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)

@@ -346,7 +346,7 @@ def stored_settings(folder: Path, names: list[str]) -> Settings:
     facts = checkpoint.load_facts(folder / CHECKPOINT)
     if facts["patients"] != names:
         raise UnusableInputError(f"The run in {folder} began with other CT: name the same or another --run.")
-    stored = {
+    stored: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in facts["settings"].items()
     }
     return Settings(**stored)
