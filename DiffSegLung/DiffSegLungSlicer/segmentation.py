@@ -182,6 +182,7 @@ def commandLine(request: SegmentRequest) -> list[str]:
     words = ["segment", str(request.source)]
     for field in fields(request):
         value = getattr(request, field.name)
-        if field.name != "source" and value is not None:
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
+        if field.name != "source" and value is not None and value is not False:
+            option = f"--{field.name.replace('_', '-')}"
+            words += [option] if value is True else [option, str(value)]
     return [*words, "--progress", "json"]
