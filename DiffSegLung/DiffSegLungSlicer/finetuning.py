@@ -130,6 +130,8 @@ class Job:
 
     def poll(self) -> bool:
         """Passes progress on; returns whether it goes on."""
+        if not self._run.isRunning:
+            return False
         goesOn = self._run.poll()
         if isinstance(self._run.error, (UnusableInputError, MissingPartError)):
             _forgetUnbegun(self.folder)
