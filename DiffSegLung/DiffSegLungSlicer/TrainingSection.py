@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from pathlib import Path
 
 import qt
 import slicer
@@ -20,7 +21,7 @@ from .finetuning import Parameters, State
 POLL_MS = 300
 REFRESH_CHARTS_EACH = 7
 """Polls."""
-PICTURE_WIDTH = 380
+PICTURE_WIDTH = 330
 
 
 class TrainingSection:
@@ -41,6 +42,7 @@ class TrainingSection:
         self._job: finetuning.Job | None = None
         self._preflight = None
         self._series: list[str] = []
+        self._picture: Path | None = None
         self._polls = 0
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
@@ -65,6 +67,7 @@ class TrainingSection:
         ui.trainingVerifyButton.connect("clicked(bool)", self.onVerify)
         ui.trainingCompareButton.connect("clicked(bool)", self.onCompare)
         ui.trainingDeleteButton.connect("clicked(bool)", self.onDelete)
+        ui.trainingPictureButton.connect("clicked(bool)", self.onPicture)
 
     def cleanup(self) -> None:
         """Slicer closes: the run ends with a checkpoint, and can be resumed next time."""
@@ -327,7 +330,7 @@ class TrainingSection:
 
     def _clearComparison(self, *_arguments) -> None:
         self.ui.trainingVerdictLabel.visible = False
-        self.ui.trainingPictureLabel.visible = False
+        self._showPicture(None)
 
     def onVerify(self) -> None:
         """Checks the files against their checksums."""
@@ -347,12 +350,20 @@ class TrainingSection:
         found = self.logic.comparison(self.ui.trainingModelSelector.currentData)
         self.ui.trainingVerdictLabel.text = describeComparison(found)
         self.ui.trainingVerdictLabel.visible = True
-        self.ui.trainingPictureLabel.visible = found["picture"] is not None
-        if found["picture"] is not None:
-            pixmap = qt.QPixmap(str(found["picture"]))
-            self.ui.trainingPictureLabel.setPixmap(
-                pixmap.scaledToWidth(PICTURE_WIDTH, qt.Qt.SmoothTransformation)
-            )
+        self._showPicture(found["picture"])
+
+    def _showPicture(self, picture: Path | None) -> None:
+        self._picture = picture
+        self.ui.trainingPictureLabel.visible = picture is not None
+        self.ui.trainingPictureButton.visible = picture is not None
+        if picture is not None:
+            pixmap = qt.QPixmap(str(picture)).scaledToWidth(PICTURE_WIDTH, qt.Qt.SmoothTransformation)
+            self.ui.trainingPictureLabel.setPixmap(pixmap)
+
+    def onPicture(self) -> None:
+        """The comparison in its full size, in the computer's own viewer."""
+        if self._picture is not None:
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._picture)))
 
     def onDelete(self) -> None:
         """Deletes a model, after a question."""

@@ -56,7 +56,7 @@ def _showNoise(name: str, log: list[dict[str, float]]):
     noise = [step["noise"] for step in log]
     table = _node("vtkMRMLTableNode", name, "noise table")
     charts.fillTable(table, {"step": [float(step["step"]) for step in log], "noise": runningMean(noise)})
-    lines = [charts.Line(table, "noise", f"trained on, mean of {MEAN_OF} steps", TRAINED)]
+    lines = [charts.Line(table, "noise", f"training, mean of {MEAN_OF}", TRAINED)]
     judged = [step for step in log if "held_back" in step]
     if judged:
         points = _node("vtkMRMLTableNode", name, "held-back table")

@@ -182,6 +182,8 @@ def assertModelIsThere(panel: Any, store: Path) -> None:
     assert found["parent"] == "tiny" and found["picture"].stat().st_size > 10_000
     assert found["verdict"][0] in ui.trainingVerdictLabel.text
     assert ui.trainingPictureLabel.isVisibleTo(panel.parent)
+    steps.click(ui.trainingPictureButton)
+    assert [Path(url.toLocalFile()) for url in openedUrls()] == [found["picture"]]
     assert logic.unfinished() == []
     assert [path.name for path in (store / "own.run").iterdir()] == [losses.LOG], "no CT stays"
     log = losses.readLog(store / "own.run")
@@ -190,6 +192,13 @@ def assertModelIsThere(panel: Any, store: Path) -> None:
     assert "own is whole: SHA-256" in ui.trainingVerdictLabel.text
     steps.click(ui.trainingCompareButton)
     assert "Noise loss" in ui.trainingVerdictLabel.text
+
+
+def openedUrls() -> list[Any]:
+    import qt
+    import standin
+
+    return [qt.QUrl(each) for each in standin.openedUrls]
 
 
 def deleteIt(panel: Any, store: Path) -> None:
@@ -214,6 +223,8 @@ def test_the_button_says_what_is_missing(training: Any, panel: Any) -> None:
     ui = panel.ui
     ui.trainingCollapsibleButton.collapsed = False
     assert not ui.trainingStartButton.enabled and not ui.trainingCheckButton.enabled
+    for hidden in (ui.trainingProgressWidget, ui.trainingUnfinishedWidget, ui.trainingPictureButton):
+        assert not hidden.isVisibleTo(panel.parent)
     assert "Check CT of the scene" in ui.trainingStartButton.toolTip
     ui.trainingFolderEdit.currentPath = str(steps.REPOSITORY)
     assert "name" in ui.trainingStartButton.toolTip
