@@ -38,8 +38,9 @@ def selectedSeries() -> list[str]:
     if browser is None:
         return []
     database = slicer.dicomDatabase
-    if getattr(browser, "useVisualDICOMBrowser", False):  # thumbnails, from Slicer 5.8 on
-        chosen = browser.dicomVisualBrowser.patientView().selectedSeriesInstanceUIDs()
+    thumbnails = getattr(browser, "dicomVisualBrowser", None)
+    if getattr(browser, "useVisualDICOMBrowser", False) and hasattr(thumbnails, "patientView"):  # 5.13
+        chosen = thumbnails.patientView().selectedSeriesInstanceUIDs()
     else:
         chosen = [database.seriesForFile(files[0]) for files in browser.fileLists if files]
     return [uid for uid in map(str, chosen) if _isCt(uid)]

@@ -158,7 +158,7 @@ def main() -> int:
         for ct in arguments.ct:
             slicer.util.loadVolume(str(ct.resolve()))
         with standin.SlicerWindow("DiffSegLung") as window:
-            story = Story(app, slicer.modules.DiffSegLungWidget, window, arguments.folder)
+            story = Story(app, slicer.modules.DiffSegLungWidget, window, arguments.folder.resolve())
             story.choose(arguments.steps)
             story.check()
             story.pauseAndKill()

@@ -173,6 +173,8 @@ def killAndResume(panel: Any) -> None:
 
 
 def assertModelIsThere(panel: Any, store: Path) -> None:
+    import standin
+
     from DiffSegLungSlicer import losses
 
     logic, ui = panel.trainingSection.logic, panel.ui
@@ -183,7 +185,7 @@ def assertModelIsThere(panel: Any, store: Path) -> None:
     assert found["verdict"][0] in ui.trainingVerdictLabel.text
     assert ui.trainingPictureLabel.isVisibleTo(panel.parent)
     steps.click(ui.trainingPictureButton)
-    assert [Path(url.toLocalFile()) for url in openedUrls()] == [found["picture"]]
+    assert standin.openedUrls == [found["picture"].as_uri()]
     assert logic.unfinished() == []
     assert [path.name for path in (store / "own.run").iterdir()] == [losses.LOG], "no CT stays"
     log = losses.readLog(store / "own.run")
@@ -192,13 +194,6 @@ def assertModelIsThere(panel: Any, store: Path) -> None:
     assert "own is whole: SHA-256" in ui.trainingVerdictLabel.text
     steps.click(ui.trainingCompareButton)
     assert "Noise loss" in ui.trainingVerdictLabel.text
-
-
-def openedUrls() -> list[Any]:
-    import qt
-    import standin
-
-    return [qt.QUrl(each) for each in standin.openedUrls]
 
 
 def deleteIt(panel: Any, store: Path) -> None:
