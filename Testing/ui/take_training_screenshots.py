@@ -67,10 +67,13 @@ class Story:
         import qt
         import slicer
 
+        from DiffSegLungSlicer import display
+
         self.ui.inputsCollapsibleButton.collapsed = True
         self.ui.resultsCollapsibleButton.collapsed = True
         self.ui.trainingCollapsibleButton.collapsed = False
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+            display.useLungWindow(node)
             self.ui.trainingVolumesSelector.setCheckState(node, qt.Qt.Checked)
         self.ui.trainingNameEdit.text = "our-scanner"
         self.ui.trainingStepsSpinBox.value = steps

@@ -284,8 +284,8 @@ def test_a_base_of_another_version(training: Any, scans: list[Any], store: Path)
 def test_volumes_without_lungs(training: Any, store: Path) -> None:
     import slicer
 
-    soft = np.full((20, 40, 40), 40, np.int16)
-    soft[5:10, 5:10, 5:10] = -900
+    soft = np.full((40, 60, 60), -1000, np.int16)
+    soft[:, 10:50, 10:50] = 40
     nodes = [slicer.util.addVolumeFromArray(soft, np.diag([-4.0, -4.0, 4.0, 1.0]), name) for name in "ab"]
     with pytest.raises(UnusableInputError, match="(?i)lung"):
         training.finetune(nodes, parameters={"name": "own", "base": "tiny", "steps": 1})
