@@ -83,8 +83,9 @@ demo: $(VENV)/.installed-runtime $(filter $(PHANTOM),$(CT))
 
 # --- checks ---
 
+# A process a core, a file of tests at a time: each keeps its own Slicer, and torch shall not want all cores.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest Testing
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest Testing --numprocesses auto --dist loadfile
 
 evaluate: $(VENV)/.installed-runtime
 	$(BIN)/diffseglung evaluate --output Testing/evaluation
