@@ -8,18 +8,12 @@ import torch
 from torch import nn
 
 from DiffSegLungLib.diffusion.schedule import noise_schedule
-from DiffSegLungLib.diffusion.unet import (
-    DOWNSAMPLING,
-    build_unet,
-    encode,
-    from_hounsfield,
-    predict_noise_and_encode,
-)
-from DiffSegLungLib.distillation import StudentHead, density_path
+from DiffSegLungLib.diffusion.unet import build_unet, encode, from_hounsfield, predict_noise_and_encode
+from DiffSegLungLib.distillation import LocalPath, StudentHead
 
 
 class Student(nn.Module):
-    """Diffusion U-Net with the student's head.
+    """Diffusion U-Net with the student's head and its local path.
 
     Args:
         channels: channels of the U-Net's levels.
@@ -32,6 +26,7 @@ class Student(nn.Module):
     ) -> None:
         super().__init__()
         self.unet = build_unet(channels, groups)
+        self.around = LocalPath()
         self.head = StudentHead(channels[-1], hidden)
         self.schedule = noise_schedule()
 
@@ -41,17 +36,36 @@ class Student(nn.Module):
         """The network's input: x noised to ``timesteps`` beside the mask, (batch, 2, z, y, x)."""
         return torch.cat([self.schedule.add_noise(x, noise, timesteps), mask], dim=1)
 
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted noise, and the embedding of each cell, from a noised input (training)."""
         noise, bottleneck = predict_noise_and_encode(self.unet, x, timesteps)
-        return noise, self.head(bottleneck, density_path(x, DOWNSAMPLING))
+        return noise, self.head(bottleneck, local)
 
-    def embed(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def embed(self, x: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
         """The embedding alone, without the decoder (inference): (batch, 128, z/8, y/8, x/8)."""
-        return self.head(encode(self.unet, x, timesteps), density_path(x, DOWNSAMPLING))
+        return self.head(encode(self.unet, x, timesteps), local)
+
+    def local(self, hu: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Density and texture of the clean CT, the same at every noise level.
+
+        Args:
+            hu: (batch, 1, z, y, x), HU, with ``CONTEXT`` voxels around the window.
+            mask: as hu, 1 in the lungs.
+
+        Returns:
+            (batch, 70, Z, Y, X) in the window's cells.
+        """
+        return self.around(from_hounsfield(hu), mask)
 
     def embed_hounsfield(
-        self, hu: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, timestep: int
+        self,
+        hu: torch.Tensor,
+        mask: torch.Tensor,
+        noise: torch.Tensor,
+        timestep: int,
+        local: torch.Tensor,
     ) -> torch.Tensor:
         """Embeddings of CT windows at one noise level.
 
@@ -60,10 +74,11 @@ class Student(nn.Module):
             mask: (batch, 1, z, y, x), 1 in the lungs.
             noise: (z, y, x), the same for every window.
             timestep: the noise level.
+            local: what :meth:`local` says of the same windows.
 
         Returns:
             (batch, 128, z/8, y/8, x/8).
         """
         timesteps = torch.full((len(hu),), timestep, device=hu.device)
         noised = self.noised(from_hounsfield(hu), mask, noise.expand_as(hu), timesteps)
-        return self.embed(noised.contiguous(memory_format=torch.channels_last_3d), timesteps)
+        return self.embed(noised.contiguous(memory_format=torch.channels_last_3d), timesteps, local)

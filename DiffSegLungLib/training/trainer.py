@@ -17,14 +17,28 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, from_hounsfield
-from DiffSegLungLib.distillation import TeacherHead, collapse, info_nce, pool_regions, warm_up
+from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
+from DiffSegLungLib.distillation import (
+    CONTEXT,
+    TEACHER_NUMBERS,
+    TeacherHead,
+    collapse,
+    density_numbers,
+    info_nce,
+    inner,
+    warm_up,
+)
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.progress import Progress
 from DiffSegLungLib.radiomics.batched import teacher_for_patches
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.patches import PatchSampler, build_sampler
 from DiffSegLungLib.training.store import Patient
+
+LEAST_LUNG = 0.3
+"""Share of a cell that must be lung for it to be distilled."""
+
+LOSSES = {"noise": "noise loss", "info_nce": "InfoNCE"}
 
 
 @dataclass(frozen=True)
@@ -33,12 +47,15 @@ class Settings:
 
     Attributes:
         channels: channels of the U-Net's levels.
-        patch: patch sides in voxels, (z, y, x); multiples of ``region``.
-        region: side in voxels of the cubes that teacher and student describe.
+        patch: patch sides in voxels, (z, y, x); multiples of 8.
+        region: side in voxels of the cubes around each cell that the teacher describes beside the cell.
+        cells: cells of a batch that are distilled.
         batch: patches a step.
         steps: steps in all.
         stage_two: step at which distillation begins.
         warm_up: steps over which its weight grows.
+        head_first: steps of stage two in which the head alone learns, on a U-Net that stays as it is.
+        reading: noise level below which the head reads in those steps.
         distillation: final weight of InfoNCE.
         regression: weight, relative to InfoNCE, of predicting the teacher's numbers from the embedding.
         learning_rate: of AdamW, stage one.
@@ -51,17 +68,51 @@ class Settings:
     channels: tuple[int, ...] = (16, 32, 48, 64)
     patch: tuple[int, int, int] = (16, 32, 32)
     region: int = 16
+    cells: int = 96
     batch: int = 16
     steps: int = 3000
     stage_two: int = 1200
     warm_up: int = 300
+    head_first: int = 0
+    reading: int = 120
     distillation: float = 0.4
-    regression: float = 0.5
+    regression: float = 4.0
     learning_rate: float = 5e-4
     learning_rate_two: float = 1.5e-4
     clip: float = 1.0
     decay: float = 0.995
     seed: int = 0
+
+
+def _loss_told(facts: dict[str, float]) -> str:
+    return ", ".join(f"{told} {facts[name]:.3f}" for name, told in LOSSES.items() if name in facts)
+
+
+def teach(hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray, region: int) -> torch.Tensor:
+    """What the embedding of a cell shall tell: radiomics of cell and surroundings, and the cell's density.
+
+    Args:
+        hu: patches in HU with ``CONTEXT`` voxels around, (n, z, y, x).
+        mask: lungs, as hu.
+        chosen: patch and cell (z, y, x) of each cell, (cells, 4).
+        region: side of the surroundings in voxels.
+
+    Returns:
+        float32 (cells, 75).
+    """
+    parts = []
+    for side in (DOWNSAMPLING, region):
+        margin = CONTEXT - (side - DOWNSAMPLING) // 2
+        boxes = [
+            (patch, *(slice(margin + DOWNSAMPLING * c, margin + DOWNSAMPLING * c + side) for c in cell))
+            for patch, *cell in chosen.tolist()
+        ]
+        cubes, insides = (np.stack([stack[box] for box in boxes]) for stack in (hu, mask > 0.5))
+        parts.append(torch.from_numpy(teacher_for_patches(cubes, insides)).float())
+    wide, lungs = torch.from_numpy(hu)[:, None], torch.from_numpy(mask)[:, None]
+    density = density_numbers(from_hounsfield(wide), lungs, DOWNSAMPLING)
+    patch, z, y, x = torch.from_numpy(chosen).T
+    return torch.cat([*parts, density[patch, :, z, y, x]], dim=1)
 
 
 class Trainer:
@@ -80,14 +131,18 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.settings, self.folder, self.device = settings, folder, device
         self.random = np.random.default_rng(settings.seed)
-        self.sampler: PatchSampler = build_sampler(patients, settings.patch, seed=settings.seed)
+        self.sampler: PatchSampler = build_sampler(patients, self._wide_patch, seed=settings.seed)
         self.student = Student(settings.channels).to(device)
         # torch's own signature leaves memory_format out.
         self.student.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.teacher_head = TeacherHead().to(device)
         self.average = copy.deepcopy(self.student).requires_grad_(False)
         self.teacher_mean, self.teacher_deviation = self._teacher_scale()
-        heads = [*self.student.head.parameters(), *self.teacher_head.parameters()]
+        heads = [
+            *self.student.head.parameters(),
+            *self.student.around.parameters(),
+            *self.teacher_head.parameters(),
+        ]
         groups: list[dict[str, Any]] = [{"params": self.student.unet.parameters()}, {"params": heads}]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.step = 0
@@ -98,29 +153,27 @@ class Trainer:
         """Where the run's state lies."""
         return self.folder / "checkpoint.safetensors"
 
+    @property
+    def _wide_patch(self) -> tuple[int, int, int]:
+        """The patch and what the local path sees around it."""
+        z, y, x = (side + 2 * CONTEXT for side in self.settings.patch)
+        return z, y, x
+
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {"student": self.student, "average": self.average, "teacher_head": self.teacher_head}
 
     def _teacher_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation of the teacher's numbers over regions drawn as in training."""
-        hu, mask = self.sampler.draw(96, np.random.default_rng(self.settings.seed + 1))
-        numbers = self._teach(hu, mask)[self._has_lung(mask)]
+        """Mean and deviation of the teacher's numbers over cells drawn as in training."""
+        random = np.random.default_rng(self.settings.seed + 1)
+        hu, mask = self.sampler.draw(96, random)
+        numbers = teach(hu, mask, self._draw_cells(mask, 1500, random), self.settings.region)
         return numbers.mean(dim=0), numbers.std(dim=0).clamp(min=1e-6)
 
-    def _regions(self, patches: np.ndarray) -> np.ndarray:
-        """Cut patches (n, z, y, x) into cubes (n * cubes, side, side, side), in (z, y, x) order."""
-        side = self.settings.region
-        count, *sides = patches.shape
-        z, y, x = (length // side for length in sides)
-        cubes = patches.reshape(count, z, side, y, side, x, side).transpose(0, 1, 3, 5, 2, 4, 6)
-        return cubes.reshape(-1, side, side, side)
-
-    def _has_lung(self, mask: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self._regions(mask).mean(axis=(1, 2, 3)) >= 0.3)
-
-    def _teach(self, hu: np.ndarray, mask: np.ndarray) -> torch.Tensor:
-        numbers = teacher_for_patches(self._regions(hu), self._regions(mask) > 0.5)
-        return torch.from_numpy(np.asarray(numbers, dtype=np.float32))
+    def _draw_cells(self, mask: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+        """Some of the cells of a batch that hold lung: (cells, 4), patch and cell (z, y, x)."""
+        share = functional.avg_pool3d(inner(torch.from_numpy(mask)[:, None]), DOWNSAMPLING)[:, 0].numpy()
+        found = np.argwhere(share >= LEAST_LUNG)
+        return found[np.sort(random.permutation(len(found))[:count])]
 
     def run(self, progress: Progress | None = None, save_every: int = 100) -> Path:
         """Train to ``settings.steps``; SIGTERM ends it at the next step, with a checkpoint.
@@ -138,7 +191,7 @@ class Trainer:
                 if self.step % save_every == 0:
                     self.save()
                 if progress is not None:
-                    progress("train", self.step / self.settings.steps, f"noise loss {facts['noise']:.3f}")
+                    progress("train", self.step / self.settings.steps, _loss_told(facts))
             self.save()
         return self.checkpoint_path
 
@@ -182,30 +235,45 @@ class Trainer:
             group["lr"] = rate * fall
 
     def _loss(self, hu: np.ndarray, mask: np.ndarray, weight: float) -> tuple[torch.Tensor, dict[str, float]]:
-        x = from_hounsfield(torch.from_numpy(hu)[:, None]).to(self.device)
-        lungs = torch.from_numpy(mask)[:, None].to(self.device)
-        timesteps = torch.randint(0, TIMESTEPS, (len(x),)).to(self.device)
+        wide = torch.from_numpy(hu)[:, None].to(self.device)
+        wide_lungs = torch.from_numpy(mask)[:, None].to(self.device)
+        x, lungs = from_hounsfield(inner(wide)), inner(wide_lungs)
+        timesteps = torch.randint(0, self._noisiest(), (len(x),)).to(self.device)
         noise = torch.randn(x.shape).to(self.device)
-        noised = self.student.noised(x, lungs, noise, timesteps)
-        predicted, embedding = self.student(noised.to(memory_format=torch.channels_last_3d), timesteps)
+        noised = self.student.noised(x, lungs, noise, timesteps).to(memory_format=torch.channels_last_3d)
+        local = self.student.local(wide, wide_lungs)
+        if self._head_alone():
+            with torch.no_grad():
+                bottleneck = encode(self.student.unet, noised, timesteps)
+            distillation, facts = self._distil(self.student.head(bottleneck, local), hu, mask)
+            return weight * distillation, facts
+        predicted, embedding = self.student(noised, timesteps, local)
         loss = functional.l1_loss(predicted, noise)
         facts = {"noise": float(loss.detach())}
         if weight > 0:
-            distillation, more = self._distil(embedding, hu, mask, lungs)
+            distillation, more = self._distil(embedding, hu, mask)
             loss, facts = loss + weight * distillation, facts | more
         return loss, facts
 
+    def _head_alone(self) -> bool:
+        """Whether the head learns alone: a head that knows nothing yet would pull the U-Net anywhere."""
+        settings = self.settings
+        # The first step of stage two has no weight yet, and a loss of nothing teaches nothing.
+        return settings.stage_two < self.step < settings.stage_two + settings.head_first
+
+    def _noisiest(self) -> int:
+        return min(self.settings.reading, TIMESTEPS) if self._head_alone() else TIMESTEPS
+
     def _distil(
-        self, embedding: torch.Tensor, hu: np.ndarray, mask: np.ndarray, lungs: torch.Tensor
+        self, embedding: torch.Tensor, hu: np.ndarray, mask: np.ndarray
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """InfoNCE between regions, and the regression that keeps the teacher's numbers readable."""
-        share = functional.avg_pool3d(lungs, DOWNSAMPLING)
-        student = pool_regions(embedding, share, self.settings.region // DOWNSAMPLING)
-        kept = self._has_lung(mask).to(self.device)
-        numbers = (self._teach(hu, mask) - self.teacher_mean) / self.teacher_deviation
-        numbers = numbers.clamp(-5, 5).to(self.device)[kept]
-        student = student[kept]
-        contrast = info_nce(student, self.teacher_head(numbers))
+        """InfoNCE between cells, and the regression that keeps the teacher's numbers and HU readable."""
+        chosen = self._draw_cells(mask, self.settings.cells, self.random)
+        numbers = (teach(hu, mask, chosen, self.settings.region) - self.teacher_mean) / self.teacher_deviation
+        numbers = numbers.clamp(-5, 5).to(self.device)
+        patch, z, y, x = torch.from_numpy(chosen).T.to(self.device)
+        student = embedding[patch, :, z, y, x]
+        contrast = info_nce(student, self.teacher_head(numbers[:, : 2 * TEACHER_NUMBERS]))
         regression = functional.smooth_l1_loss(self.student.head.regress(student), numbers)
         facts = {"info_nce": float(contrast.detach()), "regression": float(regression.detach())}
         return contrast + self.settings.regression * regression, facts | collapse(student)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.features import DOWNSAMPLING, EmbeddingPlan, _windows, embed
+from DiffSegLungLib.distillation import DOWNSAMPLING
+from DiffSegLungLib.features import EmbeddingPlan, _windows, embed
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.quality import QUALITIES, STANDARD, quality_of
 
