@@ -15,7 +15,7 @@ EMBEDDING = 128
 
 TEACHER_NUMBERS = 34
 TARGETS = 2 * TEACHER_NUMBERS + 7
-"""What the embedding must tell by a linear map: radiomics of cell and surroundings, and the cell's density."""
+"""What the embedding must tell by a linear map: radiomics of cell and surroundings, density of the cell."""
 
 DOWNSAMPLING = 8
 """Voxels of a cell of the embedding, along each axis; that of the U-Net's bottleneck."""
@@ -29,6 +29,8 @@ SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DENSITY_NUMBERS = 2 + len(SHARES)
 DENSITY_CHANNELS = DENSITY_NUMBERS * len(SCALES) + 1
 TEXTURE_CHANNELS = 48
+LOCAL_CHANNELS = DENSITY_CHANNELS + TEXTURE_CHANNELS
+"""Channels of :class:`LocalPath`."""
 
 
 def density_numbers(x: torch.Tensor, mask: torch.Tensor, side: int) -> torch.Tensor:
@@ -125,13 +127,11 @@ class StudentHead(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
         super().__init__()
-        inputs = channels + DENSITY_CHANNELS + TEXTURE_CHANNELS
+        inputs = channels + LOCAL_CHANNELS
         # Statistics of the training data, not of the window at hand: HU stay physical.
         self.scale = nn.BatchNorm3d(inputs, affine=False)
         self.straight = nn.Conv3d(inputs, EMBEDDING, 1)
-        self.project = nn.Sequential(
-            nn.Conv3d(inputs, hidden, 1), nn.SiLU(), nn.Conv3d(hidden, EMBEDDING, 1)
-        )
+        self.project = nn.Sequential(nn.Conv3d(inputs, hidden, 1), nn.SiLU(), nn.Conv3d(hidden, EMBEDDING, 1))
         self.regress = nn.Linear(EMBEDDING, TARGETS)
 
     def forward(self, bottleneck: torch.Tensor, local: torch.Tensor) -> torch.Tensor:

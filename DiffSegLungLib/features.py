@@ -124,9 +124,7 @@ def embed(
     weight, blend = torch.zeros(cells), _blending(plan.window)
     for first in range(0, len(corners), plan.batch):
         batch = corners[first : first + plan.batch]
-        seen = (
-            _embed_windows(student, wide_hu, wide_mask, batch, plan, noise, device) for noise in noises
-        )
+        seen = (_embed_windows(student, wide_hu, wide_mask, batch, plan, noise, device) for noise in noises)
         projected = _mean([project(embeddings) for embeddings in seen])
         total = torch.zeros((projected.shape[-1], *cells)) if total is None else total
         for corner, cell_values in zip(batch, projected, strict=True):

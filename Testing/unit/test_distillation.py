@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from DiffSegLungLib.diffusion import from_hounsfield
 from DiffSegLungLib.distillation import (

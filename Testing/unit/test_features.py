@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.distillation import EMBEDDING
+from DiffSegLungLib.distillation import DOWNSAMPLING, EMBEDDING, LOCAL_CHANNELS
 from DiffSegLungLib.features import (
     DESCRIPTORS,
-    DOWNSAMPLING,
     EmbeddingPlan,
     embed,
     fine_descriptors,
@@ -113,7 +112,9 @@ def test_what_lies_beside_a_window_reaches_its_rim(student: Student) -> None:
     assert cells[..., 0] == pytest.approx(changed[..., 0], abs=1e-5)
 
 
-def test_overlapping_windows_are_blended(student: Student) -> None:
+def test_overlapping_windows_are_blended(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the local path a window's embedding depends on nothing beyond it.
+    monkeypatch.setattr(student, "local", lambda hu, mask: torch.zeros(len(hu), LOCAL_CHANNELS, 2, 2, 2))
     hu, mask = chest((16, 16, 24))
     cells = embed(student, hu, mask, identity, PLAN)
     left = embed(student, hu[..., :16], mask[..., :16], identity, PLAN)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.distillation import DOWNSAMPLING
+from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.features import EmbeddingPlan, _windows, embed
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.quality import QUALITIES, STANDARD, quality_of

@@ -17,7 +17,7 @@ from DiffSegLungLib.tissues import HEALTHY
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.patches import augment, build_sampler
 from DiffSegLungLib.training.store import Patient
-from DiffSegLungLib.training.trainer import Settings, Trainer
+from DiffSegLungLib.training.trainer import Settings, Trainer, teach
 
 TINY = Settings(
     channels=(8, 8, 8, 8),
@@ -149,6 +149,34 @@ def test_stage_two_distils(patients: list[Patient], tmp_path: Path) -> None:
     assert np.mean(contrast[-3:]) < 0.7 * np.mean(contrast[:3])
     assert facts[-1]["regression"] < facts[1]["regression"]
     assert facts[-1]["spread"] > 0.2, "the embeddings of eight patches must not fall into one"
+
+
+def test_the_head_learns_first_on_a_unet_that_stays(patients: list[Patient], tmp_path: Path) -> None:
+    trainer = Trainer(patients, replace(TINY, steps=9, stage_two=0, head_first=3), tmp_path)
+    trainer.train_step()  # the weight of distillation is 0 yet: an ordinary step
+    before = copy.deepcopy(trainer.student.state_dict())
+    facts = [trainer.train_step() for _ in range(2)]
+    after = copy.deepcopy(trainer.student.state_dict())
+    assert all("noise" not in one and "info_nce" in one for one in facts)
+    assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("unet."))
+    for part in ("head.straight.weight", "head.project.0.weight", "around.texture.0.weight"):
+        assert not torch.equal(before[part], after[part]), part
+    assert "noise" in trainer.train_step()
+    key = "unet.conv_in.conv.weight"
+    assert not torch.equal(trainer.student.state_dict()[key], after[key])
+
+
+def test_the_teacher_describes_cell_and_surroundings_in_place(patients: list[Patient]) -> None:
+    hu = np.random.default_rng(0).normal(-850, 30, (2, 32, 32, 32)).astype(np.float32)
+    hu[1, 8:16, 16:24, 8:16] = 0.0  # cell (0, 1, 0) of the second patch
+    mask = np.ones_like(hu)
+    chosen = np.array([[0, 0, 1, 0], [1, 0, 1, 0], [1, 0, 0, 0]])
+    numbers = teach(hu, mask, chosen, 16).numpy()
+    assert numbers.shape == (3, 75)
+    cell, around = numbers[:, 0], numbers[:, 34]
+    assert cell == pytest.approx([-850, 0, -850], abs=6)
+    assert around[1] > around[2] > around[0] + 10, "the surroundings hold an eighth or less of it"
+    assert numbers[1, 68:] == pytest.approx([1000 / 700 - 1, 0, *[1000 / 700 - 1] * 5], abs=1e-5)
 
 
 def test_the_average_follows_the_student(patients: list[Patient], tmp_path: Path) -> None:
