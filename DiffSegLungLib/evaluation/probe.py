@@ -1,8 +1,8 @@
 """A linear probe: how far features of a 12 mm cell tell the tissues of known truth apart.
 
 The probe alone sees the truth, and only to measure: a logistic regression fitted on the cells of some hosts
-and asked about those of another.  No feature was trained on it.  What the network adds is the distance to seven
-HU numbers of the same cell, which need no network.
+and asked about those of another.  No feature was trained on it.  What the network adds is the distance to
+seven HU numbers of the same cell, which need no network.
 """
 
 from __future__ import annotations

@@ -287,8 +287,9 @@ def _probe_table(rows: Row) -> list[str]:
     ]
     sentence = (
         f"A logistic regression on {next(iter(rows.values()))['cells']} cells of 12 mm, fitted on all hosts "
-        "but one and asked about that one: share of each tissue's cells found. Last column: share of the variance "
-        "of the 34 radiomic numbers of the cell that a linear map of the feature explains in the other host."
+        "but one and asked about that one: share of each tissue's cells found. Last column: share of the "
+        "variance of the 34 radiomic numbers of the cell that a linear map of the feature explains in the "
+        "other host."
     )
     return [sentence, "", *_table(("feature", "balanced accuracy", *KEYS, "R2 of the teacher"), body)]
 

@@ -147,8 +147,9 @@ def test_density_numbers_equal_their_definition(side: int) -> None:
     numbers = density_numbers(x, mask, side)
     assert numbers.shape == (2, 2 + len(SHARES), 2, 2, 2)
     first, step = CONTEXT + 8 - (side - 8) // 2, side // 8  # of the second cell along each axis
-    box = (1, 0, *[slice(first, first + side, step)] * 3)
-    lung = np.sort(x[box][mask[box] > 0].numpy())
+    along = slice(first, first + side, step)
+    values, inside = (one[1, 0, along, along, along] for one in (x, mask))
+    lung = np.sort(values[inside > 0].numpy())
     places = [round(share * (len(lung) - 1)) for share in SHARES]
     expected = [lung.mean(), lung.std(), *lung[places]]
     assert numbers[1, :, 1, 1, 1].numpy() == pytest.approx(expected, abs=1e-5)
