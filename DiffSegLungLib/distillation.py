@@ -140,6 +140,48 @@ class StudentHead(nn.Module):
         return self.straight(seen) + self.project(seen)
 
 
+def density_path(x: torch.Tensor, cell: int) -> torch.Tensor:
+    """Mean, spread and lung share of each cell of the network's noised input: the local path of ``first``.
+
+    Args:
+        x: noised CT and lung mask, (batch, 2, z, y, x).
+        cell: side of a cell in voxels.
+
+    Returns:
+        (batch, 3, z/cell, y/cell, x/cell).
+    """
+    value, mask = x[:, :1], x[:, 1:2]
+    share = functional.avg_pool3d(mask, cell)
+    weight = share.clamp(min=1e-3)
+    mean = functional.avg_pool3d(value * mask, cell) / weight
+    square = functional.avg_pool3d(value.square() * mask, cell) / weight
+    spread = (square - mean.square()).clamp(min=1e-6).sqrt()
+    return torch.cat([mean, spread, share], dim=1)
+
+
+class UnitHead(nn.Module):
+    """The head of the model ``first``: bottleneck and :func:`density_path` to a unit vector in each cell.
+
+    Args:
+        channels: channels of the bottleneck.
+        hidden: width of the hidden layer.
+    """
+
+    def __init__(self, channels: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.project = nn.Sequential(
+            nn.Conv3d(channels + 3, hidden, 1),
+            nn.BatchNorm3d(hidden),
+            nn.ReLU(),
+            nn.Conv3d(hidden, EMBEDDING, 1),
+        )
+        self.regress = nn.Linear(EMBEDDING, TEACHER_NUMBERS)
+
+    def forward(self, bottleneck: torch.Tensor, density: torch.Tensor) -> torch.Tensor:
+        """Embeddings of unit length, (batch, 128, z, y, x)."""
+        return functional.normalize(self.project(torch.cat([bottleneck, density], dim=1)), dim=1)
+
+
 class TeacherHead(nn.Module):
     """Standardised radiomics of cell and surroundings, (cells, 68), to a unit vector, (cells, 128)."""
 

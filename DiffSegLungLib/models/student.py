@@ -9,7 +9,7 @@ from torch import nn
 
 from DiffSegLungLib.diffusion.schedule import noise_schedule
 from DiffSegLungLib.diffusion.unet import build_unet, encode, from_hounsfield, predict_noise_and_encode
-from DiffSegLungLib.distillation import LocalPath, StudentHead
+from DiffSegLungLib.distillation import DOWNSAMPLING, LocalPath, StudentHead, UnitHead, density_path
 
 
 class Student(nn.Module):
@@ -19,15 +19,20 @@ class Student(nn.Module):
         channels: channels of the U-Net's levels.
         groups: groups of its normalisation layers.
         hidden: width of the head.
+        clean: whether density and texture are read off the clean CT; ``first`` reads the noised input.
     """
 
     def __init__(
-        self, channels: Sequence[int] = (16, 32, 48, 64), groups: int = 8, hidden: int = 128
+        self,
+        channels: Sequence[int] = (16, 32, 48, 64),
+        groups: int = 8,
+        hidden: int = 128,
+        clean: bool = True,
     ) -> None:
         super().__init__()
         self.unet = build_unet(channels, groups)
-        self.around = LocalPath()
-        self.head = StudentHead(channels[-1], hidden)
+        self.around = LocalPath() if clean else None
+        self.head = StudentHead(channels[-1], hidden) if clean else UnitHead(channels[-1], hidden)
         self.schedule = noise_schedule()
 
     def noised(
@@ -41,11 +46,15 @@ class Student(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted noise, and the embedding of each cell, from a noised input (training)."""
         noise, bottleneck = predict_noise_and_encode(self.unet, x, timesteps)
-        return noise, self.head(bottleneck, local)
+        return noise, self.head(bottleneck, self._beside(x, local))
 
     def embed(self, x: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
         """The embedding alone, without the decoder (inference): (batch, 128, z/8, y/8, x/8)."""
-        return self.head(encode(self.unet, x, timesteps), local)
+        return self.head(encode(self.unet, x, timesteps), self._beside(x, local))
+
+    def _beside(self, x: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+        """What the head reads beside the bottleneck."""
+        return density_path(x, DOWNSAMPLING) if self.around is None else local
 
     def local(self, hu: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Density and texture of the clean CT, the same at every noise level.
@@ -55,8 +64,10 @@ class Student(nn.Module):
             mask: as hu, 1 in the lungs.
 
         Returns:
-            (batch, 70, Z, Y, X) in the window's cells.
+            (batch, 70, Z, Y, X) in the window's cells; nothing where the noised input is read.
         """
+        if self.around is None:
+            return hu.new_zeros(0)
         return self.around(from_hounsfield(hu), mask)
 
     def embed_hounsfield(

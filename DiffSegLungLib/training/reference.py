@@ -166,7 +166,7 @@ def write_model(
     storage.write_mixture(folder, *reference)
     described = {
         **facts,
-        "architecture": {"channels": list(channels), "hidden": 128},
+        "architecture": {"channels": list(channels), "hidden": 128, "clean": True},
         "hu_window": [-1000, 400],
         "spacing_mm": settings.spacing,
         "sharpness": settings.sharpness,

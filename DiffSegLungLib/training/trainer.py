@@ -138,11 +138,8 @@ class Trainer:
         self.teacher_head = TeacherHead().to(device)
         self.average = copy.deepcopy(self.student).requires_grad_(False)
         self.teacher_mean, self.teacher_deviation = self._teacher_scale()
-        heads = [
-            *self.student.head.parameters(),
-            *self.student.around.parameters(),
-            *self.teacher_head.parameters(),
-        ]
+        heads = [value for name, value in self.student.named_parameters() if not name.startswith("unet.")]
+        heads += self.teacher_head.parameters()
         groups: list[dict[str, Any]] = [{"params": self.student.unet.parameters()}, {"params": heads}]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.step = 0

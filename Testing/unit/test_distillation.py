@@ -18,6 +18,7 @@ from DiffSegLungLib.distillation import (
     TeacherHead,
     collapse,
     density_numbers,
+    density_path,
     info_nce,
     inner,
     warm_up,
@@ -132,6 +133,29 @@ def test_collapse_tells_constant_from_spread_embeddings() -> None:
     # e^(-2 d^2) averages to e^-4 where all distances are the square root of 2, and to 1 where they are 0.
     assert spread["uniformity"] == pytest.approx(-4, abs=0.3)
     assert constant["uniformity"] == pytest.approx(0, abs=1e-4)
+
+
+def test_the_head_of_the_first_model_reads_the_noised_input_and_gives_unit_vectors() -> None:
+    torch.manual_seed(0)
+    student = Student((8, 8, 8, 8), hidden=16, clean=False).eval()
+    wide, noise = torch.full((1, 1, 32, 32, 32), -850.0), torch.zeros(16, 16, 16)
+    local = student.local(wide, torch.ones_like(wide))
+    assert local.numel() == 0
+    with torch.inference_mode():
+        embedding = student.embed_hounsfield(inner(wide), torch.ones_like(inner(wide)), noise, 10, local)
+    assert embedding.norm(dim=1).numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_noised_density_tells_mean_spread_and_share_of_the_lungs() -> None:
+    x = torch.randn((1, 2, 16, 16, 16), generator=torch.Generator().manual_seed(0)) * 0.3
+    x[:, 1] = 0
+    x[:, 1, :, :, :4] = 1
+    mean, spread, share = density_path(x, 8)[0, :, 0, 0, 0]
+    lung = x[0, 0, :8, :8, :4]
+    assert float(share) == pytest.approx(0.5)
+    assert float(mean) == pytest.approx(float(lung.mean()), abs=1e-5)
+    assert float(spread) == pytest.approx(float(lung.std(correction=0)), abs=1e-4)
+    assert density_path(x, 8)[0, 2, 0, 0, 1] == 0
 
 
 def some_ct(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,7 +31,7 @@ REGIONS = RegionSettings(emphysema_ml=0.07)
 FACTS = {
     "name": "tiny",
     "version": "0.0.1",
-    "architecture": {"channels": CHANNELS, "hidden": 16},
+    "architecture": {"channels": CHANNELS, "hidden": 16, "clean": True},
     "spacing_mm": 1.75,
     "sharpness": 0.5,
 }
