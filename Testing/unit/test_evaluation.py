@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from DiffSegLungLib.evaluation import baselines, metrics, probe, robustness, summary
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
@@ -20,8 +22,14 @@ from DiffSegLungLib.evaluation.hosts import (
     Host,
     make_host,
 )
+from DiffSegLungLib.evaluation.known_truth import case_volume
 from DiffSegLungLib.evaluation.lesions import KINDS, Lesion
+from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.evaluation.study import Outcome, Plan
+from DiffSegLungLib.features import EmbeddingPlan
+from DiffSegLungLib.lungs import Lungs
+from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.pipeline import working_grid
 from DiffSegLungLib.tissues import (
     CAVITY,
     CONSOLIDATION,
@@ -30,6 +38,7 @@ from DiffSegLungLib.tissues import (
     GROUND_GLASS,
     HEALTHY,
 )
+from DiffSegLungLib.vessels import Parenchyma
 
 SPACING = (2.5, 1.2, 1.2)
 NOISE_HU = 15.0
@@ -317,3 +326,23 @@ def test_hounsfield_numbers_look_at_the_lung_alone() -> None:
     assert numbers.shape == (2, 7)
     assert numbers[0] == pytest.approx([-850, 28.98, -895, -875, -850, -825, -805], abs=0.1)
     assert not numbers[1].any()
+
+
+def test_the_cells_of_a_case_are_described(host: Host) -> None:
+    torch.manual_seed(0)
+    case = placed(host, "ground-glass")
+    volume = case_volume(case)
+    found = Lungs(host.sides, np.zeros(host.sides.shape, bool))
+    grid = working_grid(volume, found, 1.5)
+    empty = np.zeros(0, np.float32)
+    prepared = Prepared(volume, found, grid, Parenchyma(empty, empty, empty), empty, empty)
+    plan = EmbeddingPlan((16, 16, 16), (16, 16, 16), (10,), 8)
+    model: Any = SimpleNamespace(student=Student((8, 8, 8, 8), hidden=16).eval(), plan=plan)
+    cells = probe.describe_cells(case, prepared, model, model)
+    assert set(np.unique(cells.labels)) == {HEALTHY, GROUND_GLASS}
+    numbers = {name: feature.shape for name, feature in cells.features.items()}
+    count = len(cells.labels)
+    assert numbers[probe.EMBEDDING] == (count, 128) and numbers[probe.BOTTLENECK] == (count, 8)
+    assert numbers[probe.TEACHER] == (count, 34) and numbers[probe.HOUNSFIELD] == (count, 7)
+    density = cells.features[probe.HOUNSFIELD][:, 3]
+    assert np.median(density[cells.labels == GROUND_GLASS]) > np.median(density[cells.labels == HEALTHY]) + 30
