@@ -22,6 +22,9 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
 TORCH_OPTIONS ?=
 
+# The page in the browser needs it; it asks for slicer-core 5.11 and works with the tests' 5.13 too.
+LAYER_DM := slicer-layer-dm==2.0.0
+
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
 .PHONY: help demo test evaluate screenshots lint format clean
@@ -47,6 +50,7 @@ $(VENV)/.installed-runtime: $(REQUIREMENTS) $(VENV)/.installed-torch
 $(VENV)/.installed-test: $(VENV)/.installed-runtime
 	@echo "Installing what the tests need ..."
 	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps $(LAYER_DM)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test

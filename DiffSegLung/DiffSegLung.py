@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import enum
-import html
 import json
 import logging
 import sys
@@ -86,7 +85,8 @@ def registerSampleData() -> None:
         ("DiffSegLungPhantom", PHANTOM_FILE.as_uri(), PHANTOM_FILE.name, PHANTOM_SHA256),
         ("DiffSegLungCTChest", CT_CHEST_URL, "CT-chest.nrrd", CT_CHEST_SHA256),
     )
-    SampleData.SampleDataLogic.registerCustomSampleDataCategory("DiffSegLung", title=_("Lung pathology"))
+    if hasattr(SampleData.SampleDataLogic, "registerCustomSampleDataCategory"):  # from Slicer 5.12 on
+        SampleData.SampleDataLogic.registerCustomSampleDataCategory("DiffSegLung", title=_("Lung pathology"))
     for name, uri, fileName, sha256 in samples:
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category="DiffSegLung",
@@ -203,7 +203,7 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = DiffSegLungLogic()
         self.resultSection = ResultSection(self.ui, self.logic, self.showError)
-        self.installationSection = InstallationSection(self.ui, self.logic, CITATION)
+        self.installationSection = InstallationSection(self.ui, CITATION)
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self.onTick)
@@ -309,6 +309,8 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _updateModels(self) -> None:
         names = ["", *(model.name for model in self.logic.models())]
         labels = [_("shipped"), *names[1:]]
+        if self._parameterNode and self._parameterNode.model not in names:  # it was removed
+            self._parameterNode.model = ""
         wanted = self._parameterNode.model if self._parameterNode else ""
         fillSelector(self.ui.modelSelector, names, labels, wanted)
 
@@ -318,6 +320,8 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ids = list(segmentation.GetSegmentIDs()) if segmentation else []
         labels = [_("all segments"), *(segmentation.GetSegment(segmentId).GetName() for segmentId in ids)]
         self.ui.lungsSegmentSelector.visible = node is not None
+        if self._parameterNode and self._parameterNode.lungsSegment not in ("", *ids):  # of another node
+            self._parameterNode.lungsSegment = ""
         wanted = self._parameterNode.lungsSegment if node else ""
         fillSelector(self.ui.lungsSegmentSelector, ["", *ids], labels, wanted)
 
@@ -346,6 +350,7 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._updateButton()
 
     def _startRun(self) -> None:
+        self.ui.applyButton.enabled = False  # pip lets events through: a second click must not start it again
         environment.ensure(Path(self.resourcePath("requirements.txt")), self.ui.wheelFolderEdit.currentPath)
         parameters = self._parameterNode
         lungs = (parameters.lungs, parameters.lungsSegment) if parameters.lungs else None
@@ -400,12 +405,13 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.segmentation = segmentationNode
         display.showResult(segmentationNode)
         self.resultSection.setSegmentation(segmentationNode)
+        self.resultSection.refresh()  # a second run into the same segmentation
         self.resultSection.forgetEdits()
         self.ui.resultsCollapsibleButton.collapsed = False
 
     def showError(self, message: str) -> None:
         """One line under the button; empty takes it away."""
-        self.ui.errorLabel.text = html.escape(message)
+        self.ui.errorLabel.text = message
         self.ui.errorLabel.visible = bool(message)
 
 
@@ -569,7 +575,7 @@ class DiffSegLungTest(ScriptedLoadableModuleTest):
         registerSampleData()
         volumeNode = SampleData.downloadSample("DiffSegLungPhantom")
         self.assertIsNotNone(volumeNode)
-        node = DiffSegLungLogic().process(volumeNode, parameters={"device": "cpu"})
+        node = DiffSegLungLogic().process(volumeNode, parameters={"quality": "fast", "device": "cpu"})
         shares = {key: percent for key, ml, percent in results.tissueRows(node)}
         self.assertEqual(list(node.GetSegmentation().GetSegmentIDs()), list(shares))
         self.assertGreater(shares["healthy"], 60.0)

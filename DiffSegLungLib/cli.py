@@ -23,8 +23,10 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 LESIONS = tuple(tissue.key for tissue in DISEASES)
 DONE, OUR_FAULT, WRONG_USE, CANCELLED = 0, 1, 2, 130
 SEED_LIMIT = 2**32
+PORT_LIMIT = 2**16
 CT_HELP = "NRRD, NIfTI, MetaImage, or a DICOM folder"
-REGIONS_HELP = "lobes or other regions to measure: a segmentation, or a label map"
+REGIONS_HELP = "lobes or other regions to measure: a segmentation, a label map, or the word thirds"
+DICOM_SR_HELP = "write the measures as DICOM SR (TID 1500) that refers to the DICOM segmentation"
 DICOM_SEG_HELP = "write a DICOM segmentation; the CT must be DICOM"
 
 
@@ -53,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]  # it may stand anywhere
     try:
         with _termination_as_interrupt():
-            arguments = build_parser(with_training="train" in words).parse_args(words)
+            with_training = "train" in words or "finetune" in words
+            arguments = build_parser(with_training).parse_args(words)
             return int(arguments.handler(arguments) or DONE)
     except SystemExit as stop:  # argparse: --help, --version or a wrong argument, already written
         return int(stop.code or DONE)
@@ -115,18 +118,21 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
     """The parser of all commands.
 
     Args:
-        with_training: also load the options of ``train``, which need the training packages.
+        with_training: also load the options of ``train`` and ``finetune``, which need the training packages.
     """
     parser = Parser(prog=PROGRAM, description="Finds diseased lung tissue in chest CT. For research only.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_segment(commands)
+    _add_batch(commands)
     _add_measure(commands)
     _add_models(commands)
     _add_check(commands)
     _add_phantom(commands)
     _add_train(commands, with_training)
+    _add_finetune(commands, with_training)
     _add_evaluate(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -169,7 +175,14 @@ def _add_segment_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uncertainty", metavar="OUT.nrrd", type=Path, help="write the uncertainty, 0 to 1")
     parser.add_argument("--overview", metavar="OUT.png", type=Path, help="write one picture of the result")
     parser.add_argument("--dicom-seg", metavar="OUT.dcm", type=Path, help=DICOM_SEG_HELP)
+    parser.add_argument("--dicom-sr", metavar="OUT.dcm", type=Path, help=DICOM_SR_HELP)
     parser.add_argument("--manifest", metavar="OUT.json", type=Path, help="default: beside the output")
+
+
+def _add_batch(commands: Any) -> None:
+    from .cohort.command import add_arguments
+
+    add_arguments(_add_command(commands, "batch", "Segment and measure every CT of a folder."))
 
 
 def _add_measure(commands: Any) -> None:
@@ -183,10 +196,14 @@ def _add_measure(commands: Any) -> None:
     parser.add_argument("-o", "--output", metavar="OUT.csv", type=Path, help="write the table of measures")
     parser.add_argument("--report", metavar="FOLDER", type=Path, help="write a report with figures")
     parser.add_argument("--dicom-seg", metavar="OUT.dcm", type=Path, help=DICOM_SEG_HELP)
+    parser.add_argument("--dicom-sr", metavar="OUT.dcm", type=Path, help=DICOM_SR_HELP)
     manifest_help = "manifest of the run that made the segmentation, for the report"
     parser.add_argument("--manifest", metavar="M.json", type=Path, help=manifest_help)
     corrected_help = "say that the segmentation was corrected by hand"
     parser.add_argument("--corrected", action="store_true", help=corrected_help)
+    from .compare_command import add_arguments
+
+    add_arguments(parser)
     parser.set_defaults(handler=_measure)
 
 
@@ -233,6 +250,42 @@ def _add_train(commands: Any, with_options: bool) -> None:
         parser.set_defaults(handler=_train)
 
 
+def _add_finetune(commands: Any, with_options: bool) -> None:
+    parser = _add_command(commands, "finetune", "Let a model go on learning on your own CT, without labels.")
+    if with_options:
+        from .training.finetune_cli import add_arguments
+
+        add_arguments(parser)
+        parser.set_defaults(handler=_finetune)
+
+
+def _add_serve(commands: Any) -> None:
+    parser = _add_command(commands, "serve", "Open, segment, correct and save in a browser.")
+    source_help = f"{CT_HELP}; or a folder of these"
+    parser.add_argument("source", metavar="CT_OR_FOLDER", type=Path, help=source_help)
+    output_help = "save into this folder, and reopen what was saved there; without it files are downloaded"
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help=output_help)
+    parser.add_argument("--lungs", metavar="MASK", type=Path, help="lung mask of the one CT to use")
+    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights to use instead of the default")
+    parser.add_argument("--quality", choices=tuple(QUALITIES), default=STANDARD, help="offered first")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: auto)")
+    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of random numbers (default: 0)")
+    host_help = (
+        "listen here too: others in the network can then come in with the address (default: this computer)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help=host_help)
+    parser.add_argument("--port", metavar="N", type=_port, default=0, help="default: a free one")
+    parser.add_argument("--open", action="store_true", help="open the page in this computer's browser")
+    parser.set_defaults(handler=_serve)
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() else -1
+    if not 0 <= port < PORT_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {PORT_LIMIT - 1}")
+    return port
+
+
 def _seed(text: str) -> int:
     seed = int(text) if text.isdecimal() else -1
     if not 0 <= seed < SEED_LIMIT:
@@ -263,15 +316,29 @@ def _request(kind: type[Any], arguments: argparse.Namespace) -> Any:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
+    from .compare_command import CompareRequest, check_compare, compare
+    from .longitudinal import changes_text
     from .measure_command import MeasureRequest, measure_to_files
-    from .measures import table_text
 
+    earlier = _request(CompareRequest, arguments)
+    check_compare(earlier, arguments.source)
     measured = measure_to_files(_request(MeasureRequest, arguments))
-    for warning in measured.warnings:
+    compared = compare(earlier, measured, arguments.regions) if earlier.compare else None
+    for warning in [*measured.warnings, *(compared.warnings if compared else ())]:
         print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
-    _set_encoding(sys.stdout, errors="replace")
-    print(table_text(measured.measures), flush=True)
+    _print_measures(measured.measures)
+    if compared:
+        print(changes_text(compared.changes), flush=True)
     return DONE
+
+
+def _print_measures(measures: Any) -> None:
+    """The table on standard output, and the scores whose zones were measured."""
+    from .measures import table_text
+    from .scores import scores
+
+    _set_encoding(sys.stdout, errors="replace")
+    print("\n".join([table_text(measures), *(score.text for score in scores(measures))]), flush=True)
 
 
 def _segment_for_programs(request: Any) -> None:
@@ -289,7 +356,6 @@ def _segment_for_programs(request: Any) -> None:
 def _segment_for_people(request: Any, with_bar: bool) -> None:
     """A bar or lines on standard error, then the table of measures on standard output."""
     from .commands import segment_to_files
-    from .measures import table_text
     from .progress import BarProgress, silent
 
     bar = BarProgress() if with_bar else None
@@ -298,8 +364,7 @@ def _segment_for_people(request: Any, with_bar: bool) -> None:
     finally:
         if bar:
             bar.close()
-    _set_encoding(sys.stdout, errors="replace")
-    print(table_text(result.measures), flush=True)
+    _print_measures(result.measures)
 
 
 def _set_encoding(stream: Any, errors: str) -> None:
@@ -346,10 +411,23 @@ def _phantom(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _serve(arguments: argparse.Namespace) -> int:
+    from .serve import ServeRequest, serve
+
+    serve(_request(ServeRequest, arguments))
+    return DONE
+
+
 def _train(arguments: argparse.Namespace) -> int:
     from .training.cli import run
 
     return int(run(arguments) or DONE)
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    from .training.finetune_cli import run
+
+    return run(arguments)
 
 
 def _add_evaluate(commands: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas
     import SimpleITK
+    from pydicom import Dataset
 
     from .outputs import Segment
     from .pipeline import Result
@@ -52,6 +53,7 @@ class SegmentRequest:
         save_lungs: the lung mask, named like the output; None for none.
         measures: the table (.csv), None for none.
         dicom_seg: the segmentation as DICOM SEG (.dcm), None for none.
+        dicom_sr: the measures as DICOM SR (.dcm), which refers to the DICOM SEG; None for none.
         report: folder of the report, None for none.
         uncertainty: image of the normalised entropy, None for none.
         overview: one picture, None for none.
@@ -69,6 +71,7 @@ class SegmentRequest:
     save_lungs: Path | None = None
     measures: Path | None = None
     dicom_seg: Path | None = None
+    dicom_sr: Path | None = None
     report: Path | None = None
     uncertainty: Path | None = None
     overview: Path | None = None
@@ -94,6 +97,7 @@ class SegmentRequest:
             "measures": self.measures,
             "lungs": self.save_lungs,
             "dicom_seg": self.dicom_seg,
+            "dicom_sr": self.dicom_sr,
             "segmentation": self.output,
         }
         return {name: path for name, path in wanted.items() if path}
@@ -150,21 +154,24 @@ def check_request(request: SegmentRequest) -> None:
     require_suffix("overview", request.overview, (".png",))
     require_suffix("manifest", request.manifest, (".json",))
     require_suffix("measures", request.measures, (".csv",))
-    check_dicom_seg(request.dicom_seg, request.source)
+    check_dicom(request.dicom_seg, request.dicom_sr, request.source)
     require_different(request.inputs, request.outputs.values())
     require_places(request.outputs.values(), request.report)
 
 
-def check_dicom_seg(path: Path | None, source: Path) -> None:
-    """Refuses a DICOM SEG that could not be written in the end.
+def check_dicom(segmentation: Path | None, report: Path | None, source: Path) -> None:
+    """Refuses a DICOM SEG or SR that could not be written in the end.
 
     Raises:
-        UnusableInputError: a wrong suffix, or the CT is no DICOM.
+        UnusableInputError: a wrong suffix, the CT is no DICOM, or an SR without its SEG.
         MissingPartError: highdicom is not installed.
     """
-    if path is None:
+    if segmentation is None and report is None:
         return
-    require_suffix("DICOM segmentation", path, (".dcm",))
+    require_suffix("DICOM segmentation", segmentation, (".dcm",))
+    require_suffix("DICOM report", report, (".dcm",))
+    if segmentation is None:
+        raise UnusableInputError("A DICOM report refers to the DICOM segmentation: give --dicom-seg, too.")
     from .dicom_seg import require_dicom, require_highdicom
 
     require_highdicom()
@@ -175,15 +182,54 @@ def _write_results(request: SegmentRequest, result: Result) -> None:
     from .outputs import write_together
 
     manifest = {**result.manifest, "outputs": _written_names(request)}
-    writers = {path: _writer(what, request, result, manifest) for what, path in request.outputs.items()}
+    dicom = DicomWriters(result.label_array, result.volume, result.measures, model_provenance(manifest))
+    writers = {
+        path: _writer(what, request, result, manifest, dicom) for what, path in request.outputs.items()
+    }
     if request.report:
         write_report_of(request.report, result.volume, result.label_array, result.measures, manifest)
     write_together(writers)
 
 
-def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[str, Any]) -> Writer:
+@dataclass
+class DicomWriters:
+    """Write the DICOM segmentation and the report that refers to it: both need the same new identifiers.
+
+    Attributes:
+        labels: uint8 (z, y, x), canonical axes.
+        volume: the CT.
+        measures: of the labels.
+        provenance: of the model; see `model_provenance`.
+        corrected: whether a person corrected the labels.
+    """
+
+    labels: np.ndarray
+    volume: Volume
+    measures: pandas.DataFrame
+    provenance: Mapping[str, str]
+    corrected: bool = False
+
+    @cached_property
+    def _segmentation(self) -> Dataset:
+        from .dicom_seg import build_dicom_seg
+
+        return build_dicom_seg(self.labels, self.volume, self.corrected, self.provenance)
+
+    def segmentation(self, path: Path) -> None:
+        """Writes the DICOM SEG."""
+        self._segmentation.save_as(path)
+
+    def report(self, path: Path) -> None:
+        """Writes the DICOM SR."""
+        from .dicom_sr import write_dicom_sr
+
+        write_dicom_sr(path, self._segmentation, self.volume, self.measures)
+
+
+def _writer(
+    what: str, request: SegmentRequest, result: Result, manifest: dict[str, Any], dicom: DicomWriters
+) -> Writer:
     """The function that writes one of `SegmentRequest.outputs` to the path it is given."""
-    from .dicom_seg import write_dicom_seg
     from .outputs import LUNG_SEGMENTS, TISSUE_SEGMENTS, write_image, write_json
 
     writers: dict[str, Writer] = {
@@ -192,12 +238,8 @@ def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[s
         "overview": partial(_write_overview, result=result),
         "measures": partial(write_table, measures=result.measures),
         "lungs": partial(write_labels, labels=result.lungs, segments=LUNG_SEGMENTS),
-        "dicom_seg": partial(
-            write_dicom_seg,
-            labels=result.label_array,
-            volume=result.volume,
-            provenance=model_provenance(manifest),
-        ),
+        "dicom_seg": dicom.segmentation,
+        "dicom_sr": dicom.report,
         "segmentation": partial(write_labels, labels=result.labels, segments=TISSUE_SEGMENTS),
     }
     return writers[what]

@@ -82,14 +82,27 @@ def write_dicom_seg(
             tissue has a voxel, or the file cannot be written.
         MissingPartError: highdicom is not installed.
     """
+    dataset = build_dicom_seg(labels, volume, corrected, provenance)
+    with atomic_path(path) as partial:
+        dataset.save_as(partial)
+
+
+def build_dicom_seg(
+    labels: np.ndarray,
+    volume: Volume,
+    corrected: bool = False,
+    provenance: Mapping[str, str] | None = None,
+) -> Dataset:
+    """The DICOM segmentation before it is written; see `write_dicom_seg`."""
     require_highdicom()
-    images = _source_images(volume)
+    images = source_images(volume)
     present = [tissue for tissue in REPORTED if (labels == tissue.label).any()]
     if not present:
         raise UnusableInputError("The segmentation is empty: there is nothing to write as DICOM.")
-    dataset = _segmentation(images, _numbered(labels, present, volume), present, corrected, provenance)
-    with atomic_path(path) as partial:
-        dataset.save_as(partial)
+    dataset: Dataset = _segmentation(
+        images, _numbered(labels, present, volume), present, corrected, provenance
+    )
+    return dataset
 
 
 def _not_dicom(name: str) -> UnusableInputError:
@@ -98,7 +111,7 @@ def _not_dicom(name: str) -> UnusableInputError:
     )
 
 
-def _source_images(volume: Volume) -> list[Dataset]:
+def source_images(volume: Volume) -> list[Dataset]:
     """The CT's headers in the order of its slices, complete enough to be referred to."""
     import pydicom
 
@@ -185,18 +198,19 @@ def _description(number: int, tissue: Tissue, corrected: bool, algorithm: Any) -
     return SegmentDescription(
         segment_number=number,
         segment_label=tissue.name,
-        segmented_property_category=_concept(CATEGORY),
-        segmented_property_type=_concept(tissue.code),
+        segmented_property_category=concept(CATEGORY),
+        segmented_property_type=concept(tissue.code),
         algorithm_type=kinds.SEMIAUTOMATIC if corrected else kinds.AUTOMATIC,
         algorithm_identification=algorithm,
         tracking_uid=UID(),
         tracking_id=f"{PRODUCT} {tissue.key}",
-        anatomic_regions=[_concept(REGION)],
+        anatomic_regions=[concept(REGION)],
         display_color=CIELabColor.from_rgb(*tissue.colour),
     )
 
 
-def _concept(code: Code) -> Any:
+def concept(code: Code) -> Any:
+    """A code as highdicom wants it."""
     from highdicom.sr import CodedConcept
 
     return CodedConcept(code.value, code.scheme, code.meaning)

@@ -123,7 +123,13 @@ class StudentHead(nn.Module):
     Args:
         channels: channels of the bottleneck.
         hidden: width of the hidden layer.
+
+    Attributes:
+        targets: which of the ``TARGETS`` numbers of a cell its embedding tells by ``regress``.
+        radiomics: which of them it is contrasted with.
     """
+
+    targets, radiomics = slice(0, TARGETS), slice(0, 2 * TEACHER_NUMBERS)
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
         super().__init__()
@@ -165,7 +171,13 @@ class UnitHead(nn.Module):
     Args:
         channels: channels of the bottleneck.
         hidden: width of the hidden layer.
+
+    Attributes:
+        targets: as those of :class:`StudentHead`: the radiomics of a cell's surroundings alone.
+        radiomics: the same.
     """
+
+    targets = radiomics = slice(TEACHER_NUMBERS, 2 * TEACHER_NUMBERS)
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
         super().__init__()
@@ -183,7 +195,11 @@ class UnitHead(nn.Module):
 
 
 class TeacherHead(nn.Module):
-    """Standardised radiomics of cell and surroundings, (cells, 68), to a unit vector, (cells, 128)."""
+    """Standardised radiomics to a unit vector, (cells, 128).
+
+    Args:
+        teacher_numbers: how many numbers a cell: of cell and surroundings, or of the surroundings alone.
+    """
 
     def __init__(self, teacher_numbers: int = 2 * TEACHER_NUMBERS) -> None:
         super().__init__()

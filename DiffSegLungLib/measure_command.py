@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .commands import check_dicom_seg, model_provenance, write_report_of, write_table
+from .commands import DicomWriters, check_dicom, model_provenance, write_report_of, write_table
 from .errors import UnusableInputError
 from .files import require_different, require_places, require_suffix
 
@@ -33,6 +33,7 @@ class MeasureRequest:
         output: the table (.csv), None for none.
         report: folder of the report, None for none.
         dicom_seg: the segmentation as DICOM SEG (.dcm), None for none.
+        dicom_sr: the measures as DICOM SR (.dcm), which refers to the DICOM SEG; None for none.
         manifest: of the run that made the segmentation, None if it is not known.
         corrected: whether somebody corrected it.
     """
@@ -44,6 +45,7 @@ class MeasureRequest:
     output: Path | None = None
     report: Path | None = None
     dicom_seg: Path | None = None
+    dicom_sr: Path | None = None
     manifest: Path | None = None
     corrected: bool = False
 
@@ -56,7 +58,7 @@ class MeasureRequest:
     @property
     def outputs(self) -> list[Path]:
         """The files to write, beside the report."""
-        return [path for path in (self.output, self.dicom_seg) if path]
+        return [path for path in (self.output, self.dicom_seg, self.dicom_sr) if path]
 
 
 def measure_to_files(request: MeasureRequest) -> Measured:
@@ -72,7 +74,7 @@ def measure_to_files(request: MeasureRequest) -> Measured:
         DiffSegLungError: unusable input or output, or something missing.
     """
     require_suffix("table", request.output, (".csv",))
-    check_dicom_seg(request.dicom_seg, request.source)
+    check_dicom(request.dicom_seg, request.dicom_sr, request.source)
     require_different(request.inputs, request.outputs)
     require_places(request.outputs, request.report)
     run = read_manifest(request.manifest) if request.manifest else {}
@@ -128,20 +130,17 @@ def manifest_of(
 
 
 def _write(request: MeasureRequest, measured: Measured, manifest: dict[str, Any]) -> None:
-    from .dicom_seg import write_dicom_seg
     from .outputs import write_together
 
     writers: dict[Path, Callable[[Path], None]] = {}
     if request.output:
         writers[request.output] = partial(write_table, measures=measured.measures)
+    provenance = model_provenance(manifest)
+    dicom = DicomWriters(measured.labels, measured.volume, measured.measures, provenance, request.corrected)
     if request.dicom_seg:
-        writers[request.dicom_seg] = partial(
-            write_dicom_seg,
-            labels=measured.labels,
-            volume=measured.volume,
-            corrected=request.corrected,
-            provenance=model_provenance(manifest),
-        )
+        writers[request.dicom_seg] = dicom.segmentation
+    if request.dicom_sr:
+        writers[request.dicom_sr] = dicom.report
     if request.report:
         write_report_of(request.report, measured.volume, measured.labels, measured.measures, manifest)
     write_together(writers)

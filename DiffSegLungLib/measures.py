@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 WHOLE = "whole lung"
 RIGHT, LEFT = (lung.name for lung in LUNGS)
 
+THIRDS = "thirds"
+"""Given in place of a file of regions: the thirds of each lung."""
+THIRD_NAMES = tuple(f"{lung.name}, {third} third" for lung in LUNGS for third in ("upper", "middle", "lower"))
+
 EMPHYSEMA_THRESHOLD = -950.0
 """HU below which a voxel is a low-attenuation area, strictly."""
 
@@ -225,6 +229,33 @@ def regions_from_sides(sides: np.ndarray) -> dict[str, np.ndarray]:
     """
     right, left = sides == RIGHT_SIDE, sides == LEFT_SIDE
     return {WHOLE: right | left, RIGHT: right, LEFT: left}
+
+
+def thirds_from_sides(sides: np.ndarray) -> dict[str, np.ndarray]:
+    """Upper, middle and lower third of each lung: the zones of scores where no lobes are known.
+
+    The slices from a lung's lowest to its highest one are parted into three by number, so by height; a slice
+    belongs to the third that its middle lies in.
+
+    Args:
+        sides: (z, y, x), 1 in the patient's right lung, 2 in the left, 0 elsewhere; +z is up.
+
+    Returns:
+        Bool masks (z, y, x), named as in ``THIRD_NAMES``; a lung that is not there has none.
+    """
+    zones: dict[str, np.ndarray] = {}
+    for side, names in ((RIGHT_SIDE, THIRD_NAMES[:3]), (LEFT_SIDE, THIRD_NAMES[3:])):
+        lung = sides == side
+        slices = np.flatnonzero(lung.any(axis=(1, 2)))
+        if slices.size == 0:
+            continue
+        height = slices[-1] - slices[0] + 1
+        middles = (np.arange(len(lung)) - slices[0] + 0.5) / height
+        for number, name in enumerate(names):
+            from_below = 2 - number
+            within = (middles >= from_below / 3) & (middles < (from_below + 1) / 3)
+            zones[name] = lung & within[:, None, None]
+    return zones
 
 
 def lung_box(labels: np.ndarray, margin: tuple[int, int, int] = (0, 0, 0)) -> tuple[slice, slice, slice]:

@@ -39,7 +39,7 @@ from DiffSegLungLib.naming import (
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quality import STANDARD, Quality, quality_of
 from DiffSegLungLib.regions import agree_on_texture, drop_specks, grow_holes, part_rims
-from DiffSegLungLib.segmentations import load_lungs, load_regions
+from DiffSegLungLib.segmentations import load_lungs, more_regions
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.volume import Volume, edge_warnings, load_volume, resample, to_input_geometry
@@ -173,7 +173,7 @@ def segment(
         lungs: a lung mask to use instead of finding the lungs; a segmentation's names or labels 1 and 2 may
             tell right and left.
         regions: a segmentation or label map of lobes or other regions to measure beside the whole, right and
-            left lung.
+            left lung; ``thirds`` for the upper, middle and lower third of each lung.
         model: name or folder of a model; the shipped one without it.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of the noise and of every sample.
@@ -257,8 +257,7 @@ def find_lungs(volume: Volume, given: Source | None) -> Lungs:
 
 def measured_regions(volume: Volume, found: Lungs, given: Source | None) -> dict[str, np.ndarray]:
     """Whole, right and left lung, and each of the user's regions within the lungs."""
-    regions = measuring.regions_from_sides(found.sides)
-    return regions if given is None else regions | load_regions(given, volume, found.mask)
+    return measuring.regions_from_sides(found.sides) | more_regions(given, volume, found.sides)
 
 
 def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:

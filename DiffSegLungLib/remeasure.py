@@ -13,7 +13,7 @@ from .errors import UnusableInputError
 from .lungs import Lungs, lungs_from_mask, segment_lungs
 from .measures import complete, measure, regions_from_sides
 from .progress import Progress, silent
-from .segmentations import load_lungs, load_regions, load_tissues
+from .segmentations import load_lungs, load_tissues, more_regions
 from .tissues import VESSEL
 from .volume import Volume, edge_warnings, load_volume
 
@@ -64,7 +64,7 @@ def remeasure(
         segmentation: segments that are tissues by ID, code or name, or a label map with the tissue table's
             values.
         lungs: the lung mask that the segmentation was made with.
-        regions: lobes or other regions to measure beside the whole, right and left lung.
+        regions: lobes or other regions to measure beside the whole, right and left lung, or ``thirds``.
         progress: told stage, fraction and message.
 
     Raises:
@@ -77,9 +77,7 @@ def remeasure(
     found = _lungs(volume, labels, lungs)
     filled, sides = complete(labels, found.sides, volume.spacing)
     progress("measures", 0.8, "Measuring")
-    named = regions_from_sides(sides)
-    if regions is not None:
-        named |= load_regions(regions, volume, sides > 0)
+    named = regions_from_sides(sides) | more_regions(regions, volume, sides)
     table = measure(filled, volume.hu, volume.spacing, named, volume.voxel_ml)
     said = [*volume.warnings, *found.warnings, *edge_warnings(sides > 0, volume.spacing), *warnings]
     said += _gap_warnings(labels, sides, lungs is not None)

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from .anatomy import Structure, is_lungs, structure_of
 from .errors import UnusableInputError
-from .measures import LEFT, RIGHT, WHOLE
+from .measures import LEFT, RIGHT, THIRDS, WHOLE, thirds_from_sides
 from .terminology import TAG, Terminology, parse_terminology
 from .tissues import BY_KEY, TISSUES, Tissue
 from .volume import Volume, labels_on_grid, load_mask, read_labels
@@ -156,6 +156,24 @@ def load_regions(source: Source, volume: Volume, lungs: np.ndarray) -> dict[str,
     if not regions:
         raise UnusableInputError("no region lies inside the lungs; give regions drawn on this CT")
     return regions
+
+
+def more_regions(given: Source | None, volume: Volume, sides: np.ndarray) -> dict[str, np.ndarray]:
+    """What is measured beside the whole, the right and the left lung.
+
+    Args:
+        given: lobes or other regions as in `load_regions`, ``measures.THIRDS``, or None for nothing.
+        volume: the CT.
+        sides: (z, y, x), 1 in the patient's right lung, 2 in the left, 0 elsewhere.
+
+    Raises:
+        UnusableInputError: as `load_regions`.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, sitk.Image) and str(given) == THIRDS:
+        return thirds_from_sides(sides)
+    return load_regions(given, volume, sides > 0)
 
 
 def load_tissues(source: Source, volume: Volume) -> tuple[np.ndarray, list[str]]:

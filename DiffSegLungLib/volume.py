@@ -11,7 +11,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,7 @@ _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 _FORMATS = "NRRD, NIfTI, MetaImage or a DICOM folder"
 # Tags whose values change numbers; none of them identifies a patient.
 MODALITY_TAG = "0008|0060"
+STUDY_TAG = "0020|000d"
 ACQUISITION_TAGS = {
     "kernel": "0018|1210",
     "slice_thickness_mm": "0018|0050",
@@ -358,7 +359,7 @@ def _read(source: str | os.PathLike[str] | sitk.Image) -> _Source:
     if path.is_dir():
         return _read_dicom_folder(path)
     image, metadata = _read_file(path, as_ct=True)
-    return _Source(image, _title(path), metadata, dicom_files=(path,) if is_dicom(path) else ())
+    return _Source(image, safe_title(path), metadata, dicom_files=(path,) if is_dicom(path) else ())
 
 
 def _existing(source: str | os.PathLike[str]) -> Path:
@@ -368,7 +369,7 @@ def _existing(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _title(path: Path) -> str:
+def safe_title(path: Path) -> str:
     """Return the file's name without its endings, with only characters that any file system takes."""
     stem = re.sub(r"(?i)(\.seg)?\.(nrrd|nhdr|nii\.gz|nii|mha|mhd|dcm|hdr|img)$", "", path.name)
     return re.sub(r"[^\w .()+-]", "_", stem).strip(" .")[:80] or "CT"
@@ -571,7 +572,7 @@ def _quality_warnings(spacing: Sequence[float], metadata: dict[str, str]) -> lis
         warnings.append(f"Slices are {thickness:g} mm thick; {finer}")
     if metadata.get("contrast") == "yes":
         warnings.append("Contrast medium was given; it raises the density of healthy lung and of vessels.")
-    if _SHARP_KERNEL.match(metadata.get("kernel", "").strip().upper()):
+    if _is_sharp(metadata.get("kernel", "")):
         warnings.append(f"The kernel {metadata['kernel']} is sharp; its noise adds false emphysema.")
     return warnings
 
@@ -603,6 +604,7 @@ def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
 @dataclass(frozen=True)
 class _DicomFile:
     path: Path
+    study: str
     series: str
     number: str
     instance: str
@@ -664,6 +666,7 @@ def _header(path: Path) -> _DicomFile | None:
     in_frames = reader.GetDirection() if len(size) == 3 and size[2] > 1 else ()
     return _DicomFile(
         path=path,
+        study=_tag(reader, STUDY_TAG),
         series=_tag(reader, "0020|000e"),
         number=_tag(reader, "0020|0011"),
         instance=_tag(reader, "0008|0018"),
@@ -685,6 +688,19 @@ def is_dicom(path: Path) -> bool:
         return path.name.upper() != "DICOMDIR" and file.read(132)[128:] == b"DICM"
 
 
+def study_of(path: Path) -> str | None:
+    """The study UID of a DICOM image, empty where it has none; None for what is no image."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    with _quiet():
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return None
+    return _tag(reader, STUDY_TAG)
+
+
 def _numbers(text: str, count: int) -> tuple[float, ...]:
     parts = text.split("\\")
     try:
@@ -694,27 +710,58 @@ def _numbers(text: str, count: int) -> tuple[float, ...]:
 
 
 def _choose_series(files: list[_DicomFile], name: str) -> tuple[list[_DicomFile], list[str]]:
-    """Return the axial CT series with most slices, and a warning where there was a choice."""
+    """Return the axial CT series with most slices, and a warning that lists the others.
+
+    Of series with as many slices, one with a soft kernel is taken, since a sharp one adds false emphysema.
+    """
     candidates: dict[tuple[object, ...], list[_DicomFile]] = {}
     for file in files:
         if file.is_axial_ct:
-            grid = (file.size[:2], tuple(round(cosine, 2) for cosine in file.orientation))
+            spacing = tuple(round(step, 3) for step in file.spacing[:2])
+            grid = (file.size[:2], spacing, tuple(round(cosine, 2) for cosine in file.orientation))
             candidates.setdefault((file.series, *grid), []).append(file)
     if not candidates:
         kinds = ", ".join(sorted({file.modality or "unknown" for file in files}))
         raise _unusable(name, f"no axial CT series in this folder (modality {kinds}); give a chest CT.")
-    ranked = sorted(candidates.values(), key=lambda series: -sum(file.frames for file in series))
+    _require_one_study(candidates.values(), name)
+    ranked = sorted(candidates.values(), key=_rank)
     chosen = max(ranked[0], key=lambda file: file.frames)
     chosen_series = ranked[0] if chosen.frames == 1 else [chosen]
     real = [series for series in ranked if sum(file.frames for file in series) >= FEWEST_SLICES]
     if len(real) < 2:
         return chosen_series, []
-    slices = sum(file.frames for file in chosen_series)
     number = chosen.number or "unknown"
+    others = ", ".join(_description(series) for series in real if chosen not in series)
     return chosen_series, [
         f"The folder holds {len(real)} axial CT series; series number {number} was taken, "
-        f"the one with most slices ({slices})."
+        f"the one with most slices ({_slices(chosen_series)}); not taken: {others}."
     ]
+
+
+def _slices(series: list[_DicomFile]) -> int:
+    return sum(file.frames for file in series)
+
+
+def _is_sharp(kernel: str) -> bool:
+    return _SHARP_KERNEL.match(kernel.strip().upper()) is not None
+
+
+def _rank(series: list[_DicomFile]) -> tuple[int, bool]:
+    """Smallest first: most slices, then a soft kernel."""
+    return -_slices(series), _is_sharp(series[0].acquisition.get("kernel", ""))
+
+
+def _description(series: list[_DicomFile]) -> str:
+    kernel = series[0].acquisition.get("kernel", "")
+    return f"{series[0].number or 'unknown'} ({_slices(series)} slices{', ' + kernel if kernel else ''})"
+
+
+def _require_one_study(candidates: Iterable[list[_DicomFile]], name: str) -> None:
+    """Two studies are two points in time or two patients: none may be picked unasked."""
+    full = [series for series in candidates if _slices(series) >= FEWEST_SLICES]
+    studies = {series[0].study for series in full}
+    if len(studies) > 1:
+        raise _unusable(name, f"CT of {len(studies)} studies lie in this folder; give a folder of one study.")
 
 
 def _read_series(ordered: list[_DicomFile], name: str, warnings: list[str]) -> sitk.Image:

@@ -18,12 +18,11 @@ class InstallationSection:
 
     Args:
         ui: the panel's widgets.
-        logic: DiffSegLungLogic.
         citation: what to cite.
     """
 
-    def __init__(self, ui, logic, citation: str) -> None:
-        self.ui, self.logic, self._citation = ui, logic, citation
+    def __init__(self, ui, citation: str) -> None:
+        self.ui, self._citation = ui, citation
         self._run = None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)

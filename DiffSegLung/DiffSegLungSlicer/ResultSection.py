@@ -44,7 +44,7 @@ class ResultSection(VTKObservationMixin):
         self._settle.connect("timeout()", self.measureAgain)
         self._setUpTable()
         self._connect()
-        self.setSegmentation(None)
+        self.refresh()
 
     def _setUpTable(self) -> None:
         table = self.ui.tissueTable
@@ -88,7 +88,7 @@ class ResultSection(VTKObservationMixin):
             self._settle.stop()
             self._node = segmentationNode
             self._observe()
-        self.refresh()
+            self.refresh()
 
     def _observe(self) -> None:
         """Edits of the tissues and of the lungs; the node passes its segmentation's events on."""
@@ -202,7 +202,7 @@ class ResultSection(VTKObservationMixin):
 
     def measureAgain(self) -> None:
         """Measures the corrected segments."""
-        if self._node is None or slicer.mrmlScene.IsClosing():
+        if self._node is None or self._node.GetScene() is None or slicer.mrmlScene.IsClosing():
             return
         with self._reported():
             self.logic.measures(self._node)
@@ -335,7 +335,8 @@ class _Reported:
         known = isinstance(error, DiffSegLungError)
         if not known:
             logging.exception("DiffSegLung", exc_info=error)
-        self._showError(str(error) if known else f"{type(error).__name__}: {error}. See the log.")
+        unknown = _("{kind}: {error}. See the log.").format(kind=type(error).__name__, error=error)
+        self._showError(str(error) if known else unknown)
         return True
 
 

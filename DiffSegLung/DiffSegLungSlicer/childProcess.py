@@ -1,7 +1,6 @@
 """A command of the library in a process of its own: it reports progress, and it can be ended at once.
 
-Slicer's window stays alive meanwhile, and a crash of the computation does not take Slicer along.  Only the
-standard library is needed here.
+Slicer's window stays alive meanwhile, and a crash of the computation does not take Slicer along.
 """
 
 from __future__ import annotations
@@ -21,11 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import DiffSegLungLib
+
 LOG_LINES = 1000
 CANCELLED = 130
 
-# The module's folder and the library's are neighbours in the source tree and in an installed extension.
-LIBRARY_PARENT = Path(__file__).resolve().parents[2]
+# Wherever this process has found the library: in the source tree beside the module, installed within it.
+LIBRARY_PARENT = Path(DiffSegLungLib.__file__).resolve().parents[1]
+ENDING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,11 @@ class ChildProcess:
 
     def cancel(self) -> None:
         """Ends the process and all that it started, at once.  Returns when it is gone."""
-        if self._process.poll() is None:
+        if self.isRunning():  # perhaps without its launcher: whoever holds the pipes is still computing
             self._cancelled = True
             _killTree(self._process)
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # Slicer must not hang where it cannot be ended
+            self._process.wait(ENDING_SECONDS)
         for reader in self._readers:
             reader.join(timeout=2.0)
 

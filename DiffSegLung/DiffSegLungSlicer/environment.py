@@ -10,20 +10,27 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import slicer
+from packaging.requirements import Requirement
+from slicer.i18n import tr as _
 
 from DiffSegLungLib.errors import MissingPartError
 
-try:
-    from packaging.requirements import Requirement
-except ModuleNotFoundError:  # Slicer 5.10 has it inside pip alone
-    from pip._vendor.packaging.requirements import Requirement
-
-BELONGS_TO_SLICER = ("numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests")
+BELONGS_TO_SLICER = (
+    "numpy",
+    "scipy",
+    "SimpleITK",
+    "vtk",
+    "pydicom",
+    "requests",
+    "packaging",
+    "pyparsing",
+    "six",
+)
 TORCH = "torch"
 REQUESTER = "DiffSegLung"
 
@@ -77,11 +84,13 @@ def ensure(file: Path, wheelFolder: str = "") -> None:
     lacking = missing(file)
     ours = [requirement for requirement in lacking if requirement.name not in (*BELONGS_TO_SLICER, TORCH)]
     _requireSlicersOwn([requirement for requirement in lacking if requirement.name in BELONGS_TO_SLICER])
-    with _pipSettings(_settings(wheelFolder), {requirement.name for requirement in lacking}):
-        for requirement in lacking:
-            if requirement.name == TORCH:
+    # Torch first and by itself, so that it too is held when the others come, which may wish for another one.
+    for requirement in lacking:
+        if requirement.name == TORCH:
+            with _pipSettings(_settings(wheelFolder), BELONGS_TO_SLICER):
                 _installTorch(requirement, wheelFolder)
-        if ours:
+    if ours:
+        with _pipSettings(_settings(wheelFolder), (*BELONGS_TO_SLICER, TORCH)):
             _install([str(requirement) for requirement in ours])
     _requireNoneMissing(file)
 
@@ -118,7 +127,8 @@ def _install(requirements: list[str]) -> None:
 
 
 def _agreed(requirements: list[str]) -> bool:
-    text = "DiffSegLung needs these Python packages:\n\n" + "\n".join(requirements) + "\n\nInstall them now?"
+    question = _("DiffSegLung needs these Python packages:\n\n{packages}\n\nInstall them now?")
+    text = question.format(packages="\n".join(requirements))
     return not slicer.app.testingEnabled() and slicer.util.confirmOkCancelDisplay(text)
 
 
@@ -146,11 +156,11 @@ def _settings(wheelFolder: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _pipSettings(settings: Mapping[str, str], lacking: set[str]) -> Iterator[None]:
-    """For the time of an installation: these settings, and Slicer's own packages held as they are."""
+def _pipSettings(settings: Mapping[str, str], packages: Sequence[str]) -> Iterator[None]:
+    """For the time of an installation: these settings, and these packages held as they are."""
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder).resolve() / "constraints.txt"
-        held.write_text("\n".join(_pins(lacking)) + "\n", encoding="utf-8")
+        held.write_text("\n".join(_pins(packages)) + "\n", encoding="utf-8")
         before = dict(os.environ)
         os.environ.update(settings, PIP_CONSTRAINT=held.as_uri())
         try:
@@ -162,7 +172,6 @@ def _pipSettings(settings: Mapping[str, str], lacking: set[str]) -> Iterator[Non
                     os.environ[name] = before[name]
 
 
-def _pins(lacking: set[str]) -> list[str]:
-    held = [name for name in (*BELONGS_TO_SLICER, TORCH) if name not in lacking]
-    versions = {name: installedVersion(name) for name in held}
+def _pins(packages: Sequence[str]) -> list[str]:
+    versions = {name: installedVersion(name) for name in packages}
     return [f"{name}=={version}" for name, version in versions.items() if version]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,10 +126,10 @@ def labelArray(choice: SegmentChoice, volumeNode, labels: Mapping[str, int]) -> 
         ids.InsertNextValue(segmentId)
         values.InsertNextValue(value)
     merged = slicer.vtkOrientedImageData()
-    choice.node.CreateBinaryLabelmapRepresentation()
-    slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
-        choice.node, volumeNode, ids, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, merged, values
-    )
+    with _asLabelmap(choice.node):
+        slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
+            choice.node, volumeNode, ids, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, merged, values
+        )
     shape = slicer.util.arrayFromVolume(volumeNode).shape
     scalars = merged.GetPointData().GetScalars()
     if scalars is None or scalars.GetNumberOfTuples() != np.prod(shape):
@@ -136,6 +137,19 @@ def labelArray(choice: SegmentChoice, volumeNode, labels: Mapping[str, int]) -> 
             f"The segments of {choice.node.GetName()} do not lie in the CT: choose others."
         )
     return vtk_to_numpy(scalars).reshape(shape).astype(np.uint16)
+
+
+@contextlib.contextmanager
+def _asLabelmap(node) -> Iterator[None]:
+    """For a while a segmentation that has surfaces alone has voxels too."""
+    segmentation = node.GetSegmentation()
+    hadVoxels = segmentation.ContainsRepresentation(LABELMAP)
+    node.CreateBinaryLabelmapRepresentation()
+    try:
+        yield
+    finally:
+        if not hadVoxels:
+            segmentation.RemoveRepresentation(LABELMAP)
 
 
 def exportSegments(choice: SegmentChoice, volumeNode, path: Path) -> None:
@@ -196,13 +210,12 @@ def readSegments(path: Path, volumeNode) -> slicer.vtkMRMLSegmentationNode:
 def replaceSegments(target, source, segmentIds: Sequence[str]) -> None:
     """Puts segments into a segmentation in place of those of the same ID; all others stay as they are."""
     into, fromNode = target.GetSegmentation(), source.GetSegmentation()
-    modified = target.StartModify()
-    for segmentId in set(segmentIds) & set(into.GetSegmentIDs()):
-        into.RemoveSegment(segmentId)
-    for segmentId in segmentIds:
-        if not into.CopySegmentFromSegmentation(fromNode, segmentId):
-            raise RuntimeError(f"Segment {segmentId} cannot be put into {target.GetName()}.")
-    target.EndModify(modified)
+    with slicer.util.NodeModify(target):
+        for segmentId in set(segmentIds) & set(into.GetSegmentIDs()):
+            into.RemoveSegment(segmentId)
+        for segmentId in segmentIds:
+            if not into.CopySegmentFromSegmentation(fromNode, segmentId):
+                raise RuntimeError(f"Segment {segmentId} cannot be put into {target.GetName()}.")
 
 
 def placeBeside(volumeNode, node) -> None:
@@ -214,13 +227,22 @@ def placeBeside(volumeNode, node) -> None:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(volumeItem))
 
 
-def readVolume(path: Path, volumeNode, node) -> None:
-    """Fills a scalar volume node with a file's voxels, which lie on the CT's grid."""
+def readVoxels(path: Path) -> np.ndarray:
+    """The voxels of a file, (k, j, i).
+
+    Raises:
+        RuntimeError: the file cannot be read.
+    """
     import SimpleITK as sitk
 
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def fillVolume(array: np.ndarray, volumeNode, node) -> None:
+    """Fills a scalar volume node with voxels (k, j, i) that lie on the CT's grid."""
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     node.SetIJKToRASMatrix(matrix)
-    slicer.util.updateVolumeFromArray(node, sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    slicer.util.updateVolumeFromArray(node, array)
     node.CreateDefaultDisplayNodes()
     placeBeside(volumeNode, node)

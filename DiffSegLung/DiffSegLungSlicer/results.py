@@ -30,15 +30,19 @@ LUNGS_ROLE, UNCERTAINTY_ROLE = "DiffSegLung.lungs", "DiffSegLung.uncertainty"
 MANIFEST_ROLE = "DiffSegLung.manifest"
 REGIONS_ROLE, MEASURES_ROLE = "DiffSegLung.regions", "DiffSegLung.measures"
 HISTOGRAM_ROLE, SHARES_ROLE = "DiffSegLung.histogram", "DiffSegLung.shares"
-HISTOGRAM_TABLE_ROLE = "DiffSegLung.histogramTable"
-SEQUENCE_ROLE = "DiffSegLung.sequence"
-"""The time points of the segmentation, where it follows a sequence."""
+HISTOGRAM_TABLE_ROLE, SHARES_TABLE_ROLE = "DiffSegLung.histogramTable", "DiffSegLung.sharesTable"
+SEQUENCE_ROLE, TIME_TABLE_ROLE = "DiffSegLung.sequence", "DiffSegLung.timeTable"
+"""The time points of the segmentation, where it follows a sequence, and their measures."""
 CORRECTED = "DiffSegLung.corrected"
 REGION_SEGMENTS = "DiffSegLung.regionSegments"
 LUNG_LABELS = {lung.key: lung.side for lung in LUNGS}
 TISSUE_LABELS = {tissue.key: tissue.label for tissue in REPORTED}
 HISTOGRAM_BINS = np.arange(-1030.0, 210.0, 10.0)
 DECIMALS = 2
+LEAST_ML = 0.01
+"""The histogram's axis is logarithmic, for healthy lung would dwarf all disease; nothing is shown as this."""
+BAR_WIDTH, BELOW_THE_AXIS = 26, -100.0
+"""Pixels; and percent, out of sight."""
 
 
 def isResult(segmentationNode) -> bool:
@@ -73,6 +77,20 @@ def regionsOf(segmentationNode) -> SegmentChoice | None:
     return SegmentChoice(node, tuple(filter(None, chosen.split("\n")))) if node else None
 
 
+def requireRoom(segmentationNode, volumeNode) -> None:
+    """Refuses a target whose other segments would move.
+
+    Raises:
+        UnusableInputError: it has segments that are not ours, and lies under another transform than the CT.
+    """
+    others = set(segmentationNode.GetSegmentation().GetSegmentIDs()) - set(TISSUE_LABELS)
+    if others and segmentationNode.GetParentTransformNode() is not volumeNode.GetParentTransformNode():
+        raise UnusableInputError(
+            f"{segmentationNode.GetName()} has other segments and lies under another transform than "
+            f"{volumeNode.GetName()}: put both under one, or choose another segmentation."
+        )
+
+
 def store(segmentationNode, volumeNode, folder: Path, regions: SegmentChoice | None) -> None:
     """Takes the files of a run into the scene.
 
@@ -85,6 +103,7 @@ def store(segmentationNode, volumeNode, folder: Path, regions: SegmentChoice | N
     manifest = (folder / "manifest.json").read_text(encoding="utf-8")
     tissues = exchange.readSegments(folder / "segmentation.seg.nrrd", volumeNode)
     lungs = exchange.readSegments(folder / "lungs.seg.nrrd", volumeNode)
+    uncertainty = exchange.readVoxels(folder / "uncertainty.nrrd")  # all is read before anything is changed
     _fill(segmentationNode, tissues, volumeNode, list(TISSUE_LABELS))
     segmentationNode.SetAttribute(ATTRIBUTE, "segmentation")
     segmentationNode.RemoveAttribute(CORRECTED)
@@ -92,7 +111,7 @@ def store(segmentationNode, volumeNode, folder: Path, regions: SegmentChoice | N
     lungNode = _own(segmentationNode, LUNGS_ROLE, "vtkMRMLSegmentationNode", f"{name} lungs")
     _fill(lungNode, lungs, volumeNode, list(LUNG_LABELS))
     _own(segmentationNode, MANIFEST_ROLE, "vtkMRMLTextNode", f"{name} manifest").SetText(manifest)
-    _storeUncertainty(segmentationNode, volumeNode, folder / "uncertainty.nrrd")
+    _storeUncertainty(segmentationNode, volumeNode, uncertainty)
     segmentationNode.SetNodeReferenceID(REGIONS_ROLE, regions.node.GetID() if regions else None)
     segmentationNode.SetAttribute(REGION_SEGMENTS, "\n".join(regions.segmentIds) if regions else None)
 
@@ -117,11 +136,11 @@ def _own(segmentationNode, role: str, className: str, name: str):
     return node
 
 
-def _storeUncertainty(segmentationNode, volumeNode, path: Path) -> None:
+def _storeUncertainty(segmentationNode, volumeNode, voxels: np.ndarray) -> None:
     """0 (sure) to 1, shown from 0.2 on in glowing colours where it is laid over the CT."""
     name = f"{segmentationNode.GetName()} uncertainty"
     node = _own(segmentationNode, UNCERTAINTY_ROLE, "vtkMRMLScalarVolumeNode", name)
-    exchange.readVolume(path, volumeNode, node)
+    exchange.fillVolume(voxels, volumeNode, node)
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
     display.AutoWindowLevelOff()
@@ -132,8 +151,9 @@ def _storeUncertainty(segmentationNode, volumeNode, path: Path) -> None:
 
 def removeAll(segmentationNode) -> None:
     """Takes the segmentation and all that hangs on it out of the scene; the user's regions stay."""
-    roles = (LUNGS_ROLE, UNCERTAINTY_ROLE, MANIFEST_ROLE, MEASURES_ROLE, HISTOGRAM_TABLE_ROLE)
-    nodes = [segmentationNode.GetNodeReference(role) for role in roles]
+    roles = (LUNGS_ROLE, UNCERTAINTY_ROLE, MANIFEST_ROLE)
+    tables = (MEASURES_ROLE, HISTOGRAM_TABLE_ROLE, SHARES_TABLE_ROLE, TIME_TABLE_ROLE)
+    nodes = [segmentationNode.GetNodeReference(role) for role in (*roles, *tables)]
     for chart in (segmentationNode.GetNodeReference(role) for role in (HISTOGRAM_ROLE, SHARES_ROLE)):
         count = chart.GetNumberOfPlotSeriesNodes() if chart else 0
         nodes += [*(chart.GetNthPlotSeriesNode(index) for index in range(count)), chart]
@@ -164,7 +184,7 @@ def measure(segmentationNode, fresh: bool = False) -> pandas.DataFrame:
     Raises:
         UnusableInputError: the CT or the lungs are no longer in the scene, or there is nothing to measure.
     """
-    from DiffSegLungLib.measures import complete, measure_corrected
+    from DiffSegLungLib.measures import measure_corrected
 
     volumeNode, lungNode = volumeOf(segmentationNode), segmentationNode.GetNodeReference(LUNGS_ROLE)
     if volumeNode is None or lungNode is None:
@@ -177,13 +197,12 @@ def measure(segmentationNode, fresh: bool = False) -> pandas.DataFrame:
     regions = _regionMasks(segmentationNode, volumeNode, (labels > 0) | (sides > 0))
     voxelMl = abs(np.linalg.det(exchange.worldGeometry(volumeNode)[:3, :3])) / 1000.0
     table = measure_corrected(labels, sides, hu, spacing, regions, voxelMl)
-    filled, _ = complete(labels, sides, spacing)
     before = tissueRows(segmentationNode)
     _showMeasures(segmentationNode, table)
     follows = segmentationNode.GetNodeReference(SEQUENCE_ROLE) is not None  # other numbers at another time
     if not fresh and not follows and before and before != tissueRows(segmentationNode):
         segmentationNode.SetAttribute(CORRECTED, "1")
-    _showHistogram(segmentationNode, filled, hu, voxelMl)
+    _showHistogram(segmentationNode, labels, hu, voxelMl)
     return table
 
 
@@ -228,11 +247,34 @@ def _showMeasures(segmentationNode, measures: pandas.DataFrame) -> None:
         node.SetColumnTitle(name, definition.name)
         node.SetColumnUnitLabel(name, definition.unit)
         node.SetColumnDescription(name, definition.definition)
-    chart = _own(
-        segmentationNode, SHARES_ROLE, "vtkMRMLPlotChartNode", f"{segmentationNode.GetName()} shares"
-    )
-    _fillChart(chart, node, {f"{key}_percent": key for key in TISSUE_LABELS}, bars=True)
-    _describeChart(chart, "Share of each tissue per region", "", "% of parenchyma")
+    _showShares(segmentationNode)
+
+
+def _showShares(segmentationNode) -> None:
+    """A stacked bar a region.
+
+    Slicer's charts put bars side by side and know no stack.  So each tissue is a broad line that climbs in
+    each region from below the axis to the shares up to this tissue's, the uppermost drawn first: what stays
+    in sight of it is its own share.
+    """
+    name, rows = segmentationNode.GetName(), shareRows(segmentationNode)
+    columns: dict[str, list] = {
+        "region": [region for region, _ in rows for _ in range(3)],
+        "position": [float(position) for position in range(1, len(rows) + 1) for _ in range(3)],
+    }
+    tops = np.cumsum([list(shares.values()) for _, shares in rows], axis=1).round(DECIMALS)
+    for key, heights in reversed(list(zip(TISSUE_LABELS, tops.T.tolist(), strict=True))):
+        columns[key] = [y for height in heights for y in (BELOW_THE_AXIS, height, BELOW_THE_AXIS)]
+    table = _own(segmentationNode, SHARES_TABLE_ROLE, "vtkMRMLTableNode", f"{name} shares table")
+    _fillTable(table, columns)
+    chart = _own(segmentationNode, SHARES_ROLE, "vtkMRMLPlotChartNode", f"{name} shares")
+    _fillChart(chart, table, "position", list(columns)[2:], BAR_WIDTH)
+    regions = ", ".join(f"{position} {region}" for position, (region, _) in enumerate(rows, start=1))
+    _describeChart(chart, "Share of each tissue per region", regions, "% of parenchyma")
+    chart.SetXAxisRangeAuto(False)
+    chart.SetXAxisRange(0.5, 1.5 * len(rows) + 0.5)  # the legend stands on the right
+    chart.SetYAxisRangeAuto(False)
+    chart.SetYAxisRange(0.0, 100.0)
 
 
 def _showHistogram(segmentationNode, labels: np.ndarray, hu: np.ndarray, voxelMl: float) -> None:
@@ -241,12 +283,13 @@ def _showHistogram(segmentationNode, labels: np.ndarray, hu: np.ndarray, voxelMl
     columns = {"HU": ((HISTOGRAM_BINS[:-1] + HISTOGRAM_BINS[1:]) / 2).tolist()}
     for tissue in REPORTED:
         counts, _ = np.histogram(hu[labels == tissue.label], HISTOGRAM_BINS)
-        columns[tissue.key] = (counts * voxelMl).round(DECIMALS).tolist()
+        columns[tissue.key] = np.maximum(counts * voxelMl, LEAST_ML).round(DECIMALS).tolist()
     table = _own(segmentationNode, HISTOGRAM_TABLE_ROLE, "vtkMRMLTableNode", f"{name} histogram table")
     _fillTable(table, columns)
     chart = _own(segmentationNode, HISTOGRAM_ROLE, "vtkMRMLPlotChartNode", f"{name} histogram")
-    _fillChart(chart, table, {key: key for key in TISSUE_LABELS}, bars=False)
+    _fillChart(chart, table, "HU", list(TISSUE_LABELS), lineWidth=2)
     _describeChart(chart, "Hounsfield units of each tissue", "HU", "ml per 10 HU")
+    chart.SetYAxisLogScale(True)
 
 
 def _fillTable(node, columns: dict[str, list]) -> None:
@@ -262,21 +305,21 @@ def _fillTable(node, columns: dict[str, list]) -> None:
     node.Modified()
 
 
-def _fillChart(chart, table, columns: dict[str, str], bars: bool) -> None:
-    """One series a tissue, in the tissue's colour."""
-    for index, (column, key) in enumerate(columns.items()):
+def _fillChart(chart, table, x: str, keys: list[str], lineWidth: float) -> None:
+    """One line a tissue over the column `x`, in the tissue's colour."""
+    for index, key in enumerate(keys):
         series = chart.GetNthPlotSeriesNode(index)
         if series is None:
             series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{table.GetName()} {key}")
             chart.AddAndObservePlotSeriesNodeID(series.GetID())
-        kind = series.PlotTypeBar if bars else series.PlotTypeScatter
         series.SetName(BY_KEY[key].name)
-        series.SetPlotType(kind)
+        series.SetPlotType(series.PlotTypeScatter)
         series.SetAndObserveTableNodeID(table.GetID())
-        series.SetXColumnName("" if bars else "HU")
-        series.SetLabelColumnName("region" if bars else "")
-        series.SetYColumnName(column)
+        series.SetXColumnName(x)
+        series.SetYColumnName(key)
+        series.SetLabelColumnName("region" if table.GetColumnIndex("region") >= 0 else "")
         series.SetMarkerStyle(series.MarkerStyleNone)
+        series.SetLineWidth(lineWidth)
         series.SetColor(*(channel / 255 for channel in BY_KEY[key].colour))
 
 

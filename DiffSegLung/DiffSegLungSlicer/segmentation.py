@@ -76,6 +76,8 @@ class SegmentationJob:
             raise UnusableInputError(
                 f"{self.segmentationNode.GetName()} is both mask and result: choose another segmentation."
             )
+        if self.segmentationNode is not None:
+            results.requireRoom(self.segmentationNode, self.volumeNode)
         self._volumes = [self.volumeNode]
         if self.browserNode is not None:
             self._volumes = sequences.volumesOf(self.browserNode, self.volumeNode)
@@ -114,7 +116,7 @@ class SegmentationJob:
         return SegmentRequest(
             source=folder / "ct.nrrd",
             output=folder / "segmentation.seg.nrrd",
-            lungs=self._exported(self.lungs, folder / "given-lungs.seg.nrrd"),
+            lungs=self._exportedLungs(step, folder / "given-lungs.seg.nrrd"),
             save_lungs=folder / "lungs.seg.nrrd",
             uncertainty=folder / "uncertainty.nrrd",
             measures=folder / "measures.csv",
@@ -125,10 +127,11 @@ class SegmentationJob:
     def _stepFolder(self, step: int) -> Path:
         return self._folder / f"{step:04d}"
 
-    def _exported(self, choice: SegmentChoice | None, path: Path) -> Path | None:
+    def _exportedLungs(self, step: int, path: Path) -> Path | None:
+        choice = sequences.atTimePoint(self.lungs, self.browserNode, step)
         if choice is None:
             return None
-        exchange.exportSegments(choice, self.volumeNode, path)
+        exchange.exportSegments(choice, self._volumes[step], path)
         return path
 
     def commit(self) -> Any:
@@ -150,7 +153,8 @@ class SegmentationJob:
             self._fill(node)
         except Exception:
             if isNew:
-                results.removeAll(node)  # nothing half-written stays in the scene
+                sequences.removeSequences(node)  # nothing half-written stays in the scene
+                results.removeAll(node)
             raise
         return node
 

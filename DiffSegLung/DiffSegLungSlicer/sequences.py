@@ -14,7 +14,6 @@ from DiffSegLungLib.errors import UnusableInputError
 from . import exchange, results
 from .exchange import SegmentChoice
 
-TIME_TABLE_ROLE = "DiffSegLung.timeTable"
 LUNGS_ROLE = "DiffSegLung.lungsSequence"
 
 
@@ -29,17 +28,32 @@ def volumesOf(browserNode, volumeNode) -> list:
     """The CT of every time point, in order; they are not in the scene.
 
     Raises:
-        UnusableInputError: the CT does not belong to this browser, or a time point is no CT.
+        UnusableInputError: the CT does not belong to this browser, lies under a transform, or a time point
+            is no CT.
     """
     sequence = browserNode.GetSequenceNode(volumeNode)
     if sequence is None or sequence.GetNumberOfDataNodes() == 0:
         raise UnusableInputError(
             f"{volumeNode.GetName()} is not a part of the sequence {browserNode.GetName()}: choose its CT."
         )
+    if volumeNode.GetParentTransformNode() is not None:
+        raise UnusableInputError(
+            f"{volumeNode.GetName()} is a part of a sequence and lies under a transform, which its time "
+            "points do not know: take the transform away, or segment time points one by one."
+        )
     volumes = [sequence.GetNthDataNode(index) for index in range(sequence.GetNumberOfDataNodes())]
     for volume in volumes:
         exchange.requireCt(volume)
     return volumes
+
+
+def atTimePoint(choice: SegmentChoice | None, browserNode, step: int) -> SegmentChoice | None:
+    """Segments as they are at a time point, where they go along with the CT's sequence; else as they are."""
+    sequence = browserNode.GetSequenceNode(choice.node) if choice and browserNode else None
+    if sequence is None:
+        return choice
+    time = browserNode.GetMasterSequenceNode().GetNthIndexValue(step)
+    return SegmentChoice(sequence.GetDataNodeAtValue(time, False), choice.segmentIds)
 
 
 def store(node, browserNode, volumeNode, folders: Sequence[Path], regions: SegmentChoice | None) -> None:
@@ -52,39 +66,58 @@ def store(node, browserNode, volumeNode, folders: Sequence[Path], regions: Segme
         folders: of the time points, in order; each as for `results.store`.
         regions: to measure.
     """
-    sequence, shown = browserNode.GetSequenceNode(volumeNode), browserNode.GetSelectedItemNumber()
+    volumes, shown = browserNode.GetSequenceNode(volumeNode), browserNode.GetSelectedItemNumber()
+    tissues, lungs = (_readAll(folders, f"{name}.seg.nrrd", volumes) for name in ("segmentation", "lungs"))
     results.store(node, volumeNode, folders[shown], regions)
-    lungNode = node.GetNodeReference(results.LUNGS_ROLE)
-    for proxy, role, name in ((node, results.SEQUENCE_ROLE, "segmentation"), (lungNode, LUNGS_ROLE, "lungs")):
-        _storeSequence(node, role, proxy, f"{name}.seg.nrrd", browserNode, volumeNode, folders)
-    _storeTimeTable(node, sequence, folders)
+    removeSequences(node)
+    _storeSequence(node, results.SEQUENCE_ROLE, node, tissues, browserNode, volumes)
+    _storeSequence(node, LUNGS_ROLE, node.GetNodeReference(results.LUNGS_ROLE), lungs, browserNode, volumes)
+    _storeTimeTable(node, volumes, folders)
 
 
-def _storeSequence(node, role, proxy, fileName, browserNode, volumeNode, folders) -> None:
-    volumes = browserNode.GetSequenceNode(volumeNode)
-    old = node.GetNodeReference(role)
-    if old is not None:
-        browserNode.RemoveSynchronizedSequenceNode(old.GetID())
-        slicer.mrmlScene.RemoveNode(old)
+def _readAll(folders: Sequence[Path], fileName: str, volumes) -> list:
+    """The segments of all time points."""
+    return [
+        exchange.readSegments(folder / fileName, volumes.GetNthDataNode(index))
+        for index, folder in enumerate(folders)
+    ]
+
+
+def removeSequences(node) -> None:
+    """Takes the time points of a result out of its browser and of the scene; the node itself stays."""
+    for role in (results.SEQUENCE_ROLE, LUNGS_ROLE):
+        sequence = node.GetNodeReference(role)
+        if sequence is None:
+            continue
+        for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+            if browser.IsSynchronizedSequenceNodeID(sequence.GetID(), True):
+                browser.RemoveSynchronizedSequenceNode(sequence.GetID())
+        slicer.mrmlScene.RemoveNode(sequence)
+
+
+def _storeSequence(node, role, proxy, segmentations: list, browserNode, volumes) -> None:
     sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", f"{proxy.GetName()} sequence")
     sequence.SetIndexName(volumes.GetIndexName())
     sequence.SetIndexUnit(volumes.GetIndexUnit())
-    for index, folder in enumerate(folders):
-        segments = exchange.readSegments(folder / fileName, volumes.GetNthDataNode(index))
+    for index, segments in enumerate(segmentations):
+        for name in proxy.GetAttributeNames():  # a proxy takes them over from its time point
+            segments.SetAttribute(name, proxy.GetAttribute(name))
         sequence.SetDataNodeAtValue(segments, volumes.GetNthIndexValue(index))
-    browserNode.AddSynchronizedSequenceNode(sequence)
-    browserNode.AddProxyNode(proxy, sequence, False)
-    browserNode.SetOverwriteProxyName(sequence, False)
+    with slicer.util.NodeModify(browserNode):  # else the browser makes a proxy of its own in between
+        browserNode.AddSynchronizedSequenceNode(sequence)
+        browserNode.AddProxyNode(proxy, sequence, False)
+        browserNode.SetOverwriteProxyName(sequence, False)
+        browserNode.SetSaveChanges(sequence, True)  # corrections by hand stay with their time point
     node.SetNodeReferenceID(role, sequence.GetID())
 
 
 def _storeTimeTable(node, volumes, folders: Sequence[Path]) -> None:
     """The whole lung's measures, a row a time point."""
-    table = node.GetNodeReference(TIME_TABLE_ROLE)
+    table = node.GetNodeReference(results.TIME_TABLE_ROLE)
     if table is None:
         name = slicer.mrmlScene.GenerateUniqueName(f"{node.GetName()} over time")
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
-        node.SetNodeReferenceID(TIME_TABLE_ROLE, table.GetID())
+        node.SetNodeReferenceID(results.TIME_TABLE_ROLE, table.GetID())
     table.RemoveAllColumns()
     rows = [_wholeLung(folder / "measures.csv") for folder in folders]
     times = vtk.vtkStringArray()

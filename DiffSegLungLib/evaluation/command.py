@@ -13,6 +13,10 @@ REACHED = {True: "yes", False: "NO"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``evaluate``."""
+    what_help = "judge generated patches instead of the segmentation; needs --store"
+    parser.add_argument("what", nargs="?", choices=("generation",), help=what_help)
+    store_help = "of 'train prepare', with patients held back; for 'generation'"
+    parser.add_argument("--store", metavar="FOLDER", type=Path, help=store_help)
     output_help = "takes RESULTS.md, results.json, CSV and figures (default: Testing/evaluation)"
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path, default=Path("Testing/evaluation"), help=output_help
@@ -32,7 +36,35 @@ def default_data() -> Path:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the evaluation, write its files, and print each figure beside its target."""
+    """Run the evaluation, write its files, and print its figures."""
+    return _run_generation(arguments) if arguments.what == "generation" else _run_study(arguments)
+
+
+def _run_generation(arguments: argparse.Namespace) -> int:
+    """How real generated patches look to the model's own encoder."""
+    from DiffSegLungLib.errors import UnusableInputError
+    from DiffSegLungLib.evaluation.generation import GenerationPlan, evaluate_generation
+    from DiffSegLungLib.progress import BarProgress
+
+    if arguments.store is None:
+        raise UnusableInputError("'evaluate generation' needs --store, a folder of 'train prepare'.")
+    bar = BarProgress()
+    try:
+        plan = GenerationPlan(arguments.store, arguments.model)
+        result = evaluate_generation(plan, arguments.output, bar)
+    finally:
+        bar.close()
+    print(f"{'':32s}{'Frechet*':>10s}{'MMD*':>10s}{'SSIM':>8s}{'PSNR':>8s}")
+    for name, one in result["generators"].items():
+        distances = f"{one['frechet_own_encoder']:10.3f}{one['mmd_own_encoder']:10.4f}"
+        print(f"{name:32s}{distances}{one['ssim']:8.3f}{one['psnr_db']:8.1f}")
+    print("* on this model's own encoder; not comparable with Inception FID")
+    print(arguments.output / "generation.json")
+    return 0
+
+
+def _run_study(arguments: argparse.Namespace) -> int:
+    """Lesions of known truth, baselines, robustness; each figure is printed beside its target."""
     from DiffSegLungLib.evaluation.study import Plan, run_study
     from DiffSegLungLib.evaluation.summary import targets, write_all
     from DiffSegLungLib.progress import BarProgress

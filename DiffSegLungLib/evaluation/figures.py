@@ -78,3 +78,17 @@ def draw_dice(path: Path, summary: dict[str, Any]) -> None:
     axes.set_ylim(0, 1)
     axes.legend(fontsize=7, ncols=2, loc="upper right")
     figure.savefig(path, dpi=80)
+
+
+def draw_patches(path: Path, stacks: dict[str, np.ndarray], count: int = 8) -> None:
+    """Middle slices of stacks of patches (n, z, y, x), a row for each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.5 * count, 1.7 * len(stacks)), layout="constrained")
+    axes = figure.subplots(len(stacks), 1, squeeze=False)[:, 0]
+    for place, (title, stack) in zip(axes, stacks.items(), strict=True):
+        line = np.concatenate(list(stack[:count, stack.shape[1] // 2]), axis=1)
+        place.imshow(line, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
+        place.set_title(title, fontsize=9, loc="left")
+        place.set_axis_off()
+    figure.savefig(path, dpi=80)

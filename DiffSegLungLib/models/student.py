@@ -46,14 +46,14 @@ class Student(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted noise, and the embedding of each cell, from a noised input (training)."""
         noise, bottleneck = predict_noise_and_encode(self.unet, x, timesteps)
-        return noise, self.head(bottleneck, self._beside(x, local))
+        return noise, self.head(bottleneck, self.beside(x, local))
 
     def embed(self, x: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
         """The embedding alone, without the decoder (inference): (batch, 128, z/8, y/8, x/8)."""
-        return self.head(encode(self.unet, x, timesteps), self._beside(x, local))
+        return self.head(encode(self.unet, x, timesteps), self.beside(x, local))
 
-    def _beside(self, x: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
-        """What the head reads beside the bottleneck."""
+    def beside(self, x: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+        """What the head reads beside the bottleneck of the noised input ``x``."""
         return density_path(x, DOWNSAMPLING) if self.around is None else local
 
     def local(self, hu: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ appear complete or not at all.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from DiffSegLungLib.measures import DEFINITIONS
 from DiffSegLungLib.report import figures
 from DiffSegLungLib.report.figures import NOT_CLINICAL
 from DiffSegLungLib.report.page import Picture, content_of, render
 from DiffSegLungLib.report.pdf import pdf_bytes
 from DiffSegLungLib.report.slices import PLANE_NAMES, Chest, Cut, choose_cuts, plane
+from DiffSegLungLib.scores import scores
 from DiffSegLungLib.tissues import DISEASES
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["NOT_CLINICAL", "PDF_NAME", "write_overview", "write_report"]
 
 PDF_NAME = "report.pdf"
+JSON_NAME = "report.json"
 
 
 def write_overview(
@@ -61,7 +65,7 @@ def write_report(
     manifest: Mapping[str, Any],
     name: str,
 ) -> dict[str, Path]:
-    """Writes ``report.html``, with its pictures inside, ``report.pdf`` of the same content, ``measures.csv``.
+    """Writes ``report.html``, with its pictures inside, ``report.pdf``, ``report.json``, ``measures.csv``.
 
     Args:
         folder: made if it is not there.
@@ -73,7 +77,7 @@ def write_report(
         name: the case, as the reader knows it.
 
     Returns:
-        The files by what they are: ``report``, ``pdf`` and ``measures``.
+        The files by what they are: ``report``, ``pdf``, ``measures`` and ``json``.
     """
     chest = Chest.crop(hu, labels, spacing)
     content, pictures = content_of(name, measures, manifest, NOT_CLINICAL), _pictures(chest, measures)
@@ -82,11 +86,29 @@ def write_report(
         "report": ("report.html", render(content, pictures).encode("utf-8")),
         "pdf": (PDF_NAME, pdf_bytes(content, pictures)),
         "measures": ("measures.csv", table),
+        "json": (JSON_NAME, _json(name, measures, manifest)),
     }
     written = {what: Path(folder) / file for what, (file, _) in files.items()}
     for what, path in written.items():
         _write(path, files[what][1])
     return written
+
+
+def _json(name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any]) -> bytes:
+    """All that the report says, for programs; an undefined number is null."""
+    defined = measures.astype(object).where(measures.notna(), None)
+    content = {
+        "case": name,
+        "notice": NOT_CLINICAL,
+        "measures": {str(region): row.to_dict() for region, row in defined.iterrows()},
+        "scores": {
+            score.key: {"total": score.total, "highest": score.highest, "zones": score.points}
+            for score in scores(measures)
+        },
+        "definitions": {column: vars(definition) for column, definition in DEFINITIONS.items()},
+        "manifest": manifest,
+    }
+    return (json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n").encode("utf-8")
 
 
 def _pictures(chest: Chest, measures: pandas.DataFrame) -> dict[str, list[Picture]]:
@@ -97,8 +119,14 @@ def _pictures(chest: Chest, measures: pandas.DataFrame) -> dict[str, list[Pictur
     )
     histogram = Picture(
         figures.histogram_png(chest),
-        "Histogram of the Hounsfield units of the lungs by tissue, with a line at -950 HU.",
-        "Dashed: -950 HU. Bars above: the density range in which each tissue is plausible.",
+        "Histogram of the Hounsfield units of the lungs by tissue, logarithmic, with a line at -950 HU.",
+        "Each tissue for itself, on a logarithmic scale. Dashed: -950 HU. Bars above: the density range in "
+        "which each tissue is plausible.",
+    )
+    body = Picture(
+        figures.relief_png(chest),
+        "The lungs in three dimensions from the front and from behind, with each disease as a coloured body.",
+        "In three dimensions, the patient turned by 30 degrees: disease in its colour within glassy lungs.",
     )
     bars = Picture(
         figures.bars_png(measures),
@@ -107,7 +135,7 @@ def _pictures(chest: Chest, measures: pandas.DataFrame) -> dict[str, list[Pictur
     )
     return {
         "slices": [_slice_picture(chest, cut) for cut in choose_cuts(chest)],
-        "projection": [projection],
+        "projection": [projection, body],
         "charts": [histogram, bars],
     }
 

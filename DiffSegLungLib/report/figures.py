@@ -11,6 +11,7 @@ import numpy as np
 
 from DiffSegLungLib.measures import DEFINITIONS, LEFT, RIGHT, WHOLE, number_text
 from DiffSegLungLib.report import slices
+from DiffSegLungLib.report.relief import VIEWS, relief
 from DiffSegLungLib.report.slices import CORONAL, Chest, Cut
 from DiffSegLungLib.tissues import BY_LABEL, DISEASES, REPORTED, TISSUES
 
@@ -28,6 +29,11 @@ MINIMUM_DEPTH_MM = 20.0
 NOT_CLINICAL = "Research use only. Not for clinical use."
 
 HISTOGRAM_EDGES = np.arange(-1050.0, 151.0, 10.0)
+
+HISTOGRAM_DECADES = 4
+"""Powers of ten below the peak that the histogram shows: a lesion of a few ml beside litres of lung."""
+HISTOGRAM_SHARE = 0.62
+"""Share of the chart's height that the histogram takes; the tissues' ranges are above."""
 
 INK = "#1a1a1a"
 PAPER = "white"
@@ -51,6 +57,22 @@ def projection_png(chest: Chest) -> bytes:
     width = (PAIR_WIDTH - GAP * (len(DISEASES) - 1)) / len(DISEASES)
     figure = _figure(PAIR_WIDTH, _projection_height(chest, width), "black")
     _draw_projections(figure, chest, (0, 0), width)
+    return _png(figure)
+
+
+def relief_png(chest: Chest) -> bytes:
+    """Disease in three dimensions, from the front and from behind, as PNG."""
+    pictures = [relief(chest, degrees) for degrees, _, _ in VIEWS.values()]
+    width = (PAIR_WIDTH - GAP) // 2
+    rows, columns = pictures[0].shape[:2]
+    height = round(rows * width / columns)
+    figure = _figure(PAIR_WIDTH, height, "black")
+    for index, (title, (_, left, right)) in enumerate(VIEWS.items()):
+        axes = _axes(figure, (index * (width + GAP), 0, width, height))
+        _show(axes, np.clip(slices.resample_colour(pictures[index], (height, width)), 0, 1))
+        _lettering(axes, 0.02, 0.98, title, "left", "top", size=15)
+        _lettering(axes, 0.02, 0.5, left, "left", "center", size=18)
+        _lettering(axes, 0.98, 0.5, right, "right", "center", size=18)
     return _png(figure)
 
 
@@ -196,31 +218,37 @@ def _draw_ramp(figure: Figure, box: Box, colour: np.ndarray, limit: float) -> No
 def _draw_histogram(figure: Figure, chest: Chest, box: Box) -> None:
     axes = _chart(figure, box, "HU histogram of the lungs, by tissue")
     counts = slices.histogram(chest, HISTOGRAM_EDGES) * float(np.prod(chest.spacing)) / 1000.0
-    base = np.zeros(counts.shape[1])
+    peak = max(float(counts.max()), 1e-3)
+    floor = peak / 10.0**HISTOGRAM_DECADES
+    # Side by side, not stacked: on a logarithmic axis the height of a stacked part would mean nothing.
     for tissue in TISSUES:
-        top = base + counts[tissue.label]
-        axes.stairs(top, HISTOGRAM_EDGES, baseline=base, fill=True, color=_colour(tissue.label), linewidth=0)
-        base = top
-    axes.stairs(base, HISTOGRAM_EDGES, color=INK, linewidth=0.8)
-    peak = max(float(base.max()), 1e-6)
-    axes.axvline(-950, color=INK, linewidth=1.2, linestyle="--")
-    axes.text(-957, peak * 1.02, "-950", ha="right", va="bottom", fontsize=10)
-    _draw_bands(axes, peak)
-    axes.set(xlim=(HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1]), ylim=(0, peak * 1.62))
-    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1.05 * peak])
+        values, colour = np.maximum(counts[tissue.label], floor), _colour(tissue.label)
+        axes.stairs(values, HISTOGRAM_EDGES, baseline=floor, fill=True, color=colour, alpha=0.30, linewidth=0)
+        axes.stairs(values, HISTOGRAM_EDGES, baseline=None, color=colour, linewidth=1.6)
+    axes.set_yscale("log")
+    top = floor * (peak / floor) ** (1 / HISTOGRAM_SHARE)
+    axes.set(xlim=(HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1]), ylim=(floor, top))
+    axes.axvline(-950, ymax=HISTOGRAM_SHARE, color=INK, linewidth=1.2, linestyle="--")
+    axes.text(-957, peak, "-950", ha="right", va="bottom", fontsize=10)
+    _draw_bands(axes)
+    axes.set_yticks([tick for tick in axes.get_yticks() if floor <= tick <= peak])
+    axes.set_yticks([], minor=True)
     axes.set_xlabel("HU", fontsize=11)
-    axes.set_ylabel("ml per 10 HU", fontsize=11)
+    axes.set_ylabel("ml per 10 HU, logarithmic", fontsize=11)
 
 
-def _draw_bands(axes: Axes, peak: float) -> None:
+def _draw_bands(axes: Axes) -> None:
     """The plausible density range of each tissue, as bars above the histogram."""
+    free = 1 - HISTOGRAM_SHARE
+    above = axes.get_xaxis_transform()  # HU along x, share of the chart along y
     for index, tissue in enumerate(reversed(REPORTED)):
-        y = peak * (1.14 + 0.078 * index)
+        y = HISTOGRAM_SHARE + free * (0.16 + 0.145 * index)
         low, high = max(tissue.prior.low, HISTOGRAM_EDGES[0]), min(tissue.prior.high, HISTOGRAM_EDGES[-1])
-        axes.plot([low, high], [y, y], color=_colour(tissue.label), linewidth=6, solid_capstyle="butt")
+        colour = _colour(tissue.label)
+        axes.plot([low, high], [y, y], color=colour, linewidth=6, solid_capstyle="butt", transform=above)
         at_right = high < -250
         x, align = (high + 12, "left") if at_right else (low - 12, "right")
-        axes.text(x, y, tissue.name, ha=align, va="center", fontsize=9.5)
+        axes.text(x, y, tissue.name, ha=align, va="center", fontsize=9.5, transform=above)
 
 
 def _draw_bars(figure: Figure, measures: pandas.DataFrame, box: Box) -> None:

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, number_text
+from DiffSegLungLib.scores import scores
 from DiffSegLungLib.tissues import REPORTED
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def content_of(name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any
         regions=[str(region) for region in measures.index],
         tissues=_tissue_rows(measures),
         densities=_density_rows(measures),
-        definitions=_definition_rows(),
+        definitions=_definition_rows() + _score_definitions(measures),
         method=METHOD if is_ours else METHOD_UNKNOWN,
         facts=_facts(manifest),
     )
@@ -152,6 +153,9 @@ def _headlines(measures: pandas.DataFrame) -> list[dict[str, str]]:
             "region": region,
         }
         for column in HEADLINES
+    ] + [
+        {"label": score.name, "value": str(score.total), "unit": f"of {score.highest}", "region": region}
+        for score in scores(measures)
     ]
 
 
@@ -207,6 +211,13 @@ def _definition_rows() -> list[dict[str, str]]:
             text = text.replace(f"labelled {first.name.lower()}", "with the tissue's label")
         rows.append({"name": name, "unit": entry.unit, "definition": text, "source": entry.source})
     return rows
+
+
+def _score_definitions(measures: pandas.DataFrame) -> list[dict[str, str]]:
+    return [
+        {"name": score.name, "unit": "points", "definition": score.definition, "source": score.source}
+        for score in scores(measures)
+    ]
 
 
 def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

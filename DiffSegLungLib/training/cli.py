@@ -8,32 +8,41 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.errors import CancelledError, UnusableInputError
-from DiffSegLungLib.progress import Progress
+from DiffSegLungLib.progress import Progress, silent
 
 if TYPE_CHECKING:
     from DiffSegLungLib.features import EmbeddingPlan
-    from DiffSegLungLib.training.trainer import Settings
+    from DiffSegLungLib.training.store import Patient
+    from DiffSegLungLib.training.trainer import Settings, Watch
 
 CHECKPOINT = "checkpoint.safetensors"
 DESCRIPTION = "training.json"
 """Beside the checkpoint: the store's spacing and patients, which the checkpoint does not hold."""
-SETTINGS = ("channels", "batch", "steps", "stage_two", "warm_up", "seed")
+SETTINGS = ("channels", "batch", "steps", "stage_two", "warm_up", "head_first", "seed", "precision")
 """The trainer's settings that are options."""
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "hu-preservation": {"hu_preserved": False},
+    "distillation": {"distillation": 0.0},
+    "warm-up": {"stage_two": 0, "warm_up": 1},
+    "augmentation": {"augmentation": False},
+}
+"""What can be left out, and the settings that leave it out; one noise level alone is an option of 'fit'."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``prepare``, ``run`` and ``fit`` to the parser of ``train``."""
+    """Add ``prepare``, ``run``, ``report`` and ``fit`` to the parser of ``train``."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_prepare(actions)
     _add_run(actions)
+    _add_report(actions)
     _add_fit(actions)
 
 
@@ -43,17 +52,15 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DiffSegLungError: unusable input, something missing, or stopped before the end.
     """
-    with _reported(arguments.progress) as progress:
+    with reported(arguments.progress) as progress:
         written: Path = arguments.action(arguments, progress)
     print(written, flush=True)
     return 0
 
 
 @contextmanager
-def _reported(kind: str) -> Iterator[Progress]:
+def reported(kind: str) -> Iterator[Progress]:
     """Progress as ``segment`` shows it: JSON lines on standard output, or a bar on standard error."""
-    import sys
-
     from DiffSegLungLib.progress import BarProgress, JsonProgress, silent
 
     if kind == "json":
@@ -73,33 +80,54 @@ def _reported(kind: str) -> Iterator[Progress]:
 
 
 def _add_prepare(actions: Any) -> None:
-    parser = _add_action(actions, "prepare", "Find the lungs in CT and store them at one spacing.")
-    parser.add_argument("sources", metavar="CT", nargs="+", type=Path, help="CT files or DICOM folders")
+    parser = add_action(actions, "prepare", "Find the lungs in CT and store them at one spacing.")
+    sources_help = "CT files, DICOM folders, or folders of these"
+    parser.add_argument("sources", metavar="CT", nargs="+", type=Path, help=sources_help)
     parser.add_argument("--store", metavar="FOLDER", type=Path, required=True, help="takes a file a CT")
     parser.add_argument(
         "--spacing", metavar="MM", type=_length, default=1.5, help="voxel side (default: 1.5)"
     )
+    persons_help = "CSV with columns ct and patient, where several CT are of one patient"
+    parser.add_argument("--patients", metavar="TABLE.csv", type=Path, help=persons_help)
+    share_help = "share of the patients that is not trained on (default: 0.2; 0 for none)"
+    parser.add_argument("--held-back", metavar="SHARE", type=_share, default=0.2, help=share_help)
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of the choice of patients")
     parser.set_defaults(action=_prepare)
 
 
 def _prepare(arguments: argparse.Namespace, progress: Progress) -> Path:
-    from DiffSegLungLib.training.store import prepare
+    from DiffSegLungLib.training.sources import find_ct, read_persons, require_different_names
+    from DiffSegLungLib.training.split import describe_split, read_split, split_patients, write_split
+    from DiffSegLungLib.training.store import load_store, prepare, stored_megabytes
 
-    _require_different_names(arguments.sources)
+    persons = read_persons(arguments.patients)
+    sources = find_ct(arguments.sources)
+    require_different_names(sources)
     _require_writable(arguments.store)
-    for index, source in enumerate(arguments.sources):
-        progress("prepare", index / len(arguments.sources), source.name)
-        prepare([source], arguments.store, arguments.spacing)
-    progress("prepare", 1.0, f"{len(arguments.sources)} CT")
+    for index, source in enumerate(sources):
+        progress("prepare", index / len(sources), source.name)
+        _prepare_or_leave_out(
+            source, arguments, lambda one: prepare([one], arguments.store, arguments.spacing, persons)
+        )
+    patients = load_store(arguments.store)
+    known = read_split(arguments.store)
+    split = split_patients((one.person for one in patients), arguments.held_back, arguments.seed, known)
+    write_split(arguments.store, split, arguments.seed)
+    size = stored_megabytes(arguments.store)
+    progress("prepare", 1.0, f"{len(patients)} CT, {size:.1f} MB; {describe_split(split)}")
     return Path(arguments.store)
 
 
-def _require_different_names(sources: Sequence[Path]) -> None:
-    """The store names its files after the CT, so of two with one name the first would be lost."""
-    names = Counter(source.name.split(".")[0] for source in sources)
-    twice = sorted(name for name, count in names.items() if count > 1)
-    if twice:
-        raise UnusableInputError(f"More than one CT is named {', '.join(twice)}: rename all but one.")
+def _prepare_or_leave_out(
+    source: Path, arguments: argparse.Namespace, prepare: Callable[[Path], object]
+) -> None:
+    """A file that was named must be a CT; in a folder what is none (a label map, a scout) is left out."""
+    try:
+        prepare(source)
+    except UnusableInputError as error:
+        if source in arguments.sources:
+            raise
+        print(f"diffseglung: warning: left out: {error}", file=sys.stderr)
 
 
 # --- run -------------------------------------------------------------------------------------------------
@@ -107,37 +135,70 @@ def _require_different_names(sources: Sequence[Path]) -> None:
 
 def _add_run(actions: Any) -> None:
     summary = "Train on a store; the same command goes on where a run was stopped."
-    parser = _add_action(actions, "run", summary)
+    parser = add_action(actions, "run", summary)
     parser.add_argument("--store", metavar="FOLDER", type=Path, required=True, help="made by 'prepare'")
     parser.add_argument("--run", metavar="FOLDER", type=Path, required=True, help="takes checkpoint and log")
-    parser.add_argument("--steps", metavar="N", type=_count, help="steps in all; may grow on resuming")
-    parser.add_argument("--stage-two", metavar="N", type=_count, help="step at which distillation begins")
-    parser.add_argument("--warm-up", metavar="N", type=_count, help="steps over which its weight grows")
-    parser.add_argument("--batch", metavar="N", type=_count, help="patches a step")
+    parser.add_argument("--steps", metavar="N", type=count, help="steps in all; may grow on resuming")
+    parser.add_argument("--stage-two", metavar="N", type=count, help="step at which distillation begins")
+    parser.add_argument("--warm-up", metavar="N", type=count, help="steps over which its weight grows")
+    head_help = "steps of distillation in which the head alone learns (default: none)"
+    parser.add_argument("--head-first", metavar="N", type=count, help=head_help)
+    parser.add_argument("--batch", metavar="N", type=count, help="patches a step")
     channels_help = "channels of the four levels, multiples of 8"
     parser.add_argument("--channels", metavar="N", type=_channels, nargs=4, help=channels_help)
-    parser.add_argument("--seed", metavar="N", type=_seed, help="of everything random")
+    parser.add_argument("--seed", metavar="N", type=seed, help="of everything random")
+    precision_help = "of the network; bfloat16 is faster on graphics cards (default: float32)"
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help=precision_help)
+    without_help = f"leave out, for an ablation: {', '.join(ABLATIONS)}"
+    parser.add_argument(
+        "--without", metavar="PART", nargs="+", choices=ABLATIONS, default=[], help=without_help
+    )
+    board_help = "also write scalars and sample pictures for TensorBoard into the run's folder"
+    parser.add_argument("--tensorboard", action="store_true", help=board_help)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    _add_threads(parser)
-    parser.add_argument("--save-every", metavar="N", type=_count, default=100, help="steps (default: 100)")
+    add_threads(parser)
+    parser.add_argument("--save-every", metavar="N", type=count, default=100, help="steps (default: 100)")
     parser.set_defaults(action=_run)
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> Path:
     from DiffSegLungLib.pipeline import choose_device
-    from DiffSegLungLib.training.store import load_store
+    from DiffSegLungLib.training.distributed import joined
+    from DiffSegLungLib.training.store import load_store, spacing_of_store
     from DiffSegLungLib.training.trainer import Trainer
 
-    patients = load_store(arguments.store)
+    patients, held_back = _split_store(load_store(arguments.store), arguments.store)
     settings = _settings(arguments)
+    spacing = spacing_of_store(arguments.store)
     _require_writable(arguments.run)
-    _describe_run(arguments.run, _spacing_of_store(arguments.store), [one.name for one in patients])
-    with _processor(arguments.threads), _interrupt_as_termination():
-        trainer = Trainer(patients, settings, arguments.run, choose_device(arguments.device))
-        written = trainer.run(progress, arguments.save_every)
+    with (
+        joined(choose_device(arguments.device)) as (ranks, device),
+        processor(arguments.threads),
+        interrupt_as_termination(),
+    ):
+        if ranks.number == 0:
+            _describe_run(arguments.run, spacing, [one.name for one in patients])
+        watch = _board(arguments, progress) if arguments.tensorboard and ranks.number == 0 else None
+        trainer = Trainer(patients, settings, arguments.run, device, held_back, ranks)
+        written = trainer.run(silent if ranks.number else progress, arguments.save_every, watch)
     if trainer.step < settings.steps:
         raise CancelledError(f"Stopped at step {trainer.step}: the same command goes on from {written}.")
     return written
+
+
+def _split_store(patients: list[Patient], store: Path) -> tuple[list[Patient], list[Patient]]:
+    """Patients to train on, and those held back, as the store has them split."""
+    from DiffSegLungLib.training.split import read_split
+
+    split = read_split(store)
+    held_back = [one for one in patients if split.get(one.person, False)]
+    return [one for one in patients if one not in held_back], held_back
+
+
+def _board(arguments: argparse.Namespace, progress: Progress) -> Watch:
+    from DiffSegLungLib.training.board import Board
+
+    return Board(arguments.run, arguments.save_every)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -146,6 +207,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
     given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    for part in arguments.without:
+        given |= ABLATIONS[part]
     stored = _stored_settings(arguments.run)
     for name, value in given.items():
         if name != "steps" and stored.get(name, value) != value:
@@ -163,18 +226,6 @@ def _stored_settings(folder: Path) -> dict[str, Any]:
         return {}
     stored = load_facts(folder / CHECKPOINT)["settings"]
     return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-
-
-def _spacing_of_store(folder: Path) -> float:
-    import numpy as np
-
-    found = set()
-    for file in folder.glob("*.npz"):
-        with np.load(file, allow_pickle=False) as stored:
-            found.add(float(json.loads(str(stored["facts"]))["spacing_mm"]))
-    if len(found) > 1:
-        raise UnusableInputError(f"{folder} mixes spacings of {sorted(found)} mm: prepare all CT with one.")
-    return found.pop()
 
 
 def _describe_run(folder: Path, spacing: float, patients: list[str]) -> None:
@@ -195,7 +246,7 @@ def _run_facts(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _processor(threads: int | None) -> Iterator[None]:
+def processor(threads: int | None) -> Iterator[None]:
     """Use so many cores; numbers too small to matter become 0, since they slow the processor down."""
     import torch
 
@@ -210,7 +261,7 @@ def _processor(threads: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _interrupt_as_termination() -> Iterator[None]:
+def interrupt_as_termination() -> Iterator[None]:
     """Ctrl+C ends a run as SIGTERM does: after the step, with a checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python sets signal handlers in the main thread only
@@ -222,11 +273,34 @@ def _interrupt_as_termination() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
+# --- report ----------------------------------------------------------------------------------------------
+
+
+def _add_report(actions: Any) -> None:
+    parser = add_action(actions, "report", "Draw how a run went: losses, embedding, samples.")
+    parser.add_argument("--run", metavar="FOLDER", type=Path, required=True, help="of 'train run'")
+    store_help = "the store of the run; with it the embedding and samples are drawn too"
+    parser.add_argument("--store", metavar="FOLDER", type=Path, help=store_help)
+    output_help = "takes report.html and its pictures (default: the run's folder)"
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help=output_help)
+    add_threads(parser)
+    parser.set_defaults(action=_report)
+
+
+def _report(arguments: argparse.Namespace, progress: Progress) -> Path:
+    from DiffSegLungLib.training.report import write_run_report
+
+    if not _stored_settings(arguments.run):
+        raise UnusableInputError(f"No {CHECKPOINT} in {arguments.run}: run 'diffseglung train run' first.")
+    with processor(arguments.threads):
+        return write_run_report(arguments.run, arguments.store, arguments.output or arguments.run, progress)
+
+
 # --- fit -------------------------------------------------------------------------------------------------
 
 
 def _add_fit(actions: Any) -> None:
-    parser = _add_action(actions, "fit", "Fit the reference mixture and write a model folder.")
+    parser = add_action(actions, "fit", "Fit the reference mixture and write a model folder.")
     parser.add_argument("sources", metavar="CT", nargs="+", type=Path, help="the CT that were trained on")
     parser.add_argument("--run", metavar="FOLDER", type=Path, required=True, help="of 'train run'")
     parser.add_argument("--model", metavar="FOLDER", type=Path, required=True, help="the model to write")
@@ -234,7 +308,9 @@ def _add_fit(actions: Any) -> None:
     licence_help = "terms of the weights, as the training data allow (default: not stated)"
     parser.add_argument("--licence", default="not stated", help=licence_help)
     parser.add_argument("--spacing", metavar="MM", type=_length, help="voxel side (default: the run's)")
-    _add_threads(parser)
+    timesteps_help = "noise levels the embedding is read at; one for an ablation (default: 10 50 100)"
+    parser.add_argument("--timesteps", metavar="T", type=count, nargs="+", help=timesteps_help)
+    add_threads(parser)
     parser.set_defaults(action=_fit)
 
 
@@ -250,8 +326,8 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> Path:
     facts = _model_facts(arguments)
     checkpoint = arguments.run / CHECKPOINT
     reference = ReferenceSettings(spacing=spacing)
-    plan = _plan_for(settings["patch"])
-    with _processor(arguments.threads):
+    plan = plan_for(settings["patch"], arguments.timesteps)
+    with processor(arguments.threads):
         write_model(arguments.model, checkpoint, arguments.sources, facts, plan, reference, progress)
     write_text(arguments.model / "MODEL_CARD.md", _model_card(facts, spacing))
     return Path(arguments.model)
@@ -268,12 +344,16 @@ def _finished_run(arguments: argparse.Namespace) -> tuple[dict[str, Any], float]
     return settings, float(spacing)
 
 
-def _plan_for(patch: tuple[int, int, int]) -> EmbeddingPlan:
+def plan_for(patch: tuple[int, int, int], timesteps: Sequence[int] | None = None) -> EmbeddingPlan:
     """Windows as large as the training patches, since normalisation looks at the whole window."""
+    from DiffSegLungLib.diffusion import TIMESTEPS
     from DiffSegLungLib.features import EmbeddingPlan
 
+    read_at = tuple(timesteps or EmbeddingPlan().timesteps)
+    if max(read_at) >= TIMESTEPS:
+        raise UnusableInputError(f"Noise levels lie from 1 to {TIMESTEPS - 1}, not {max(read_at)}.")
     z, y, x = (min(step, side) for step, side in zip(EmbeddingPlan().stride, patch, strict=True))
-    return EmbeddingPlan(window=patch, stride=(z, y, x))
+    return EmbeddingPlan(window=patch, stride=(z, y, x), timesteps=read_at)
 
 
 def _model_facts(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -315,18 +395,25 @@ def _model_card(facts: dict[str, Any], spacing: float) -> str:
 # --- arguments -------------------------------------------------------------------------------------------
 
 
-def _add_action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
+def add_action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    """A parser of one action of ``train``."""
     parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=summary)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
-    parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
+    add_progress(parser)
     return parser
 
 
-def _add_threads(parser: argparse.ArgumentParser) -> None:
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """The option ``--progress``."""
+    progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
+    parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """The option ``--threads``."""
     # More than are idle is far worse than fewer: the threads wait for the one that shares its core.
     threads_help = "processor cores to use; no more than are idle (default: all)"
-    parser.add_argument("--threads", metavar="N", type=_count, help=threads_help)
+    parser.add_argument("--threads", metavar="N", type=count, help=threads_help)
 
 
 def _require_writable(folder: Path) -> None:
@@ -335,22 +422,34 @@ def _require_writable(folder: Path) -> None:
     require_writable(folder / DESCRIPTION)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number above 0, for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
+    """A seed, for argparse."""
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
     return int(text)
 
 
 def _channels(text: str) -> int:
-    if _count(text) % 8:
+    if count(text) % 8:
         raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 8")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 0.9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 0.9")
+    return share
 
 
 def _length(text: str) -> float:

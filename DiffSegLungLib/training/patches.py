@@ -11,6 +11,11 @@ from DiffSegLungLib.training.store import Patient
 
 CANDIDATES_PER_PATIENT = 6000
 BINS = 12
+TURNED = 0.3
+"""Share of the patches that are rotated and scaled."""
+MOST_DEGREES, MOST_SCALE = 6.0, 0.06
+TURN_MARGIN = 6
+"""Voxels that the corners of a patch of 48 move by at most."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +34,49 @@ class PatchSampler:
     corners: np.ndarray
     weights: np.ndarray
 
-    def draw(self, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """``count`` augmented patches: HU float32 and mask float32, (count, z, y, x)."""
+    def draw(
+        self, count: int, random: np.random.Generator, own: slice = slice(None), augmented: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Patches of HU and lung mask, both float32 (count, z, y, x).
+
+        Args:
+            count: how many are drawn.
+            random: the same state gives the same patches.
+            own: of those drawn, the ones that are wanted; each has random numbers of its own, so that several
+                processes can share the work.
+            augmented: change them as :func:`augment` and :func:`turn` do; else they are as scanned.
+        """
         chosen = random.choice(len(self.corners), size=count, p=self.weights)
-        pairs = [self._cut(self.corners[index], random) for index in chosen]
+        seeds = random.integers(2**63, size=count)
+        pairs = [
+            self._cut(self.corners[place], np.random.default_rng(seed), augmented)
+            for place, seed in zip(chosen[own], seeds[own], strict=True)
+        ]
         return np.stack([hu for hu, _ in pairs]), np.stack([mask for _, mask in pairs])
 
-    def _cut(self, corner: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _cut(
+        self, corner: np.ndarray, random: np.random.Generator, augmented: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         patient = self.patients[corner[0]]
-        jitter = random.integers(-4, 5, size=3)
-        start = [
-            int(np.clip(c + j, 0, n - s))
-            for c, j, n, s in zip(corner[1:], jitter, patient.hu.shape, self.shape, strict=True)
-        ]
-        box = tuple(slice(c, c + s) for c, s in zip(start, self.shape, strict=True))
-        return augment(patient.hu[box].astype(np.float32), patient.mask[box].astype(np.float32), random)
+        if not augmented:
+            return self._box(patient, corner[1:], 0)
+        start = corner[1:] + random.integers(-4, 5, size=3)
+        if random.random() < TURNED:
+            return augment(*turn(*self._box(patient, start, TURN_MARGIN), random), random)
+        return augment(*self._box(patient, start, 0), random)
+
+    def _box(self, patient: Patient, start: np.ndarray, margin: int) -> tuple[np.ndarray, np.ndarray]:
+        """A patch with a margin around it; beyond the volume its edge goes on."""
+        sides = patient.hu.shape
+        places = []
+        for first, side, length in zip(start, self.shape, sides, strict=True):
+            first = int(np.clip(first, 0, length - side))
+            places.append(np.clip(np.arange(first - margin, first + side + margin), 0, length - 1))
+        # A box first and then its repeated edges: only the box is read from a mapped file.
+        box = tuple(slice(int(where[0]), int(where[-1]) + 1) for where in places)
+        inner = np.ix_(*(where - where[0] for where in places))
+        hu, mask = patient.hu[box], patient.mask[box]
+        return hu[inner].astype(np.float32), mask[inner].astype(np.float32)
 
 
 def build_sampler(
@@ -95,9 +128,45 @@ def augment(hu: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> tu
     """Flips, a few HU of offset, another kernel or dose.  Contrast is never stretched: HU stays physical."""
     flips = tuple(axis for axis in range(3) if random.random() < 0.5)
     hu, mask = np.flip(hu, flips), np.flip(mask, flips)
-    if random.random() < 0.3:
-        hu = ndimage.gaussian_filter(hu, random.uniform(0.2, 0.6))
+    if random.random() < 0.4:
+        hu = _other_kernel(hu, random)
     if random.random() < 0.3:
         grain = ndimage.gaussian_filter(random.standard_normal(hu.shape), 0.6)
         hu = hu + random.uniform(5, 25) * grain / grain.std()
     return np.ascontiguousarray(hu + random.normal(0, 5), dtype=np.float32), np.ascontiguousarray(mask)
+
+
+def _other_kernel(hu: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Softer, or sharper: the same mean, another sharpness of edges and noise."""
+    if random.random() < 0.7:
+        return ndimage.gaussian_filter(hu, random.uniform(0.2, 0.6))
+    return hu + random.uniform(0.1, 0.5) * (hu - ndimage.gaussian_filter(hu, 0.8))
+
+
+def turn(hu: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A small rotation and scaling; ``TURN_MARGIN`` voxels at each side are used up by it.
+
+    Args:
+        hu: float32 (z, y, x) with the margin.
+        mask: float32, same shape.
+        random: the chance.
+
+    Returns:
+        Both without the margin.  HU are interpolated, never scaled.
+    """
+    matrix = _small_rotation(random) * random.uniform(1 - MOST_SCALE, 1 + MOST_SCALE)
+    centre = (np.array(hu.shape) - 1) / 2
+    offset = centre - matrix @ centre
+    # Cubic: a linear interpolation would take the noise's fine texture away.
+    turned = ndimage.affine_transform(hu, matrix, offset, order=3, mode="nearest")
+    lungs = ndimage.affine_transform(mask, matrix, offset, order=1, mode="nearest") > 0.5
+    inner = (slice(TURN_MARGIN, -TURN_MARGIN),) * 3
+    return np.clip(turned, hu.min(), hu.max())[inner], lungs[inner].astype(np.float32)
+
+
+def _small_rotation(random: np.random.Generator) -> np.ndarray:
+    """A rotation by up to ``MOST_DEGREES`` about an axis of any direction (Rodrigues)."""
+    z, y, x = random.standard_normal(3)
+    axis = np.array([[0, -x, y], [x, 0, -z], [-y, z, 0]]) / np.sqrt(z * z + y * y + x * x)
+    angle = np.deg2rad(random.uniform(-MOST_DEGREES, MOST_DEGREES))
+    return np.eye(3) + np.sin(angle) * axis + (1 - np.cos(angle)) * axis @ axis

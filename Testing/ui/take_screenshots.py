@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,36 @@ def show_everything(app: Any, panel: Any, shoot: Callable[[str], None]) -> None:
     ui.uncertaintyCheckBox.checked = True
     qt.QTest.mouseClick(ui.histogramButton, qt.Qt.LeftButton)
     shoot("histogram")
+    ui.uncertaintyCheckBox.checked = False
+    qt.QTest.mouseClick(ui.sharesButton, qt.Qt.LeftButton)
+    shoot("shares")
+
+
+def report_and_reopen(panel: Any, shoot: Callable[[str], None], folder: Path) -> None:
+    """Writes the report by a click; saves the scene as one file, closes it and opens it again.
+
+    Raises:
+        RuntimeError: something is missing in the report, or is not as before in the scene.
+    """
+    import qt
+    import slicer
+    import standin
+
+    from DiffSegLungSlicer import results
+
+    standin.answers.give(qt.QFileDialog.getExistingDirectory, str(folder))
+    qt.QTest.mouseClick(panel.ui.reportButton, qt.Qt.LeftButton)
+    pages = [folder / name for name in ("report.html", "report.pdf", "measures.csv")]
+    if missing := [page.name for page in pages if not page.is_file() or not page.stat().st_size]:
+        raise RuntimeError(f"the report lacks {', '.join(missing)}: {panel.ui.errorLabel.text}")
+    before = results.tissueRows(panel._parameterNode.segmentation)
+    slicer.util.saveScene(str(folder / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(folder / "scene.mrb"))
+    node = panel._parameterNode.segmentation
+    if not results.isResult(node) or results.tissueRows(node) != before:
+        raise RuntimeError("the scene that was opened again is not the one that was saved")
+    shoot("reopened")
 
 
 def main() -> int:
@@ -87,6 +118,8 @@ def main() -> int:
 
         segment_by_click(app, panel, shoot)
         show_everything(app, panel, shoot)
+        with tempfile.TemporaryDirectory() as folder:
+            report_and_reopen(panel, shoot, Path(folder))
     for error in standin.slotErrors:
         print(error, file=sys.stderr)
     return 1 if standin.slotErrors else 0

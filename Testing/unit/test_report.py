@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -19,12 +20,13 @@ import pandas
 import pytest
 from PIL import Image
 
-from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure, regions_from_sides
+from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure, regions_from_sides, thirds_from_sides
 from DiffSegLungLib.report import NOT_CLINICAL, _write, slices, write_overview, write_report
 from DiffSegLungLib.report.page import METHOD, METHOD_UNKNOWN, Picture, content_of, render
 from DiffSegLungLib.report.pdf import INNER, pdf_bytes, shorten, text_width, wrap
+from DiffSegLungLib.report.relief import relief
 from DiffSegLungLib.report.slices import AXIAL, CORONAL, SAGITTAL, Chest, Cut
-from DiffSegLungLib.tissues import BY_LABEL, CONSOLIDATION, GROUND_GLASS, HEALTHY, REPORTED, VESSEL
+from DiffSegLungLib.tissues import BY_LABEL, CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, REPORTED, VESSEL
 
 SPACING = (4.0, 2.0, 2.0)
 SHAPE = (40, 90, 120)
@@ -141,14 +143,14 @@ def test_the_page_is_accessible(written: Any) -> None:
     page = Page(read(written))
     assert ("html", {"lang": "en"}) in page.tags
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 9 and all(attributes["alt"] for attributes in images)
+    assert len(images) == 10 and all(attributes["alt"] for attributes in images)
     assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
     assert [tag for tag, _ in page.tags].count("h1") == 1
 
 
 def test_embedded_pictures_are_png_of_sensible_size(written: Any) -> None:
     pictures = embedded_pictures(read(written))
-    assert len(pictures) == 9
+    assert len(pictures) == 10
     for picture in pictures:
         assert picture.format == "PNG"
         assert 600 <= picture.width <= 2000 and 150 <= picture.height <= 2000
@@ -185,6 +187,7 @@ def test_nothing_is_left_beside_the_files_and_others_may_read_them(written: Any)
     assert sorted(path.name for path in files["report"].parent.iterdir()) == [
         "measures.csv",
         "report.html",
+        "report.json",
         "report.pdf",
     ]
     if os.name == "posix":
@@ -280,6 +283,53 @@ def test_histogram_counts_every_voxel_once() -> None:
     assert counts.sum() == 3
 
 
+def one_ball(label: int, centre: tuple[int, int, int]) -> Chest:
+    """A block of lung with a ball of one tissue in it; +x is the patient's left."""
+    labels = np.zeros((40, 60, 60), np.uint8)
+    labels[5:35, 5:55, 5:55] = HEALTHY
+    distance = sum((axis - at) ** 2 for axis, at in zip(np.indices(labels.shape), centre, strict=True))
+    labels[distance < 36] = label
+    return Chest.crop(np.full(labels.shape, -800, np.float32), labels, (2.0, 2.0, 2.0))
+
+
+@pytest.mark.parametrize("degrees", [0.0, 180.0])
+def test_the_body_lies_where_the_viewer_expects_it(degrees: float) -> None:
+    """High up in the patient's right lung: left in the picture from the front, right from behind."""
+    picture = relief(one_ball(EMPHYSEMA, (28, 30, 15)), degrees)
+    blue = picture[..., 2] - picture[..., 0] > 0.15
+    rows, columns = np.nonzero(blue)
+    assert 60 < blue.sum() < 160, "a disc of six pixels' radius"
+    assert rows.mean() < picture.shape[0] / 2
+    assert (columns.mean() < picture.shape[1] / 2) == (degrees == 0.0)
+
+
+def test_lungs_without_disease_and_no_lungs_have_a_body_picture(tmp_path: Path) -> None:
+    healthy = relief(one_ball(HEALTHY, (20, 30, 30)), 30.0)
+    assert np.ptp(healthy, axis=2).max() < 0.1 and healthy.max() > 0.2, "grey lungs, no colour"
+    empty = Chest.crop(np.zeros((9, 9, 9), np.float32), np.zeros((9, 9, 9), np.uint8), (2.0, 2.0, 2.0))
+    assert relief(empty, 30.0).max() == 0
+
+
+def test_json_holds_the_table_and_no_nan(written: Any) -> None:
+    files, measures = written
+    content = json.loads(files["json"].read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    for region, row in measures.iterrows():
+        for column, value in row.items():
+            found = content["measures"][region][column]
+            assert found == value or (found is None and np.isnan(value))
+    assert content["notice"] == NOT_CLINICAL and content["manifest"] == MANIFEST
+    assert set(content["definitions"]) == set(measures.columns)
+
+
+def test_scores_are_headlines_with_their_definition(phantom: Any, tmp_path: Path) -> None:
+    hu, labels, sides = phantom
+    table = measure(labels, hu, SPACING, regions_from_sides(sides) | thirds_from_sides(sides))
+    content = content_of("case", table, MANIFEST, NOT_CLINICAL)
+    [score] = [item for item in content.headlines if item["label"].startswith("Goddard-like")]
+    assert (score["value"], score["unit"]) == ("0", "of 24"), "no emphysema in it"
+    assert any(row["name"].startswith("Goddard-like") for row in content.definitions)
+
+
 # --- the PDF ---------------------------------------------------------------------------------------------
 
 
@@ -330,7 +380,7 @@ PDF_AGAIN = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 from Testing.unit import test_report
-from DiffSegLungLib.measures import measure, regions_from_sides
+from DiffSegLungLib.measures import measure, regions_from_sides, thirds_from_sides
 import numpy as np
 labels = np.ones((4, 6, 6), np.uint8)
 table = measure(labels, labels - 800.0, (1.0, 1.0, 1.0), regions_from_sides(labels))

@@ -14,6 +14,7 @@ import pytest
 
 from DiffSegLungLib import cli, models
 from DiffSegLungLib.training import checkpoint
+from DiffSegLungLib.training.store import load_store, store_facts
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--channels", "8", "8", "8", "8", "--batch", "4", "--stage-two", "2", "--warm-up", "2"]
@@ -61,9 +62,11 @@ def assert_refused(capsys: pytest.CaptureFixture[str], status: int, message: str
 
 
 def test_prepare_stores_the_lungs_at_the_spacing(store: Path) -> None:
-    with np.load(store / "phantom.npz", allow_pickle=False) as stored:
-        hu, mask = stored["hu"], stored["mask"]
-        assert json.loads(str(stored["facts"])) == {"name": "phantom", "spacing_mm": 3.0}
+    facts = store_facts(store / "phantom.npz")
+    assert (facts["name"], facts["spacing_mm"], facts["person"]) == ("phantom", 3.0, "")
+    (patient,) = load_store(store)
+    hu, mask = patient.hu, patient.mask
+    assert isinstance(hu, np.memmap) and hu.dtype == np.int16
     litres = mask.sum() * 27e-6
     assert hu.shape == mask.shape and mask.dtype == bool
     assert 2 < litres < 8

@@ -460,7 +460,8 @@ def test_dicom_series_is_chosen_and_scouts_are_skipped(tmp_path: Path) -> None:
     volume = load_volume(tmp_path)
     assert np.array_equal(volume.hu, chest())
     assert volume.warnings == (
-        "The folder holds 2 axial CT series; series number 3 was taken, the one with most slices (24).",
+        "The folder holds 2 axial CT series; series number 3 was taken, the one with most slices (24); "
+        "not taken: 2 (12 slices).",
     )
 
 
@@ -505,6 +506,101 @@ def test_dicom_damaged_slice_is_left_out_and_said(tmp_path: Path) -> None:
     assert len(volume.hu) == 23
     assert volume.warnings[0] == "DICOM files without a readable image, left out: 1."
     assert "1 or more slices are missing" in volume.warnings[1]
+
+
+def test_dicom_of_two_kernels_the_soft_one_is_taken(tmp_path: Path) -> None:
+    for number, kernel in ((2, "B70f"), (3, "B31f"), (4, "B60f")):
+        hu = chest() + (number == 3)
+        write_series(tmp_path / str(number), hu, number=number, ConvolutionKernel=kernel)
+    volume = load_volume(tmp_path)
+    assert np.array_equal(volume.hu, chest() + 1)
+    assert "not taken: 2 (24 slices, B70f), 4 (24 slices, B60f)" in volume.warnings[0]
+
+
+def test_dicom_of_two_studies_is_refused_unless_one_is_a_scout(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", chest(), StudyInstanceUID="1.2.3")
+    write_series(tmp_path / "b", chest((3, 20, 22)), number=1, StudyInstanceUID="1.2.4")
+    assert len(load_volume(tmp_path).hu) == 24
+    write_series(tmp_path / "c", chest(), StudyInstanceUID="1.2.5")
+    with pytest.raises(UnusableInputError, match="CT of 2 studies lie in this folder"):
+        load_volume(tmp_path)
+
+
+def test_dicom_of_mixed_spacing_within_a_series(tmp_path: Path) -> None:
+    """A series whose lower half was reconstructed in thicker steps cannot be one grid."""
+    write_series(tmp_path, chest(), series="1.2.3")
+    for path in tmp_path.iterdir():
+        image = pydicom.dcmread(path)
+        if image.InstanceNumber > 12:
+            image.ImagePositionPatient[2] += (image.InstanceNumber - 12) * 2.5
+            image.save_as(path)
+    with pytest.raises(UnusableInputError, match="positions are off by up to"):
+        load_volume(tmp_path)
+
+
+def test_dicom_of_mixed_pixel_spacing_within_a_series(tmp_path: Path) -> None:
+    """Two zooms under one series number are two grids; the larger one is read."""
+    write_series(tmp_path / "a", chest(), series="1.2.3")
+    write_series(tmp_path / "b", chest()[:10], series="1.2.3", number=5, PixelSpacing=[0.4, 0.4])
+    volume = load_volume(tmp_path)
+    assert len(volume.hu) == 24 and volume.spacing == pytest.approx(SPACING)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    ["RLELossless", "JPEGLSLossless", "JPEG2000Lossless", "JPEGLossless", "DeflatedExplicitVRLittleEndian",
+     "ExplicitVRBigEndian", "ImplicitVRLittleEndian"],
+)  # fmt: skip
+def test_dicom_transfer_syntaxes(tmp_path: Path, syntax: str) -> None:
+    """What archives send, compressed here by pydicom and its plugins or by GDCM."""
+    write_series(tmp_path / "plain", chest())
+    (tmp_path / "ct").mkdir()
+    for path in (tmp_path / "plain").iterdir():
+        write_in_syntax(path, tmp_path / "ct" / path.name, syntax)
+    for path in (tmp_path / "ct").iterdir():
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.keyword in (syntax, f"{syntax}SV1")
+    assert np.array_equal(load_volume(tmp_path / "ct").hu, chest())
+
+
+def write_in_syntax(source: Path, target: Path, syntax: str) -> None:
+    image = pydicom.dcmread(source)
+    if syntax in ("JPEG2000Lossless", "JPEGLossless"):
+        write_with_gdcm(source, target, syntax.removesuffix("Lossless"))
+        return
+    if syntax in ("RLELossless", "JPEGLSLossless"):
+        compress(image, syntax)
+        image.save_as(target, enforce_file_format=True)
+        return
+    if syntax == "ExplicitVRBigEndian":
+        image.PixelData = image.pixel_array.astype(">i2").tobytes()
+    image.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+    pydicom.filewriter.dcmwrite(target, image, enforce_file_format=True, **encoding(syntax))
+
+
+def write_with_gdcm(source: Path, target: Path, compressor: str) -> None:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(source))
+    reader.SetOutputPixelType(sitk.sitkInt16)
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    writer.UseCompressionOn()
+    writer.SetCompressor(compressor)
+    writer.SetFileName(str(target.with_suffix(".dcm")))
+    writer.Execute(reader.Execute())
+
+
+def encoding(syntax: str) -> dict[str, bool]:
+    return {"implicit_vr": syntax.startswith("Implicit"), "little_endian": not syntax.endswith("BigEndian")}
+
+
+def compress(image: pydicom.Dataset, syntax: str) -> None:
+    """Compress in place, by pydicom's own or its plugin's encoder."""
+    try:
+        image.compress(getattr(pydicom.uid, syntax))
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        pytest.skip(f"no encoder for {syntax} is installed: {error}")
 
 
 def test_one_dicom_slice_asks_for_the_folder(tmp_path: Path) -> None:

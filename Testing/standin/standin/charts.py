@@ -68,12 +68,25 @@ class Axes:
             chart.GetXAxisRange() if not chart.GetXAxisRangeAuto() else (min(xs) - pad, max(xs) + pad)
         )
         self.yRange = chart.GetYAxisRange() if not chart.GetYAxisRangeAuto() else valueRange(ys, hasBars)
+        self.isLog = chart.GetYAxisLogScale() and self.yRange[0] > 0
 
     def x(self, value: float) -> float:
         return self.frame.left() + self.frame.width() * fraction(value, self.xRange)
 
     def y(self, value: float) -> float:
-        return self.frame.bottom() - self.frame.height() * fraction(value, self.yRange)
+        if self.isLog:
+            low, high = map(math.log10, self.yRange)
+            share = fraction(math.log10(max(value, 1e-9)), (low, high))
+        else:
+            share = fraction(value, self.yRange)
+        return self.frame.bottom() - self.frame.height() * share
+
+    def yTicks(self) -> list[float]:
+        """Round numbers; powers of ten on a logarithmic axis."""
+        if not self.isLog:
+            return ticks(self.yRange)
+        low, high = (math.log10(limit) for limit in self.yRange)
+        return [10.0**power for power in range(math.ceil(low), math.floor(high) + 1)]
 
 
 def fraction(value: float, limits: tuple[float, float]) -> float:
@@ -116,11 +129,11 @@ def paintChart(painter: Any, area: Any, chart: Any, seriesNodes: list[Any]) -> N
 
 def paintFrame(painter: Any, axes: Axes, chart: Any, series: list[Series]) -> None:
     painter.setPen(qt.QPen(qt.QColor("#d8d8d8"), 1))
-    for value in ticks(axes.yRange) if chart.GetGridVisibility() else ():
+    for value in axes.yTicks() if chart.GetGridVisibility() else ():
         painter.drawLine(qt.QLineF(axes.frame.left(), axes.y(value), axes.frame.right(), axes.y(value)))
     painter.setPen(qt.QPen(qt.QColor(INK), 1))
     painter.drawRect(axes.frame)
-    for value in ticks(axes.yRange):
+    for value in axes.yTicks():
         box = qt.QRectF(0, axes.y(value) - 8, axes.frame.left() - 5, 16)
         painter.drawText(box, int(qt.Qt.AlignRight | qt.Qt.AlignVCenter), f"{value:g}")
     for value, text in xLabels(axes, series):
@@ -150,7 +163,7 @@ def paintLine(painter: Any, axes: Axes, series: Series) -> None:
     points = [qt.QPointF(axes.x(x), axes.y(y)) for x, y in zip(series.x, series.y, strict=False)]
     painter.save()
     painter.setClipRect(axes.frame)
-    painter.setPen(qt.QPen(series.color, max(series.lineWidth, 1.0)))
+    painter.setPen(qt.QPen(series.color, max(series.lineWidth, 1.0), qt.Qt.SolidLine, qt.Qt.FlatCap))
     if series.isLine:
         painter.drawPolyline(points)
     if series.markerSize:

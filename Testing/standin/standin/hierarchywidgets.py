@@ -11,27 +11,11 @@ from pythonqt.rules import standinWidget
 from pythonqt.state import Setters, stored
 from qt import Signal
 
-from .nodewidgets import SceneObserver
+from .nodewidgets import SceneFollower
 
 
-class HierarchyState(Setters):
+class HierarchyState(SceneFollower, Setters):
     """What the two subject hierarchy widgets have in common."""
-
-    _scene: Any = None
-    _observer: Any = None
-
-    def mrmlScene(self) -> Any:
-        return self._scene
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
-        if self._observer is None:
-            self._observer = SceneObserver(self._refresh)
-        self._observer.watch(scene)
-        self._refresh()
-
-    def _refresh(self) -> None:
-        raise NotImplementedError
 
     def subjectHierarchyNode(self) -> Any:
         if self._scene is None:

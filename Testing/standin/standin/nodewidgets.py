@@ -56,7 +56,35 @@ class SceneObserver:
             self._changed(None, None)
 
 
-class NodeSelection(Setters, qt.QWidget):
+class SceneHolder:
+    """Knows the scene."""
+
+    _scene: Any = None
+
+    def mrmlScene(self) -> Any:
+        return self._scene
+
+    def setMRMLScene(self, scene: Any) -> None:
+        self._scene = scene
+
+
+class SceneFollower(SceneHolder):
+    """Is made anew when nodes come and go."""
+
+    _observer: Any = None
+
+    def setMRMLScene(self, scene: Any) -> None:
+        super().setMRMLScene(scene)
+        if self._observer is None:
+            self._observer = SceneObserver(self._refresh)
+        self._observer.watch(scene)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        raise NotImplementedError
+
+
+class NodeSelection(SceneFollower, Setters, qt.QWidget):
     """What node selectors have in common: which nodes of the scene they offer."""
 
     nodeTypes = stored("nodeTypes", "QStringList", (), "_refresh")
@@ -73,19 +101,7 @@ class NodeSelection(Setters, qt.QWidget):
     interactionNodeSingletonTag = stored("interactionNodeSingletonTag", str, "")
     sizeAdjustPolicy = stored("sizeAdjustPolicy", int, 0)
     _enumProperties = ("sizeAdjustPolicy",)
-    _scene: Any = None
-    _observer: Any = None
     _attributes: tuple[tuple[str, str, Any], ...] = ()
-
-    def mrmlScene(self) -> Any:
-        return self._scene
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
-        if self._observer is None:
-            self._observer = SceneObserver(self._refresh)
-        self._observer.watch(scene)
-        self._refresh()
 
     def addAttribute(self, nodeType: str, name: str, value: Any = None) -> None:
         """Offer nodes of that type only if they have the attribute (and that value)."""
@@ -120,9 +136,6 @@ class NodeSelection(Setters, qt.QWidget):
             and (self.showHidden or not node.GetHideFromEditors())
             and all(hasAttribute(node, name, value) for name, value in wanted)
         )
-
-    def _refresh(self) -> None:
-        raise NotImplementedError
 
 
 def hasAttribute(node: Any, name: str, value: Any) -> bool:
@@ -378,48 +391,27 @@ class qMRMLCheckableNodeComboBox(NodeSelection):
 
 
 @standinWidget
-class qMRMLSliderWidget(ctk.ctkSliderWidget):
+class qMRMLSliderWidget(SceneHolder, ctk.ctkSliderWidget):
     """A slider that may show the scene's units."""
 
     quantity = stored("quantity", str, "")
     unitAwareProperties = stored("unitAwareProperties", int, 0)
-    _scene: Any = None
-
-    def mrmlScene(self) -> Any:
-        return self._scene
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
 
 
 @standinWidget
-class qMRMLSpinBox(ctk.ctkDoubleSpinBox):
+class qMRMLSpinBox(SceneHolder, ctk.ctkDoubleSpinBox):
     """A spin box that may show the scene's units."""
 
     quantity = stored("quantity", str, "")
     unitAwareProperties = stored("unitAwareProperties", int, 0)
-    _scene: Any = None
-
-    def mrmlScene(self) -> Any:
-        return self._scene
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
 
 
 @standinWidget
-class qMRMLRangeWidget(ctk.ctkRangeWidget):
+class qMRMLRangeWidget(SceneHolder, ctk.ctkRangeWidget):
     """A range that may show the scene's units."""
 
     quantity = stored("quantity", str, "")
     unitAwareProperties = stored("unitAwareProperties", int, 0)
-    _scene: Any = None
-
-    def mrmlScene(self) -> Any:
-        return self._scene
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
 
 
 @standinWidget

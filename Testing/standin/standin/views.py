@@ -119,6 +119,12 @@ class qMRMLView(qt.QWidget):
         self._group.AddObserver(vtk.vtkCommand.UpdateEvent, whileAlive(self.scheduleRender))
         self._group.SetMRMLDisplayableNode(self._viewNode)
         style.SetDisplayableManagers(self._group)
+        scene, isLast = slicer.mrmlScene, -1.0  # after the managers have heard of it
+        scene.AddObserver(scene.EndBatchProcessEvent, whileAlive(self._drawScene), isLast)
+
+    def _drawScene(self) -> None:
+        """A manager takes in a loaded scene when its view changes the next time; here it is made to."""
+        self._viewNode.Modified()
 
     def _fitWindow(self) -> None:
         if self._window is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -240,6 +242,19 @@ def test_pip_is_held_to_what_is_there(module: Any, tmp_path: Path, monkeypatch: 
     assert "PIP_NO_INDEX" not in os.environ
 
 
+def test_the_child_finds_the_library_where_it_is_installed(tmp_path: Path) -> None:
+    """Installed, the library lies beside the module's file and not beside its folder."""
+    for folder in (FOLDER / "DiffSegLungSlicer", FOLDER.parent / "DiffSegLungLib"):
+        shutil.copytree(
+            folder, tmp_path / "modules" / folder.name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    code = "from DiffSegLungSlicer.childProcess import LIBRARY_PARENT as place; print(place)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "modules", capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()) == (tmp_path / "modules").resolve()
+
+
 # --- around it ------------------------------------------------------------------------------------
 
 
@@ -281,6 +296,17 @@ def test_samples_are_registered_with_their_checksums(module: Any) -> None:
     assert hashlib.sha256(steps.PHANTOM.read_bytes()).hexdigest() == module.PHANTOM_SHA256
     assert module.CT_CHEST_URL.endswith(module.CT_CHEST_SHA256)
     slicer.mrmlScene.RemoveNode(volume)
+
+
+def test_samples_without_titles_for_categories(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slicer 5.10 knows none."""
+    import SampleData
+    import slicer
+
+    monkeypatch.delattr(SampleData.SampleDataLogic, "registerCustomSampleDataCategory")
+    monkeypatch.setattr(slicer.modules, "sampleDataSources", {}, raising=False)
+    module.registerSampleData()
+    assert len(slicer.modules.sampleDataSources["DiffSegLung"]) == 2
 
 
 def test_codes_are_known_to_slicer(module: Any) -> None:
@@ -330,7 +356,7 @@ def test_the_logic_class_knows_no_qt() -> None:
 
 def test_importing_the_module_loads_nothing_heavy() -> None:
     """Slicer imports every module at its start: no library but those that it has anyhow."""
-    allowed = {"vtk", "slicer", "numpy", "DiffSegLungLib", "DiffSegLungSlicer"}
+    allowed = {"vtk", "slicer", "numpy", "packaging", "DiffSegLungLib", "DiffSegLungSlicer"}
     for file in SOURCES:
         if file.stem.endswith("Section"):
             continue

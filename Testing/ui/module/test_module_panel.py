@@ -95,6 +95,17 @@ def test_lungs_segment_is_asked_for_where_lungs_are_given(panel: Any, phantom: A
     assert panel._parameterNode.lungsSegment == "left lung"
 
 
+def test_a_segment_of_other_lungs_is_forgotten(panel: Any, phantom: Any, pieces: Any) -> None:
+    """The list shows all segments, so all are meant."""
+    other = steps.addSegments(phantom, {"both": steps.RIGHT_PIECE}, "other lungs")
+    panel.ui.lungsSelector.setCurrentNode(pieces)
+    panel.ui.lungsSegmentSelector.setCurrentIndex(2)
+    assert panel._parameterNode.lungsSegment == "left lung"
+    panel.ui.lungsSelector.setCurrentNode(other)
+    assert panel.ui.lungsSegmentSelector.currentText == "all segments"
+    assert panel._parameterNode.lungsSegment == ""
+
+
 def test_result_as_its_own_mask_is_refused(shown: Any, result: Any, phantom: Any) -> None:
     shown.ui.inputSelector.setCurrentNode(phantom)
     shown.ui.lungsSelector.setCurrentNode(result)
@@ -254,7 +265,30 @@ def test_charts(shown: Any, result: Any, button: str, role: str) -> None:
     (view,) = slicer.util.getNodesByClass("vtkMRMLPlotViewNode")
     assert view.GetPlotChartNodeID() == chart.GetID()
     names = [chart.GetNthPlotSeriesNode(n).GetName() for n in range(chart.GetNumberOfPlotSeriesNodes())]
-    assert names == [tissue.name for tissue in REPORTED]
+    tissues = [tissue.name for tissue in REPORTED]
+    assert names == (tissues if role == "HISTOGRAM_ROLE" else tissues[::-1])  # the uppermost is drawn first
+
+
+def test_bars_are_stacked(result: Any) -> None:
+    """What a line leaves in sight above the next one is its tissue's share of the region."""
+    from DiffSegLungSlicer import results
+
+    chart = result.GetNodeReference(results.SHARES_ROLE)
+    series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())]
+    tops = {}
+    for each in series:
+        assert each.GetXColumnName() == "position" and each.GetLabelColumnName() == "region"
+        column = each.GetTableNode().GetTable().GetColumnByName(each.GetYColumnName())
+        count = column.GetNumberOfValues()
+        tops[each.GetYColumnName()] = [column.GetValue(row) for row in range(1, count, 3)]
+    assert list(tops) == [tissue.key for tissue in REPORTED][::-1]
+    heights = np.array([*tops.values(), [0.0] * len(tops["healthy"])])
+    rows = results.shareRows(result)
+    expected = [[shares[key] for _name, shares in rows] for key in tops]
+    assert np.allclose(heights[:-1] - heights[1:], expected, atol=0.011)
+    assert np.allclose(tops[series[0].GetYColumnName()], 100.0, atol=0.05)
+    assert chart.GetXAxisTitle().startswith("1 whole lung, 2 right lung, 3 left lung")
+    assert chart.GetYAxisRange() == (0.0, 100.0) and not chart.GetYAxisRangeAuto()
 
 
 def test_histogram_counts_each_voxel(result: Any, phantom: Any) -> None:
@@ -269,7 +303,9 @@ def test_histogram_counts_each_voxel(result: Any, phantom: Any) -> None:
         inside = hu[steps.voxelsOf(result, key, phantom)]
         inside = inside[(inside >= -1030) & (inside <= 200)]
         column = table.GetColumnByName(key)
-        total = sum(column.GetValue(row) for row in range(table.GetNumberOfRows()))
+        values = [column.GetValue(row) for row in range(table.GetNumberOfRows())]
+        assert min(values) == results.LEAST_ML  # of an empty bin: the axis is logarithmic
+        total = sum(value for value in values if value > results.LEAST_ML)
         assert total == pytest.approx(inside.size * 2.5**3 / 1000, abs=0.5)
 
 

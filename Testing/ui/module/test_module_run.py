@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,17 @@ def test_cancel_ends_the_launchers_child(module: Any, phantom: Any, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows needs a job object for this")
+def test_cancel_ends_the_child_of_a_dead_launcher(ready: Any) -> None:
+    """Somebody ended the launcher alone: the real Python computes on, and must not outlive the click."""
+    processes = startAndGoHalfway(ready)
+    processes[0].kill()
+    steps.waitUntil(lambda: steps.isGone(processes[0]), 10)
+    assert not all(map(steps.isGone, processes[1:]))
+    steps.click(ready.ui.applyButton)
+    assertLeftNothing(ready, processes)
+
+
 def test_run_that_is_not_waited_for_can_be_cancelled(module: Any, phantom: Any, pieces: Any) -> None:
     before = steps.nodeIds()
     run = module.DiffSegLungLogic().process(
@@ -210,3 +222,37 @@ def test_child_and_this_process_give_the_same(module: Any, phantom: Any, pieces:
     assert not outside.any(), "only one segment was lung"
     assert found[0][KEYS.index("healthy")].any()
     assert found[0][KEYS.index("consolidation")].any()
+
+
+def test_all_time_points_by_a_click(ready: Any, phantom: Any) -> None:
+    """Two time points run one after the other; at the second the consolidation has gone."""
+    import slicer
+
+    from DiffSegLungSlicer import results
+
+    scans = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "follow-up")
+    scans.SetDataNodeAtValue(phantom, "0")
+    hu = slicer.util.arrayFromVolume(phantom)
+    hu[hu > -200] = -850  # outside the two pieces it does not matter
+    slicer.util.arrayFromVolumeModified(phantom)
+    scans.SetDataNodeAtValue(phantom, "1")
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+    browser.SetAndObserveMasterSequenceNodeID(scans.GetID())
+    logic = slicer.modules.sequences.logic()
+    logic.UpdateProxyNodesFromSequences(browser)
+    volume = browser.GetProxyNode(scans)
+    ready.ui.inputSelector.setCurrentNode(volume)
+    assert ready.ui.allTimePointsCheckBox.isVisibleTo(ready.parent)
+    ready.ui.allTimePointsCheckBox.checked = True
+    processes = startAndGoHalfway(ready)
+    steps.waitUntil(lambda: ready._run is None, 240)
+    assertLeftNothing(ready, processes)
+    assert not ready.ui.errorLabel.isVisibleTo(ready.parent), ready.ui.errorLabel.text
+    node = ready._parameterNode.segmentation
+    consolidated = []
+    for step in range(2):
+        browser.SetSelectedItemNumber(step)
+        logic.UpdateProxyNodesFromSequences(browser)
+        consolidated.append(steps.voxelsOf(node, "consolidation", volume).any())
+    assert consolidated == [True, False]
+    assert node.GetNodeReference(results.TIME_TABLE_ROLE).GetNumberOfRows() == 2

@@ -155,6 +155,49 @@ def test_a_second_run_keeps_what_the_user_drew(module: Any, phantom: Any, runFil
     assert np.array_equal(steps.voxelsOf(node, "consolidation", phantom), before)
 
 
+def test_other_segments_must_not_move(module: Any, phantom: Any) -> None:
+    """A target that holds a drawing and does not lie under the CT's transform."""
+    import slicer
+
+    from DiffSegLungLib.errors import UnusableInputError
+    from DiffSegLungSlicer.segmentation import Parameters, SegmentationJob
+
+    drawn = steps.addSegments(phantom, {"mine": steps.LEFT_PIECE})
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "shift")
+    phantom.SetAndObserveTransformNodeID(transform.GetID())
+    with pytest.raises(UnusableInputError, match="lies under another transform"):
+        SegmentationJob(phantom, drawn, None, None, Parameters())
+    assert steps.temporaryFolders() == []
+
+
+def test_an_unreadable_file_leaves_a_result_as_it_was(module: Any, phantom: Any, runFiles: Path) -> None:
+    from DiffSegLungSlicer import results
+
+    node = steps.commitFiles(runFiles, phantom)
+    voxels = steps.voxelsOf(node, "consolidation", phantom)
+    before, count = results.tissueRows(node), steps.countNodes()
+    with steps.finishedJob([runFiles], phantom, node) as job:
+        withoutConsolidation(job._stepFolder(0) / "segmentation.seg.nrrd")
+        (job._stepFolder(0) / "uncertainty.nrrd").write_bytes(b"torn")
+        with pytest.raises(RuntimeError):
+            job.commit()
+    assert results.tissueRows(node) == before and steps.countNodes() == count
+    assert np.array_equal(steps.voxelsOf(node, "consolidation", phantom), voxels)
+
+
+def test_a_mask_of_surfaces_stays_without_voxels(module: Any, phantom: Any, tmp_path: Path) -> None:
+    from DiffSegLungSlicer import exchange
+
+    node = steps.addSegments(phantom, {"lung": steps.RIGHT_PIECE})
+    segmentation = node.GetSegmentation()
+    node.CreateClosedSurfaceRepresentation()
+    segmentation.SetSourceRepresentationName("Closed surface")
+    segmentation.RemoveRepresentation(exchange.LABELMAP)
+    array = exchange.labelArray(exchange.SegmentChoice(node), phantom, {"lung": 1})
+    assert array.sum() > 0.8 * 16**3
+    assert not segmentation.ContainsRepresentation(exchange.LABELMAP)
+
+
 @pytest.mark.parametrize("name", ["Ünï côde 肺", "a / b \\ c", "blank   blank", '\'; rm -rf "$HOME"'])
 def test_any_name_of_the_ct_will_do(module: Any, runFiles: Path, tmp_path: Path, name: str) -> None:
     import slicer
@@ -178,7 +221,8 @@ def test_report_of_a_ct_with_an_odd_name(module: Any, phantom: Any, runFiles: Pa
     page = module.DiffSegLungLogic().report(node, str(tmp_path / "blank Ünï"))
     assert page.is_file()
     assert "<b>côde" not in page.read_text(encoding="utf-8")
-    assert {each.name for each in page.parent.iterdir()} == {"report.html", "report.pdf", "measures.csv"}
+    names = {"report.html", "report.pdf", "report.json", "measures.csv"}
+    assert {each.name for each in page.parent.iterdir()} == names
 
 
 def test_a_saved_scene_brings_all_back(shown: Any, phantom: Any, result: Any, tmp_path: Path) -> None:
@@ -251,18 +295,10 @@ def test_measures_are_those_of_the_run(module: Any, phantom: Any, runFiles: Path
     assert np.allclose(measured, written, rtol=1e-9, equal_nan=True)
 
 
-def test_a_sequence_is_segmented_at_every_time_point(module: Any, phantom: Any, runFiles: Path) -> None:
-    import slicer
-
+def test_a_sequence_is_segmented_at_every_time_point(followUp: Any, phantom: Any, runFiles: Path) -> None:
     from DiffSegLungSlicer import results, sequences
 
-    scans = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "breathing")
-    for time in ("0", "1.5"):
-        scans.SetDataNodeAtValue(phantom, time)
-    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
-    browser.SetAndObserveMasterSequenceNodeID(scans.GetID())
-    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
-    volume = browser.GetProxyNode(scans)
+    browser, volume = followUp
     assert sequences.browserOf(volume) is browser and sequences.browserOf(phantom) is None
     with steps.finishedJob([runFiles, runFiles], volume, browser=browser) as job:
         withoutConsolidation(job._stepFolder(1) / "segmentation.seg.nrrd")
@@ -270,12 +306,90 @@ def test_a_sequence_is_segmented_at_every_time_point(module: Any, phantom: Any, 
     assert browser.GetProxyNode(node.GetNodeReference(results.SEQUENCE_ROLE)) is node
     there = []
     for step in range(2):
-        browser.SetSelectedItemNumber(step)
-        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+        goTo(browser, step)
         there.append(steps.voxelsOf(node, "consolidation", volume).any())
+        assert results.isResult(node)
     assert there == [True, False]
-    table = node.GetNodeReference(sequences.TIME_TABLE_ROLE)
+    table = node.GetNodeReference(results.TIME_TABLE_ROLE)
     assert table.GetNumberOfRows() == 2 and table.GetCellText(1, 0) == "1.5"
+
+
+def goTo(browser: Any, step: int) -> None:
+    """The user moves the sequence's slider."""
+    import slicer
+
+    browser.SetSelectedItemNumber(step)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+
+
+@pytest.fixture
+def followUp(module: Any, phantom: Any) -> tuple[Any, Any]:
+    """The browser of two time points, and the CT that it shows."""
+    import slicer
+
+    scans = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "breathing")
+    for time in ("0", "1.5"):
+        scans.SetDataNodeAtValue(phantom, time)
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+    browser.SetAndObserveMasterSequenceNodeID(scans.GetID())
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    return browser, browser.GetProxyNode(scans)
+
+
+def test_corrections_stay_with_their_time_point(followUp: Any, runFiles: Path) -> None:
+    browser, volume = followUp
+    with steps.finishedJob([runFiles, runFiles], volume, browser=browser) as job:
+        node = job.commit()
+    before = steps.voxelsOf(node, "consolidation", volume)
+    setEmpty = np.zeros_like(before)
+    goTo(browser, 1)
+    steps.setVoxels(node, "consolidation", setEmpty, volume)
+    steps.goOn(0.1)
+    goTo(browser, 0)
+    assert np.array_equal(steps.voxelsOf(node, "consolidation", volume), before)
+    goTo(browser, 1)
+    assert not steps.voxelsOf(node, "consolidation", volume).any()
+
+
+def test_a_sequence_leaves_no_other_nodes(followUp: Any, runFiles: Path) -> None:
+    """Tissues and lungs, each with its time points; a second run replaces them."""
+    from DiffSegLungSlicer import results, sequences
+
+    browser, volume = followUp
+    with steps.finishedJob([runFiles, runFiles], volume, browser=browser) as job:
+        node = job.commit()
+    count = steps.countNodes()
+    assert count["vtkMRMLSegmentationNode"] == 2 and count["vtkMRMLSequenceNode"] == 3
+    with steps.finishedJob([runFiles, runFiles], volume, node, browser=browser) as job:
+        assert job.commit() is node
+    assert steps.countNodes() == count
+    sequences.removeSequences(node)
+    results.removeAll(node)
+    left = steps.countNodes()
+    assert "vtkMRMLSegmentationNode" not in left and left["vtkMRMLSequenceNode"] == 1
+
+
+def test_lungs_of_a_sequence_go_along(followUp: Any, runFiles: Path) -> None:
+    """The lungs of an earlier result are a mask for each time point, whichever is shown."""
+    import slicer
+
+    from DiffSegLungSlicer import results, sequences
+    from DiffSegLungSlicer.exchange import SegmentChoice
+
+    browser, volume = followUp
+    with steps.finishedJob([runFiles, runFiles], volume, browser=browser) as job:
+        node = job.commit()
+    lungs = node.GetNodeReference(results.LUNGS_ROLE)
+    goTo(browser, 1)
+    steps.setVoxels(lungs, "left-lung", np.zeros_like(slicer.util.arrayFromVolume(volume)), volume)
+    steps.goOn(0.1)
+    choice = SegmentChoice(lungs)
+    masks = [sequences.atTimePoint(choice, browser, step) for step in range(2)]
+    assert all(mask is not None and mask.node is not lungs for mask in masks)
+    assert [steps.voxelsOf(mask.node, "left-lung", volume).any() for mask in masks] == [True, False]
+    drawn = SegmentChoice(steps.addPieces(volume))
+    assert sequences.atTimePoint(drawn, browser, 1) is drawn
+    assert sequences.atTimePoint(choice, None, 1) is choice
 
 
 def withoutConsolidation(path: Path) -> None:

@@ -1,0 +1,153 @@
+"""What is a case: a CT file, or the DICOM files of one study.  No header but one a folder is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UnusableInputError
+from ..files import LABEL_SUFFIXES, SEGMENTATION_SUFFIX
+from ..volume import is_dicom, safe_title, study_of
+
+CT_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
+LONGEST_CODE = 12
+MOST_TRIED = 20
+"""Files of a folder that are opened to find out its study: reports and the like may come first."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One CT of the cohort.
+
+    Attributes:
+        name: unique, safe as a folder's name.  A DICOM study has a code in place of its folder's name, which
+            on exports from an archive is often the patient's.
+        source: the CT file or the DICOM folder.
+        relative: the source as seen from the cohort's folder; it may name a patient.
+    """
+
+    name: str
+    source: Path
+    relative: str
+
+
+def find_cases(folder: Path, keep_names: bool = False) -> list[Case]:
+    """All cases below a folder, in the order of their names.
+
+    A DICOM study whose series lie in folders of their own is one case, if no other study lies among them.
+
+    Args:
+        folder: files and sub-folders of any depth; hidden ones and segmentations do not count.
+        keep_names: call cases by their path below the folder, also DICOM studies.
+
+    Raises:
+        UnusableInputError: it is no folder, or there is no CT in it.
+    """
+    if not folder.is_dir():
+        raise UnusableInputError(f"{folder}: no such folder; give the folder that holds the CTs.")
+    files, studies = _walk(folder)
+    found = [(file, _file_name(file, folder, keep_names)) for file in files]
+    for study, folders in studies.items():
+        others = [other for uid, other in _pairs(studies) if uid != study]
+        places = _places(folders, others)
+        found += [(place, _study_name(study, place, folder, keep_names)) for place in places]
+    if not found:
+        raise UnusableInputError(
+            f"{folder}: no CT in it; give a folder of {', '.join(CT_SUFFIXES)} or DICOM."
+        )
+    return _unique(found, folder)
+
+
+def _walk(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
+    """CT files, and by study the folders that hold DICOM files."""
+    files: list[Path] = []
+    studies: dict[str, list[Path]] = {}
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+        files += [path for path in paths if path.name.lower().endswith(CT_SUFFIXES) and not _is_mask(path)]
+        study = _study(path for path in paths if not path.name.lower().endswith(CT_SUFFIXES))
+        if study is not None:
+            studies.setdefault(study or place, []).append(Path(place))
+    return files, studies
+
+
+def _is_mask(path: Path) -> bool:
+    return path.name.lower().endswith(SEGMENTATION_SUFFIX)
+
+
+def _study(paths: Iterable[Path]) -> str | None:
+    """The study of the first image; empty where it has none, None where there is no DICOM image."""
+    for tried, path in enumerate(path for path in paths if is_dicom(path)):
+        if tried == MOST_TRIED:
+            break
+        study = study_of(path)
+        if study is not None:
+            return study
+    return None
+
+
+def _pairs(studies: dict[str, list[Path]]) -> Iterator[tuple[str, Path]]:
+    return ((study, place) for study, folders in studies.items() for place in folders)
+
+
+def _places(folders: list[Path], others: list[Path]) -> list[Path]:
+    """The one folder that holds a study, if it holds no other study; else each of its folders."""
+    common = Path(os.path.commonpath(folders))
+    shared = any(other == common or common in other.parents for other in others)
+    return folders if shared else [common]
+
+
+def _file_name(file: Path, folder: Path, keep_names: bool) -> str:
+    return _path_name(file, folder) if keep_names else safe_title(file)
+
+
+def _study_name(study: str, place: Path, folder: Path, keep_names: bool) -> str:
+    return _path_name(place, folder) if keep_names else f"study-{code_of(study)}"
+
+
+def _path_name(path: Path, folder: Path) -> str:
+    return safe_title(Path("_".join(path.relative_to(folder).parts) or path.name))
+
+
+def code_of(text: str) -> str:
+    """A code that is the same in every run and tells nothing to who does not know the text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:LONGEST_CODE]
+
+
+def _unique(found: list[tuple[Path, str]], folder: Path) -> list[Case]:
+    """Names that are there twice get the code of their path: no number, which would depend on the others."""
+    times = Counter(name.lower() for _, name in found)
+    cases = []
+    for source, name in found:
+        relative = source.relative_to(folder).as_posix()
+        unique = name if times[name.lower()] == 1 else f"{name}-{code_of(relative)}"
+        cases.append(Case(unique, source, relative))
+    return sorted(cases, key=lambda case: case.name)
+
+
+def companion(case: Case, folder: Path | None, what: str) -> Path | None:
+    """A case's mask in a folder of masks: of the same name, or of the name of the source.
+
+    Args:
+        case: whose mask.
+        folder: where masks lie, None if none are used.
+        what: for the message.
+
+    Raises:
+        UnusableInputError: there is none for this case.
+    """
+    if folder is None:
+        return None
+    for stem in (case.name, safe_title(case.source)):
+        for suffix in LABEL_SUFFIXES:
+            path = folder / f"{stem}{suffix}"
+            if path.is_file():
+                return path
+    raise UnusableInputError(
+        f"No {what} for this case: put {case.name}{SEGMENTATION_SUFFIX} into the folder."
+    )

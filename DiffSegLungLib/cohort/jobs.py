@@ -1,0 +1,212 @@
+"""One case: segmented into a folder of its own, with a record that says whether it is whole.
+
+The record is written last.  A job that was interrupted, or whose CT, model or parameters changed, is not
+whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..commands import SegmentRequest, segment_to_files
+from ..errors import DiffSegLungError, UnusableInputError
+from ..outputs import write_json
+from ..progress import peak_memory_mb, silent
+from ..quality import STANDARD
+
+RECORD = "job.json"
+SEGMENTATION, MEASURES, MANIFEST = "segmentation.seg.nrrd", "measures.csv", "manifest.json"
+REPORT, DICOM_SEG, DICOM_SR = "report", "segmentation.dcm", "measures.dcm"
+DONE, FAILED = "done", "failed"
+OUR_FAULT = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one case needs; it travels to other processes and computers.
+
+    Attributes:
+        case: the case's name.
+        source: the CT.
+        folder: takes everything that is written.
+        lungs: lung mask, None to find the lungs.
+        regions: lobes or other regions, or ``measures.THIRDS``.
+        missing: why it cannot be done at all, empty if it can.
+        model: name or folder of the weights.
+        weights: their SHA-256.
+        device: as in ``segment``.
+        quality: as in ``segment``.
+        seed: as in ``segment``.
+        report: whether to write a report.
+        dicom: whether to write a DICOM segmentation and report; the CT must be DICOM.
+    """
+
+    case: str
+    source: Path
+    folder: Path
+    lungs: Path | None = None
+    regions: Path | None = None
+    missing: str = ""
+    model: str | None = None
+    weights: str = ""
+    device: str = "auto"
+    quality: str = STANDARD
+    seed: int = 0
+    report: bool = False
+    dicom: bool = False
+
+    @property
+    def request(self) -> SegmentRequest:
+        """The call of ``segment`` that does it."""
+        return SegmentRequest(
+            self.source,
+            self.folder / SEGMENTATION,
+            self.lungs,
+            self.regions,
+            self.model,
+            self.device,
+            self.seed,
+            self.quality,
+            measures=self.folder / MEASURES,
+            dicom_seg=self.folder / DICOM_SEG if self.dicom else None,
+            dicom_sr=self.folder / DICOM_SR if self.dicom else None,
+            report=self.folder / REPORT if self.report else None,
+            manifest=self.folder / MANIFEST,
+        )
+
+    @property
+    def files(self) -> list[Path]:
+        """What is there when it is whole, beside the record."""
+        request = self.request
+        return [*request.outputs.values(), *([request.report / "report.html"] if request.report else [])]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        case: the case's name.
+        state: ``done`` or ``failed``.
+        reason: one line, empty if done.
+        status: exit status that the case alone would have had.
+        seconds: of the whole job.
+        peak_mb: the most memory its process has held, in MB.
+        attempts: how often it was started.
+    """
+
+    case: str
+    state: str
+    reason: str = ""
+    status: int = 0
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    attempts: int = 1
+
+
+def fingerprint(job: Job) -> dict[str, Any]:
+    """What the result depends on; the source by its files' number, size and newest time of change."""
+    return {
+        "version": __version__,
+        "weights": job.weights,
+        "quality": job.quality,
+        "seed": job.seed,
+        "report": job.report,
+        "dicom": job.dicom,
+        "source": _stamp(job.source),
+        "lungs": _stamp(job.lungs),
+        "regions": _stamp(job.regions),
+    }
+
+
+def _stamp(path: Path | None) -> list[int] | None:
+    if path is None:
+        return None
+    if path.is_dir():
+        facts = [os.stat(os.path.join(place, name)) for place, _, names in os.walk(path) for name in names]
+    else:
+        facts = [path.stat()] if path.exists() else []
+    newest = max((fact.st_mtime_ns for fact in facts), default=0)
+    return [len(facts), sum(fact.st_size for fact in facts), newest]
+
+
+def read_record(job: Job) -> dict[str, Any]:
+    """The job's record, empty if there is none that can be read."""
+    try:
+        record = json.loads((job.folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def is_whole(job: Job) -> bool:
+    """Whether the job was done from this very CT in this very way, and all its files are there."""
+    record = read_record(job)
+    if record.get("state") != DONE or record.get("fingerprint") != fingerprint(job):
+        return False
+    return all(file.is_file() and file.stat().st_size > 0 for file in job.files)
+
+
+def run_job(job: Job) -> Outcome:
+    """Do one case and write its record; what goes wrong with the case is in the outcome, not raised."""
+    started = time.perf_counter()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / RECORD).unlink(missing_ok=True)
+    for leftover in job.folder.glob(".partial-*"):  # of a process that was killed
+        leftover.unlink(missing_ok=True)
+    stamp = fingerprint(job)  # before the work: a CT that changes meanwhile is done again
+    outcome = replace(_attempt(job), peak_mb=round(peak_memory_mb(), 1))
+    outcome = replace(outcome, seconds=round(time.perf_counter() - started, 3))
+    write_record(job, outcome, stamp)
+    return outcome
+
+
+def _attempt(job: Job) -> Outcome:
+    try:
+        if job.missing:
+            raise UnusableInputError(job.missing)
+        segment_to_files(job.request, silent)
+    except DiffSegLungError as error:
+        return failure(job, str(error), error.exit_status)
+    except MemoryError:
+        return failure(job, "Not enough memory: give fewer workers.", 3)
+    except Exception as error:  # noqa: BLE001 - the other cases go on
+        return failure(job, f"{type(error).__name__}: {error}. The fault is DiffSegLung's.", OUR_FAULT)
+    return Outcome(job.case, DONE)
+
+
+def failure(job: Job, reason: str, status: int) -> Outcome:
+    """The outcome of a case that failed; the results of an earlier run go: they are of another CT or way."""
+    for file in job.files:
+        file.unlink(missing_ok=True)
+    shutil.rmtree(job.folder / REPORT, ignore_errors=True)
+    return Outcome(job.case, FAILED, _without_names(reason, job), status)
+
+
+def _without_names(text: str, job: Job) -> str:
+    """One line that calls the CT by the case's name: the name of its folder may be the patient's."""
+    for name in (str(job.source), job.source.as_posix(), job.source.name):
+        text = text.replace(name, job.case)
+    return " ".join(text.split())
+
+
+def write_record(job: Job, outcome: Outcome, stamp: dict[str, Any] | None = None) -> None:
+    """Write the record of a job that has ended."""
+    facts = {name: value for name, value in vars(outcome).items() if name != "attempts"}
+    write_json(job.folder / RECORD, {**facts, "fingerprint": stamp or fingerprint(job)})
+
+
+def limit_threads(threads: int) -> None:
+    """Let this process compute with so many threads: workers on one computer share its cores."""
+    import SimpleITK as sitk
+    import torch
+
+    torch.set_num_threads(threads)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)

@@ -1,0 +1,180 @@
+"""The options ``--compare`` of ``measure``: an earlier point in time beside the one just measured."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import UnusableInputError
+from .files import require_different, require_places, require_suffix
+
+if TYPE_CHECKING:
+    import pandas
+
+    from .remeasure import Measured
+
+KINDS = ("rigid", "affine", "deformable")
+LEAST_OVERLAP = 0.9
+"""Dice overlap of the registered lungs below which the reader is warned."""
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """What to compare with, and what to write.
+
+    Attributes:
+        compare: the earlier table of measures (.csv), or the earlier segmentation.
+        earlier_ct: the CT of the earlier segmentation.
+        earlier_lungs: its lung mask, None to find the lungs.
+        register: a kind of registration, None for none.
+        changes: table of the changes (.csv), None for none.
+        transitions: table from which tissue to which (.csv), None for none.
+    """
+
+    compare: Path | None = None
+    earlier_ct: Path | None = None
+    earlier_lungs: Path | None = None
+    register: str | None = None
+    changes: Path | None = None
+    transitions: Path | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the earlier measures are given, not to be measured."""
+        return self.compare is not None and self.compare.suffix == ".csv"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What changed.
+
+    Attributes:
+        changes: as `longitudinal.changes` returns it.
+        transitions: as `longitudinal.transitions` returns it, None without registration.
+        warnings: sentences for the reader.
+    """
+
+    changes: pandas.DataFrame
+    transitions: pandas.DataFrame | None
+    warnings: tuple[str, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that compare."""
+    compare_help = "earlier measures (.csv), or an earlier segmentation with --earlier-ct"
+    parser.add_argument("--compare", metavar="EARLIER", type=Path, help=compare_help)
+    parser.add_argument("--earlier-ct", metavar="CT", type=Path, help="the CT of the earlier segmentation")
+    parser.add_argument("--earlier-lungs", metavar="MASK", type=Path, help="lung mask of the earlier CT")
+    register_help = "bring the earlier CT onto this one, to tell which tissue became which"
+    parser.add_argument("--register", choices=KINDS, help=register_help)
+    parser.add_argument("--changes", metavar="OUT.csv", type=Path, help="write the changes")
+    transitions_help = "write from which tissue to which, in ml (with --register)"
+    parser.add_argument("--transitions", metavar="OUT.csv", type=Path, help=transitions_help)
+
+
+def check_compare(request: CompareRequest, source: Path) -> None:
+    """Refuses what cannot end well, before the long work.
+
+    Raises:
+        UnusableInputError: options that do not go together, or nothing can be written there.
+        MissingPartError: ITKElastix.
+    """
+    given = [
+        request.earlier_ct,
+        request.earlier_lungs,
+        request.register,
+        request.changes,
+        request.transitions,
+    ]
+    if request.compare is None:
+        if any(given):
+            raise UnusableInputError("Nothing to compare with: give the earlier measures with --compare.")
+        return
+    if not request.compare.exists():
+        raise UnusableInputError(f"{request.compare}: no such file; check the path.")
+    if request.is_table and (request.register or request.earlier_ct):
+        raise UnusableInputError("A table cannot be registered: give the earlier segmentation to --compare.")
+    if not request.is_table and request.earlier_ct is None:
+        raise UnusableInputError("An earlier segmentation needs its CT to be measured: give --earlier-ct.")
+    if request.transitions and not request.register:
+        raise UnusableInputError("Only registered CTs tell which tissue became which: give --register.")
+    outputs = [path for path in (request.changes, request.transitions) if path]
+    for path in outputs:
+        require_suffix("table", path, (".csv",))
+    require_different([source, request.compare, *filter(None, [request.earlier_ct])], outputs)
+    require_places(outputs, None)
+    if request.register:
+        from .registration import require_elastix
+
+        require_elastix()
+
+
+def compare(request: CompareRequest, later: Measured, regions: Path | None = None) -> Compared:
+    """Compare what was measured with the earlier point in time, and write the tables that were asked for.
+
+    Args:
+        request: what with.
+        later: the later point in time.
+        regions: of the later one; ``thirds`` is measured in the earlier one, too.
+
+    Raises:
+        DiffSegLungError: unusable input or output, or something missing.
+    """
+    from .longitudinal import change_warnings, changes, read_measures
+
+    assert request.compare is not None
+    moved, before = None, None
+    if request.is_table:
+        table = read_measures(request.compare)
+    else:
+        before = _measure_earlier(request, regions)
+        table = before.measures
+    said = change_warnings(table, later.measures)
+    if before is not None and request.register:
+        moved, doubts = _registered(request, later, before)
+        said += doubts
+    found = Compared(changes(table, later.measures), moved, tuple(said))
+    _write(request, found)
+    return found
+
+
+def _measure_earlier(request: CompareRequest, regions: Path | None) -> Measured:
+    from .measures import THIRDS
+    from .remeasure import remeasure
+
+    assert request.compare is not None and request.earlier_ct is not None
+    thirds = regions if str(regions) == THIRDS else None  # lobes of the later CT do not fit the earlier one
+    return remeasure(request.earlier_ct, request.compare, lungs=request.earlier_lungs, regions=thirds)
+
+
+def _registered(
+    request: CompareRequest, later: Measured, before: Measured
+) -> tuple[pandas.DataFrame, list[str]]:
+    from .longitudinal import overlap, transitions
+    from .registration import bring_onto
+
+    assert request.register is not None
+    moved = bring_onto(later.volume, later.labels, before.volume, before.labels, request.register)
+    share = overlap(moved, later.labels)
+    said = []
+    if share < LEAST_OVERLAP:
+        said.append(
+            f"The registered lungs overlap by {share:.2f} only (Dice); look before you use transitions."
+        )
+    return transitions(moved, later.labels, later.volume.voxel_ml), said
+
+
+def _write(request: CompareRequest, found: Compared) -> None:
+    from .commands import write_table
+    from .outputs import write_together
+
+    writers: dict[Path, Callable[[Path], None]] = {}
+    if request.changes:
+        writers[request.changes] = partial(write_table, measures=found.changes)
+    if request.transitions and found.transitions is not None:
+        writers[request.transitions] = partial(write_table, measures=found.transitions)
+    write_together(writers)

@@ -1,0 +1,374 @@
+"""Cohorts: found, done once each, resumed, failures apart, names of patients nowhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+import SimpleITK as sitk
+from pydicom.uid import generate_uid
+
+from DiffSegLungLib import cli
+from DiffSegLungLib.cohort import CohortRequest, jobs, run_cohort
+from DiffSegLungLib.cohort import command as cohort_command
+from DiffSegLungLib.cohort.cases import code_of, find_cases
+from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, run_job
+from DiffSegLungLib.cohort.pool import LocalPool, run_jobs
+from DiffSegLungLib.cohort.tables import TIMES, gather
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.volume import load_volume, to_input_geometry
+from Testing.cohort.small_cases import SmallCases
+from Testing.unit.dicom_series import write_series
+
+ROOT = Path(__file__).parents[2]
+SOME_HU = np.full((10, 8, 8), -800.0)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two CTs, their lung masks, and a file that is no CT."""
+    folder = tmp_path_factory.mktemp("cohort")
+    SmallCases().write(folder / "in", folder / "masks", 2)
+    (folder / "in" / "Doe_John.nrrd").write_bytes(b"NRRD0004\nnonsense")
+    sitk.WriteImage(SmallCases([]).lungs, str(folder / "masks" / "Doe_John.nrrd"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(cohort: Path) -> CohortRequest:
+    """The cohort after one run in processes."""
+    request = CohortRequest(
+        cohort / "in",
+        cohort / "out",
+        workers=1,
+        threads=1,
+        quality="fast",
+        lungs=cohort / "masks",
+        device="cpu",
+    )
+    outcome = run_cohort(request)
+    assert outcome.status == UnusableInputError.exit_status
+    assert [failure.case for failure in outcome.failures] == ["Doe_John"]
+    return request
+
+
+def planned(request: CohortRequest) -> dict[str, Job]:
+    return {job.case: job for job in cohort_command.plan(request)}
+
+
+# --- cases ----------------------------------------------------------------------------------------
+
+
+def write_study(folder: Path, study: str) -> None:
+    write_series(folder, SOME_HU, StudyInstanceUID=study)
+
+
+def test_cases_are_files_and_studies(tmp_path: Path) -> None:
+    """A study in several folders is one case; two studies of one patient are two."""
+    first, second = str(generate_uid()), str(generate_uid())
+    write_study(tmp_path / "DOE^JOHN" / "study1" / "series1", first)
+    write_study(tmp_path / "DOE^JOHN" / "study1" / "series2", first)
+    write_study(tmp_path / "DOE^JOHN" / "study2" / "series1", second)
+    for name in ("a.nrrd", "sub/b.nii.gz", ".hidden/c.nrrd", "a.seg.nrrd", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    cases = {case.relative: case.name for case in find_cases(tmp_path)}
+    assert set(cases) == {"a.nrrd", "sub/b.nii.gz", "DOE^JOHN/study1", "DOE^JOHN/study2/series1"}
+    assert (cases["a.nrrd"], cases["sub/b.nii.gz"]) == ("a", "b")
+    assert not any("DOE" in name for name in cases.values()), "no folder's name unless asked for"
+    kept = {case.name for case in find_cases(tmp_path, keep_names=True)}
+    assert "DOE_JOHN_study1" in kept
+
+
+def test_studies_side_by_side_stay_apart(tmp_path: Path) -> None:
+    first, second = str(generate_uid()), str(generate_uid())
+    for series, study in (("s1", first), ("s2", second), ("s3", first)):
+        write_study(tmp_path / "p" / series, study)
+    assert {case.relative for case in find_cases(tmp_path)} == {"p/s1", "p/s2", "p/s3"}
+    assert len({case.name for case in find_cases(tmp_path)}) == 3
+
+
+def test_names_are_unique_and_do_not_depend_on_other_cases(tmp_path: Path) -> None:
+    for name in ("x/ct.nrrd", "y/CT.nrrd", "z/other.nrrd"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    before = {case.relative: case.name for case in find_cases(tmp_path)}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "ct.nrrd").write_bytes(b"x")
+    after = {case.relative: case.name for case in find_cases(tmp_path)}
+    assert len({name.lower() for name in after.values()}) == 4
+    assert {path: after[path] for path in before} == before
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInputError, match="no CT in it"):
+        find_cases(tmp_path)
+    with pytest.raises(UnusableInputError, match="no such folder"):
+        find_cases(tmp_path / "nowhere")
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+
+def test_the_tables_hold_every_case(done: CohortRequest) -> None:
+    cases = pandas.read_csv(done.output / "cases.csv")
+    assert list(cases["case"]) == ["Doe_John", "case000", "case001"]
+    assert list(cases["state"]) == ["failed", "done", "done"]
+    measures = pandas.read_csv(done.output / "measures.csv")
+    assert list(measures["case"].unique()) == ["case000", "case001"]
+    assert measures.groupby("case").size().tolist() == [9, 9], "whole, right, left and six thirds"
+    for case in ("case000", "case001"):
+        own = pandas.read_csv(done.output / "cases" / case / "measures.csv")
+        rows = measures[measures["case"] == case].drop(columns="case").reset_index(drop=True)
+        pandas.testing.assert_frame_equal(rows, own)
+    failures = pandas.read_csv(done.output / "failures.csv")
+    assert list(failures["case"]) == ["Doe_John"] and failures["reason"].str.len().min() > 10
+
+
+def test_parquet_is_the_same_table(done: CohortRequest) -> None:
+    pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    table = pandas.read_parquet(done.output / "measures.parquet")
+    pandas.testing.assert_frame_equal(table, pandas.read_csv(done.output / "measures.csv"), rtol=1e-12)
+
+
+def test_resume_redoes_only_what_is_not_whole(done: CohortRequest) -> None:
+    """The failed one is tried again, and one whose file was lost is done again."""
+    folder = done.output / "cases"
+    before = (folder / "case001" / "manifest.json").read_bytes()
+    lost = folder / "case000" / "segmentation.seg.nrrd"
+    lost.unlink()
+    (folder / "case000" / ".partial-0-x.nrrd").write_bytes(b"of a process that was killed")
+    table = (done.output / "measures.csv").read_bytes()
+    outcome = run_cohort(replace(done, resume=True))
+    assert sorted(each.case for each in outcome.outcomes) == ["Doe_John", "case000"]
+    assert outcome.whole_before == 1
+    assert lost.exists() and not list(folder.rglob(".partial-*"))
+    assert (folder / "case001" / "manifest.json").read_bytes() == before
+    assert (done.output / "measures.csv").read_bytes() == table, "the same numbers, to the last digit"
+
+
+def test_a_changed_ct_or_parameter_is_not_whole(done: CohortRequest) -> None:
+    job = planned(done)["case001"]
+    assert is_whole(job)
+    assert not is_whole(replace(job, seed=1))
+    assert not is_whole(replace(job, weights="other"))
+    stat = job.source.stat()
+    os.utime(job.source, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert not is_whole(job)
+    os.utime(job.source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert is_whole(job)
+
+
+def test_shards_part_the_cohort(done: CohortRequest) -> None:
+    parts = [set(planned(replace(done, shard=(part, 3)))) for part in (1, 2, 3)]
+    assert set.union(*parts) == {"Doe_John", "case000", "case001"}
+    assert sum(map(len, parts)) == 3
+
+
+def test_a_failure_says_why_and_not_whose(done: CohortRequest) -> None:
+    """The file's name is the case's name here; its folder's name stays out."""
+    record = json.loads((done.output / "cases" / "Doe_John" / "job.json").read_text())
+    assert record["state"] == "failed" and str(done.source) not in record["reason"]
+    assert "\n" not in record["reason"]
+
+
+def test_the_command_line_ends_with_the_failures_status(
+    done: CohortRequest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["batch", str(done.source), str(done.output), "--resume", "--quality", "fast", "--device", "cpu"]
+    words += ["--lungs", str(done.lungs), "--progress", "json", "--threads", "1"]
+    assert cli.main(words) == 2
+    *records, last = capfd.readouterr().out.splitlines()
+    fractions = [json.loads(line)["fraction"] for line in records]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    manifest = json.loads(Path(last).read_text())
+    assert (manifest["whole_before"], list(manifest["failed"])) == (2, ["Doe_John"])
+
+
+def test_a_case_without_its_mask_fails_alone(done: CohortRequest, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    job = planned(replace(done, lungs=tmp_path / "masks"))["case000"]
+    outcome = run_job(replace(job, folder=tmp_path / "out"))
+    assert outcome.state == "failed" and "No lung mask for this case" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nowhere", "out"], "no such folder"),
+        (["in", "in/out"], "lies in the input folder"),
+        (["in", "out", "--lungs", "nowhere"], "no such folder"),
+        (["in", "out", "--key", "key.txt"], "must end in .csv"),
+        (["in", "out", "--shard", "0/3"], "is not a part"),
+        (["in", "out", "--workers", "0"], "not a whole number from 1"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    cohort: Path,
+    words: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(cohort)
+    assert cli.main(["batch", *words, "--progress", "none"]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and len(error.splitlines()) == 1
+
+
+# --- workers that die -----------------------------------------------------------------------------
+
+
+class MortalPool:
+    """Workers that die as often as told; everything else is the real thing."""
+
+    def __init__(self, deaths: dict[str, int]) -> None:
+        self.deaths, self.closed = deaths, False
+        self.started: list[str] = []
+        self._jobs: list[Job] = []
+
+    def is_free(self) -> bool:
+        return len(self._jobs) < 2
+
+    def start(self, job: Job) -> None:
+        self.started.append(job.case)
+        self._jobs.append(job)
+
+    def wait(self) -> list[tuple[Job, Outcome | None]]:
+        job = self._jobs.pop(0)
+        if self.deaths.get(job.case, 0) > 0:
+            self.deaths[job.case] -= 1
+            return [(job, None)]
+        return [(job, Outcome(job.case, "done"))]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def some_jobs(folder: Path, names: Sequence[str]) -> list[Job]:
+    return [Job(name, folder / f"{name}.nrrd", folder / name) for name in names]
+
+
+def test_a_case_whose_worker_dies_is_tried_again_and_given_up(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    pool = MortalPool({"a": 1, "b": 9})
+    told: list[Outcome] = []
+    run_jobs(some_jobs(tmp_path, "abc"), pool, 2, told.append)
+    assert {each.case: (each.state, each.attempts) for each in told} == {
+        "a": ("done", 2),
+        "b": ("failed", 3),
+        "c": ("done", 1),
+    }
+    assert pool.closed and pool.started.count("b") == 3
+    assert "died 3 times" in next(each.reason for each in told if each.case == "b")
+
+
+def test_a_process_that_is_killed_costs_one_attempt(done: CohortRequest, tmp_path: Path) -> None:
+    """A real process is killed as it works; the case is done in the end, and once."""
+    job = replace(planned(done)["case000"], folder=tmp_path / "case000")
+
+    class KillOnce(LocalPool):
+        killed = False
+
+        def start(self, job: Job) -> None:
+            super().start(job)
+            if not self.killed:
+                self.killed = True
+                self._workers[0]._process.kill()
+
+    told: list[Outcome] = []
+    run_jobs([job], KillOnce(1, 1), 1, told.append)
+    assert [(each.state, each.attempts) for each in told] == [("done", 2)]
+    assert is_whole(job)
+
+
+def test_an_interrupted_batch_leaves_nothing_half_and_resumes(done: CohortRequest, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "DiffSegLungLib", "batch", str(done.source), str(tmp_path / "out")]
+    words += ["--lungs", str(done.lungs), "--quality", "fast", "--device", "cpu", "--progress", "json"]
+    with subprocess.Popen([*words, "--threads", "1"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "case000 done" in line)
+        process.terminate()
+    assert process.returncode == cli.CANCELLED
+    assert not list((tmp_path / "out").rglob(".partial-*"))
+    outcome = run_cohort(replace(done, output=tmp_path / "out", resume=True))
+    assert outcome.whole_before == 1
+    tables = [
+        gather(list(planned(replace(done, output=folder)).values()))
+        for folder in (tmp_path / "out", done.output)
+    ]
+    pandas.testing.assert_frame_equal(tables[0]["measures"], tables[1]["measures"])
+    ours, theirs = (table["cases"].drop(columns=list(TIMES)) for table in tables)
+    pandas.testing.assert_frame_equal(ours, theirs)
+
+
+def test_our_own_fault_is_told_and_the_rest_goes_on(
+    done: CohortRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError(f"at {job.source}")
+
+    job = replace(planned(done)["case000"], folder=tmp_path / "case000")
+    monkeypatch.setattr(jobs, "segment_to_files", broken)
+    outcome = run_job(job)
+    assert (outcome.state, outcome.status) == ("failed", 1)
+    assert outcome.reason == "ZeroDivisionError: at case000. The fault is DiffSegLung's."
+
+
+# --- names of patients ----------------------------------------------------------------------------
+
+
+def test_no_output_names_the_patient(tmp_path: Path) -> None:
+    """Names are planted in folders, file names and tags; the DICOM objects alone may hold them."""
+    pytest.importorskip("highdicom", reason="DICOM output needs highdicom")
+    small = SmallCases()
+    hu = sitk.GetArrayFromImage(small.image(0)).astype(float)
+    ct = tmp_path / "in" / "GRUEN^AENNE 19500101" / "CT"
+    tags: dict[str, Any] = {"FrameOfReferenceUID": generate_uid(), "PixelSpacing": [1.5, 1.5]}
+    write_series(ct, hu, step=(0, 0, 1.5), StudyInstanceUID="1.2.3", **tags)
+    volume = load_volume(ct)
+    (tmp_path / "masks").mkdir()
+    mask = to_input_geometry(sitk.GetArrayFromImage(small.lungs), volume)
+    sitk.WriteImage(mask, str(tmp_path / "masks" / f"study-{code_of('1.2.3')}.nrrd"))
+    write_study(tmp_path / "in" / "MUSTERMANN^MAX", str(generate_uid()))
+    request = CohortRequest(
+        tmp_path / "in", tmp_path / "out", threads=1, quality="fast", device="cpu", report=True, dicom=True,
+        key=tmp_path / "key.csv", lungs=tmp_path / "masks",
+    )  # fmt: skip
+    outcome = run_cohort(request)
+    assert [each.state for each in outcome.outcomes].count("done") == 1, outcome.text
+    planted = [text.encode() for text in ("GRUEN", "AENNE", "Grün", "4711", "19500101", "MUSTERMANN")]
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {"segmentation.dcm", "measures.dcm", "report.html"} <= {path.name for path in files}
+    for path in files:
+        assert not any(text in str(path).encode() for text in planted)
+        if path.suffix != ".dcm":
+            assert not any(text in path.read_bytes() for text in planted), path.name
+    assert not any(text.decode() in outcome.text for text in planted)
+    assert "GRUEN^AENNE 19500101" in (tmp_path / "key.csv").read_text(), "only where it was asked for"
+
+
+# --- Ray ------------------------------------------------------------------------------------------
+
+
+def test_ray_gives_the_same_table(done: CohortRequest, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the engine ray needs ray")
+    words = [sys.executable, "-m", "DiffSegLungLib", "batch", str(done.source), str(tmp_path / "out")]
+    words += ["--engine", "ray", "--workers", "1", "--threads", "1", "--lungs", str(done.lungs)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [*words, "--quality", "fast", "--device", "cpu"], cwd=ROOT, env=environment, capture_output=True
+    )
+    assert result.returncode == 2, result.stderr.decode()
+    for name in ("measures.csv", "failures.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (done.output / name).read_bytes()

@@ -1,0 +1,165 @@
+"""The measures as DICOM SR: valid, equal to the table, tied to segmentation and CT."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+from pydicom.uid import generate_uid
+
+from DiffSegLungLib import cli
+from DiffSegLungLib.measures import DEFINITIONS, measure, regions_from_sides, thirds_from_sides
+from DiffSegLungLib.outputs import write_segmentation
+from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, HEALTHY
+from DiffSegLungLib.volume import Volume, load_volume, to_input_geometry
+from Testing.unit.dicom_series import write_series
+
+pytest.importorskip("highdicom", reason="highdicom is optional: pip install highdicom")
+from DiffSegLungLib.dicom_seg import build_dicom_seg  # noqa: E402
+from DiffSegLungLib.dicom_sr import SCHEME, write_dicom_sr  # noqa: E402
+
+TAGS: dict[str, Any] = {
+    "StudyInstanceUID": generate_uid(),
+    "FrameOfReferenceUID": generate_uid(),
+    "StudyDate": "20240102",
+    "StudyTime": "101112",
+    "PatientSex": "F",
+}
+
+
+class Written:
+    """A report and what it was written from."""
+
+    def __init__(self, folder: Path) -> None:
+        hu = np.full((10, 18, 16), 40.0)
+        hu[2:8, 4:14, 2:7] = hu[2:8, 4:14, 9:14] = -850.0
+        hu[:, :2] = -1000.0
+        write_series(folder / "ct", hu, **TAGS)
+        self.volume: Volume = load_volume(folder / "ct")
+        self.labels = np.zeros(hu.shape, np.uint8)
+        self.labels[2:8, 4:14, 2:14] = HEALTHY
+        self.labels[3:5, 5:8, 3:6], self.labels[6, 9:13, 10] = EMPHYSEMA, CONSOLIDATION
+        sides = np.where(self.labels > 0, np.where(np.arange(16) < 8, 1, 2), 0)
+        regions = regions_from_sides(sides) | thirds_from_sides(sides)
+        self.measures = measure(self.labels, self.volume.hu, self.volume.spacing, regions)
+        self.segmentation = build_dicom_seg(self.labels, self.volume)
+        self.path = folder / "sr.dcm"
+        write_dicom_sr(self.path, self.segmentation, self.volume, self.measures)
+        self.report = pydicom.dcmread(self.path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return Written(tmp_path_factory.mktemp("sr"))
+
+
+def named(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeMeaning)
+
+
+def groups(report: Dataset) -> list[Dataset]:
+    [container] = [item for item in report.ContentSequence if named(item) == "Imaging Measurements"]
+    return list(container.ContentSequence)
+
+
+def text(group: Dataset, name: str) -> str:
+    return next(str(item.TextValue) for item in group.ContentSequence if named(item) == name)
+
+
+def numbers(group: Dataset) -> dict[tuple[str, str], Any]:
+    """Value and unit by code of each measurement."""
+    found: dict[tuple[str, str], Any] = {}
+    for item in group.ContentSequence:
+        if item.ValueType == "NUM":
+            name, value = item.ConceptNameCodeSequence[0], item.MeasuredValueSequence[0]
+            unit = value.MeasurementUnitsCodeSequence[0].CodeValue
+            found[name.CodingSchemeDesignator, name.CodeValue] = float(value.NumericValue), unit
+    return found
+
+
+def test_dciodvfy_finds_no_error(written: Written) -> None:
+    program = shutil.which("dciodvfy")
+    if program is None:
+        pytest.skip("dciodvfy (dicom3tools) is not installed")
+    result = subprocess.run([program, "-new", str(written.path)], capture_output=True, text=True)
+    said = (result.stdout + result.stderr).splitlines()
+    assert [line for line in said if line.startswith("Error")] == []
+    assert any("Comprehensive3DSR" in line for line in said), "it was checked as a structured report"
+
+
+def test_it_is_a_tid_1500_report_of_the_same_patient_and_study(written: Written) -> None:
+    report, first = written.report, pydicom.dcmread(written.volume.dicom_files[0])
+    assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    for keyword in ("PatientName", "PatientID", "StudyInstanceUID"):
+        assert report[keyword].value == first[keyword].value
+    assert report.SeriesInstanceUID not in (
+        first.SeriesInstanceUID,
+        written.segmentation.SeriesInstanceUID,
+    )
+
+
+def test_evidence_names_the_ct_and_the_segmentation(written: Written) -> None:
+    referenced = {
+        item.ReferencedSOPInstanceUID
+        for study in written.report.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+    images = {pydicom.dcmread(file).SOPInstanceUID for file in written.volume.dicom_files}
+    assert referenced == images | {written.segmentation.SOPInstanceUID}
+
+
+def test_each_tissue_refers_to_its_segment(written: Written) -> None:
+    by_uid = {segment.TrackingUID: segment for segment in written.segmentation.SegmentSequence}
+    found = {}
+    for group in groups(written.report):
+        for item in group.ContentSequence:
+            if item.ValueType == "IMAGE" and "ReferencedSegmentNumber" in item.ReferencedSOPSequence[0]:
+                reference = item.ReferencedSOPSequence[0]
+                assert reference.ReferencedSOPInstanceUID == written.segmentation.SOPInstanceUID
+                uid = next(i.UID for i in group.ContentSequence if named(i) == "Tracking Unique Identifier")
+                assert by_uid[uid].SegmentNumber == reference.ReferencedSegmentNumber
+                found[by_uid[uid].SegmentLabel] = numbers(group)
+    row = written.measures.loc["whole lung"]
+    assert set(found) == {"Healthy lung", "Emphysema", "Consolidation"}
+    assert found["Emphysema"]["SCT", "118565006"] == (pytest.approx(row["emphysema_ml"]), "ml")
+    assert found["Emphysema"][SCHEME, "emphysema_pct"] == (pytest.approx(row["emphysema_percent"]), "%")
+
+
+def test_each_region_has_the_numbers_of_the_table(written: Written) -> None:
+    found = {text(group, "Tracking Identifier"): numbers(group) for group in groups(written.report)}
+    for region, row in written.measures.iterrows():
+        measured = found[f"DiffSegLung {region}"]
+        assert measured["DCM", "112031"] == (pytest.approx(row["mean_hu"]), "[hnsf'U]")
+        assert measured["SCT", "118565006"] == (pytest.approx(row["lung_ml"]), "ml")
+        assert measured[SCHEME, "laa950_pct"] == (pytest.approx(row["laa950_percent"]), "%")
+        assert len(measured) == sum(np.isfinite(row[column]) for column in DEFINITIONS), "no two share a code"
+
+
+def test_codes_fit_their_fields(written: Written) -> None:
+    for element in written.report.iterall():
+        if element.keyword == "CodeValue":
+            assert len(element.value) <= 16
+        if element.keyword == "CodeMeaning":
+            assert len(element.value) <= 64
+
+
+def test_the_command_measure_writes_both_and_asks_for_the_segmentation(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_segmentation(tmp_path / "t.seg.nrrd", to_input_geometry(written.labels, written.volume))
+    command = ["measure", str(written.volume.dicom_files[0].parent), str(tmp_path / "t.seg.nrrd")]
+    assert cli.main([*command, "--dicom-sr", str(tmp_path / "sr.dcm")]) == 2
+    assert "give --dicom-seg" in capsys.readouterr().err
+    command += ["--dicom-seg", str(tmp_path / "seg.dcm"), "--dicom-sr", str(tmp_path / "sr.dcm")]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    segmentation, report = (pydicom.dcmread(tmp_path / name) for name in ("seg.dcm", "sr.dcm"))
+    [study] = report.CurrentRequestedProcedureEvidenceSequence
+    series = {item.SeriesInstanceUID for item in study.ReferencedSeriesSequence}
+    assert segmentation.SeriesInstanceUID in series
