@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.tissues import HEALTHY
 from DiffSegLungLib.training import checkpoint
@@ -208,6 +210,28 @@ def test_a_resumed_run_goes_on_bit_for_bit(patients: list[Patient], tmp_path: Pa
     for name, module in whole._modules().items():
         for key, value in module.state_dict().items():
             assert torch.equal(second._modules()[name].state_dict()[key], value), f"{name}/{key}"
+
+
+def test_a_model_with_the_first_head_goes_on_learning(patients: list[Patient], tmp_path: Path) -> None:
+    start = Student((8, 8, 8, 8), clean=False)
+    trainer = Trainer(patients, replace(TINY, stage_two=0), tmp_path, start=start)
+    facts = [trainer.train_step() for _ in range(3)]
+    assert "info_nce" in facts[2] and np.isfinite(list(facts[2].values())).all()
+    learnt, before = trainer.student.state_dict(), start.state_dict()
+    assert learnt.keys() == before.keys() and not [key for key in learnt if key.startswith("around.")]
+    for part in ("head.project.0.weight", "head.regress.weight", "unet.conv_in.conv.weight"):
+        assert not torch.equal(learnt[part], before[part]), part
+    assert learnt["head.regress.weight"].shape == (34, 128)
+
+
+def test_a_run_of_an_earlier_version_is_refused(patients: list[Patient], tmp_path: Path) -> None:
+    trainer = Trainer(patients, TINY, tmp_path)
+    trainer.teacher_mean = torch.zeros(34)  # its teacher told 34 numbers of a region
+    trainer.save()
+    before = trainer.checkpoint_path.read_bytes()
+    with pytest.raises(UnusableInputError, match="begin again in another folder"):
+        trainer.run()
+    assert trainer.checkpoint_path.read_bytes() == before
 
 
 def test_run_writes_checkpoint_and_log(patients: list[Patient], tmp_path: Path) -> None:
