@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import enum
 import json
-import logging
 import sys
 import time
 from pathlib import Path
@@ -18,29 +16,19 @@ from slicer.ScriptedLoadableModule import *  # as in Slicer's template
 from slicer.util import VTKObservationMixin
 
 try:
-    import DiffSegLungLib
+    from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
 except ModuleNotFoundError:  # started from the source tree, where the library lies beside the module's folder
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    import DiffSegLungLib
+    from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
 
-from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
-from DiffSegLungSlicer import display, environment, exports, results, sequences
+from DiffSegLungSlicer import display, environment, exports, extras, finetuning, ownModels, results, sequences
+from DiffSegLungSlicer.choices import Device, Quality, Stage, fillSelector, mostLikelyChestCt, segmentsOf
 from DiffSegLungSlicer.exchange import SegmentChoice
 from DiffSegLungSlicer.run import Run, State
 from DiffSegLungSlicer.segmentation import Parameters, SegmentationJob
+from DiffSegLungSlicer.trainingSources import Sources
 
-MODULE_FOLDER = Path(__file__).resolve().parent
 HOMEPAGE = "https://github.com/DiffSegLung/SlicerDiffSegLung"
-TERMINOLOGY_FILE = "SegmentationCategoryTypeModifier-DiffSegLung.term.json"
-PHANTOM_FILE = MODULE_FOLDER / "Resources" / "SampleData" / "DiffSegLungPhantom.nrrd"
-PHANTOM_SHA256 = "22d7fd2547c9ec6fd28dd7a6049bb5df3195ffe2888384c0707d3e1645403dfc"
-CT_CHEST_SHA256 = "4507b664690840abb6cb9af2d919377ffc4ef75b167cb6fd0f747befdb12e38e"
-CT_CHEST_URL = f"https://github.com/Slicer/SlicerTestingData/releases/download/SHA256/{CT_CHEST_SHA256}"
-CITATION = (
-    "Khiati, Brillet, Fetita: DiffSegLung: Diffusion Radiomic Distillation for Unsupervised Lung Pathology "
-    "Segmentation. arXiv 2605.11758, 2026.\n"
-    f"Software: DiffSegLung {DiffSegLungLib.__version__}, {HOMEPAGE}"
-)
 POLL_MS = 200
 
 
@@ -68,7 +56,7 @@ class DiffSegLung(ScriptedLoadableModule):
             "implementation."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
-        slicer.app.connect("startupCompleted()", registerTerminology)
+        slicer.app.connect("startupCompleted()", extras.registerTerminology)
 
 
 #
@@ -78,67 +66,12 @@ class DiffSegLung(ScriptedLoadableModule):
 
 def registerSampleData() -> None:
     """A CT that Slicer's testing data hold, and a phantom of known truth that needs no network."""
-    import SampleData
-
-    icon = MODULE_FOLDER / "Resources" / "Icons" / "DiffSegLungPhantom.png"
-    samples = (
-        ("DiffSegLungPhantom", PHANTOM_FILE.as_uri(), PHANTOM_FILE.name, PHANTOM_SHA256),
-        ("DiffSegLungCTChest", CT_CHEST_URL, "CT-chest.nrrd", CT_CHEST_SHA256),
-    )
-    if hasattr(SampleData.SampleDataLogic, "registerCustomSampleDataCategory"):  # from Slicer 5.12 on
-        SampleData.SampleDataLogic.registerCustomSampleDataCategory("DiffSegLung", title=_("Lung pathology"))
-    for name, uri, fileName, sha256 in samples:
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(
-            category="DiffSegLung",
-            sampleName=name,
-            thumbnailFileName=str(icon),
-            uris=uri,
-            fileNames=fileName,
-            checksums=f"SHA256:{sha256}",
-            nodeNames=name,
-        )
-
-
-def registerTerminology() -> None:
-    """Makes the codes of our segments known, so that they can be chosen in the Segment Editor too."""
-    file = MODULE_FOLDER / "Resources" / TERMINOLOGY_FILE
-    if not slicer.modules.terminologies.logic().LoadTerminologyFromFile(str(file)):
-        logging.error(f"DiffSegLung: cannot load the terminology {file}; install the extension again.")
+    extras.registerSampleData()
 
 
 #
 # DiffSegLungParameterNode
 #
-
-
-class Quality(enum.Enum):
-    """How much work is done; the values are the command line's."""
-
-    FAST = "fast"
-    STANDARD = "standard"
-    BEST = "best"
-
-    def label(self) -> str:
-        """What the panel shows."""
-        return {"fast": _("fast"), "standard": _("standard"), "best": _("best (slow)")}[self.value]
-
-
-class Device(enum.Enum):
-    """Where the computation runs; the values are the command line's."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-    def label(self) -> str:
-        """What the panel shows."""
-        return {
-            "auto": _("automatic"),
-            "cpu": _("processor"),
-            "cuda": _("NVIDIA graphics card"),
-            "mps": _("Apple graphics"),
-        }[self.value]
 
 
 @parameterNodeWrapper
@@ -154,6 +87,7 @@ class DiffSegLungParameterNode:
     allTimePoints - Segment each time point of the sequence that the CT belongs to.
     model - Name of the weights; empty for the shipped ones.
     quality, device, seed - As in DiffSegLungSlicer.segmentation.Parameters.
+    training... - As in DiffSegLungSlicer.finetuning.Parameters.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -166,6 +100,13 @@ class DiffSegLungParameterNode:
     quality: Quality = Quality.STANDARD
     device: Device = Device.AUTO
     seed: Annotated[int, WithinRange(0, 2**31 - 1)] = 0
+    trainingName: str = ""
+    trainingMinutes: Annotated[float, WithinRange(0.1, 100_000.0)] = 30.0
+    trainingSteps: Annotated[int, WithinRange(0, 10_000_000)] = 0
+    trainingStage: Stage = Stage.BOTH
+    trainingDevice: Device = Device.AUTO
+    trainingRefitMixture: bool = False
+    trainingSeed: Annotated[int, WithinRange(0, 2**31 - 1)] = 0
 
 
 #
@@ -196,6 +137,7 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         from DiffSegLungSlicer.InstallationSection import InstallationSection
         from DiffSegLungSlicer.ResultSection import ResultSection
+        from DiffSegLungSlicer.TrainingSection import TrainingSection
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/DiffSegLung.ui"))
         self.layout.addWidget(uiWidget)
@@ -203,7 +145,10 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = DiffSegLungLogic()
         self.resultSection = ResultSection(self.ui, self.logic, self.showError)
-        self.installationSection = InstallationSection(self.ui, CITATION)
+        self.installationSection = InstallationSection(self.ui, HOMEPAGE)
+        self.trainingSection = TrainingSection(
+            self.ui, DiffSegLungTrainingLogic(), self._ensurePackages, self._updateModels
+        )
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self.onTick)
@@ -225,12 +170,14 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.cancel()
         self.resultSection.cleanup()
         self.installationSection.cleanup()
+        self.trainingSection.cleanup()
         self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self) -> None:
         """Called each time the user opens this module."""
         self.initializeParameterNode()
+        self.trainingSection.refresh()
 
     def exit(self) -> None:
         """Called each time the user opens a different module; a run goes on."""
@@ -316,14 +263,12 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _updateLungsSegments(self) -> None:
         node = self._parameterNode.lungs if self._parameterNode else None
-        segmentation = node.GetSegmentation() if node else None
-        ids = list(segmentation.GetSegmentIDs()) if segmentation else []
-        labels = [_("all segments"), *(segmentation.GetSegment(segmentId).GetName() for segmentId in ids)]
+        ids, labels = segmentsOf(node)
         self.ui.lungsSegmentSelector.visible = node is not None
-        if self._parameterNode and self._parameterNode.lungsSegment not in ("", *ids):  # of another node
+        if self._parameterNode and self._parameterNode.lungsSegment not in ids:  # of another node
             self._parameterNode.lungsSegment = ""
         wanted = self._parameterNode.lungsSegment if node else ""
-        fillSelector(self.ui.lungsSegmentSelector, ["", *ids], labels, wanted)
+        fillSelector(self.ui.lungsSegmentSelector, ids, labels, wanted)
 
     def onModelChosen(self, index: int) -> None:
         """The list of models is no parameter of a fixed set, so it is connected here."""
@@ -351,17 +296,18 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _startRun(self) -> None:
         self.ui.applyButton.enabled = False  # pip lets events through: a second click must not start it again
-        environment.ensure(Path(self.resourcePath("requirements.txt")), self.ui.wheelFolderEdit.currentPath)
+        self._ensurePackages()
         parameters = self._parameterNode
         lungs = (parameters.lungs, parameters.lungsSegment) if parameters.lungs else None
         browser = sequences.browserOf(parameters.inputVolume) if parameters.allTimePoints else None
+        how = Parameters(parameters.model, parameters.quality.value, parameters.device.value, parameters.seed)
         self._startedAt = time.monotonic()
         self._run = self.logic.process(
             parameters.inputVolume,
             parameters.segmentation,
             lungs=lungs,
             regions=parameters.regions,
-            parameters=parametersOf(parameters),
+            parameters=how,
             waitForCompletion=False,
             sequenceBrowserNode=browser,
             onProgress=self.onProgress,
@@ -370,6 +316,9 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.statusLabel.text = _("Starting")
         self.ui.progressWidget.visible = True
         self._timer.start()
+
+    def _ensurePackages(self) -> None:
+        environment.ensure(Path(self.resourcePath("requirements.txt")), self.ui.wheelFolderEdit.currentPath)
 
     def onProgress(self, record) -> None:
         """Bar, stage and time left."""
@@ -415,35 +364,6 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.errorLabel.visible = bool(message)
 
 
-def fillSelector(selector, values: list[str], labels: list[str], wanted: str) -> None:
-    """Fills a combo box whose entries change, without telling anybody that the choice did."""
-    blocked = selector.blockSignals(True)
-    selector.clear()
-    for value, label in zip(values, labels, strict=True):
-        selector.addItem(label, value)
-    selector.currentIndex = values.index(wanted) if wanted in values else 0
-    selector.blockSignals(blocked)
-
-
-def parametersOf(parameterNode: DiffSegLungParameterNode) -> Parameters:
-    """How to segment, as the panel has it."""
-    return Parameters(
-        parameterNode.model, parameterNode.quality.value, parameterNode.device.value, parameterNode.seed
-    )
-
-
-def mostLikelyChestCt():
-    """The first volume whose values reach from air to bone; else none is preselected."""
-    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        image = node.GetImageData()
-        if node.GetAttribute(results.ATTRIBUTE) or node.IsA("vtkMRMLLabelMapVolumeNode") or image is None:
-            continue
-        low, high = image.GetScalarRange()
-        if low < -800 and high > 100:
-            return node
-    return None
-
-
 #
 # DiffSegLungLogic
 #
@@ -459,6 +379,7 @@ class DiffSegLungLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
+        ownModels.use()
         self._run: Run | None = None
 
     def getParameterNode(self):
@@ -542,6 +463,96 @@ class DiffSegLungLogic(ScriptedLoadableModuleLogic):
         from DiffSegLungLib.models import list_models
 
         return list_models()
+
+
+#
+# DiffSegLungTrainingLogic
+#
+
+
+class DiffSegLungTrainingLogic(ScriptedLoadableModuleLogic):
+    """Fine-tuning on one's own CT, without a window.  Slicer has one run at a time, whoever began it.
+
+    Usage example:
+        logic = DiffSegLungTrainingLogic()
+        folder = logic.finetune(volumeNodes, parameters={"name": "our-scanner", "minutes": 30})
+        print(logic.comparison("our-scanner")["verdict"])
+    """
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        ownModels.use()
+
+    def preflight(self, volumeNodes=(), folder=None, parameters=None, seriesUids=(), waitForCompletion=True):
+        """What a fine-tuning would take, before anything starts; arguments as of `finetune`.
+
+        :return: dict with ready, missing (sentences), warnings, patches, minutes, memory_mb ...; or the run.
+        """
+        sources = Sources(volumeNodes, folder, seriesUids)
+        run = finetuning.preflightRun(finetuning.Parameters.of(parameters), sources)
+        return run.wait(slicer.app.processEvents) if waitForCompletion else run
+
+    def finetune(
+        self,
+        volumeNodes=(),
+        folder=None,
+        parameters: finetuning.Parameters | dict | None = None,
+        seriesUids=(),
+        waitForCompletion: bool = True,
+        onProgress=None,
+    ):
+        """Fine-tunes a model without labels, and puts the new one into the user's model store.
+
+        :param volumeNodes: CT of the scene, in HU.
+        :param folder: of CT files or DICOM.
+        :param parameters: name, base, minutes, stage ...; see DiffSegLungSlicer.finetuning.Parameters.
+        :param seriesUids: series of the DICOM database.
+        :param waitForCompletion: False returns at once, with a job to `poll`, `wait` for or `pause`.
+        :return: the new model's folder, or the job.
+        :raises DiffSegLungError: in one line what is wrong, where, and the remedy.
+        """
+        sources = Sources(volumeNodes, folder, seriesUids)
+        job = finetuning.begin(finetuning.Parameters.of(parameters), sources, onProgress)
+        return job.wait(slicer.app.processEvents) if waitForCompletion else job
+
+    def resume(self, name: str, waitForCompletion: bool = True, onProgress=None):
+        """Goes on from the last whole checkpoint of an unfinished run; returns as `finetune` does."""
+        job = finetuning.resume(name, onProgress)
+        return job.wait(slicer.app.processEvents) if waitForCompletion else job
+
+    def pause(self) -> None:
+        """Ends the run at its next step, with a checkpoint; `resume` goes on."""
+        if job := finetuning.current():
+            job.pause()
+
+    def stop(self) -> None:
+        """Likewise, and returns when the process is gone."""
+        if job := finetuning.current():
+            job.end()
+
+    def isRunning(self) -> bool:
+        """Whether a fine-tuning runs in this Slicer."""
+        return finetuning.current() is not None and finetuning.current().poll()
+
+    def unfinished(self) -> list[dict]:
+        """Runs that can be resumed, also after a crash of Slicer: name, step, steps, parameters."""
+        return finetuning.unfinished()
+
+    def discard(self, name: str) -> None:
+        """Deletes an unfinished run."""
+        finetuning.discard(name)
+
+    def comparison(self, name: str) -> dict:
+        """How a fine-tuned model compares with its base: verdict, figures, picture of a CT held back."""
+        return ownModels.comparison(name)
+
+    def verify(self, name: str):
+        """Checks the model's files against their checksums; returns its name, folder, version and SHA-256."""
+        return ownModels.verify(name)
+
+    def remove(self, name: str) -> None:
+        """Deletes one of the user's own models."""
+        ownModels.remove(name)
 
 
 #

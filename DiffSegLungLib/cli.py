@@ -153,7 +153,10 @@ def _add_segment(commands: Any) -> None:
     parser.add_argument("source", metavar="CT", type=Path, help=CT_HELP)
     output_help = "segmentation (.seg.nrrd) or plain label map (.nrrd, .nii.gz)"
     parser.add_argument("-o", "--output", metavar="OUT.seg.nrrd", required=True, type=Path, help=output_help)
-    parser.add_argument("--lungs", metavar="MASK", type=Path, help="lung mask to use instead of our own")
+    lungs = parser.add_mutually_exclusive_group()
+    lungs.add_argument("--lungs", metavar="MASK", type=Path, help="lung mask to use instead of our own")
+    classical_help = "find the lungs without the lung network: dense lung may be lost"
+    lungs.add_argument("--classical-lungs", action="store_true", help=classical_help)
     parser.add_argument("--regions", metavar="LOBES", type=Path, help=REGIONS_HELP)
     parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights to use instead of the default")
     quality_help = f"how much work goes into the embedding (default: {STANDARD})"

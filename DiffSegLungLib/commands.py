@@ -45,6 +45,7 @@ class SegmentRequest:
         source: the CT; a file or a DICOM folder.
         output: the segmentation (.seg.nrrd) or a plain label map (.nrrd, .nii.gz).
         lungs: a lung mask, None to find the lungs.
+        classical_lungs: find the lungs without the model's lung network.
         regions: lobes or other regions to report, None for right and left lung.
         model: name or folder of the weights, None for the default.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -63,6 +64,7 @@ class SegmentRequest:
     source: Path
     output: Path
     lungs: Path | None = None
+    classical_lungs: bool = False
     regions: Path | None = None
     model: str | None = None
     device: str = "auto"
@@ -127,6 +129,7 @@ def segment_to_files(request: SegmentRequest, progress: Progress) -> Result:
         device=request.device,
         seed=request.seed,
         quality=request.quality,
+        classical_lungs=request.classical_lungs,
         progress=part(progress, 0.0, WRITING_STARTS),
     )
     progress("writing", WRITING_STARTS, str(request.output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,18 @@ CLOSING_MM = 8.0  # vessels, nodules and small juxta-pleural lesions stay inside
 SIDE_NAMES = {RIGHT: "right", LEFT: "left"}
 
 Spacing = tuple[float, float, float]
+Network = Callable[[np.ndarray], np.ndarray]
+"""HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
+
+SURE = 0.5
+"""Probability of lung from which dense tissue counts as lung."""
+THINNEST_MM = 12.0  # a dense rim thinner than this at the pleura is the coarse network's error, not lung
+BELOW_MM, ABOVE_MM, BESIDE_MM = (
+    60.0,
+    40.0,
+    30.0,
+)  # how far consolidated lung is looked for beyond the aerated lung
+LEAST_AGREEMENT = 0.8  # mean probability of what thresholds call lung; a network below is not believed
 
 
 @dataclass(frozen=True)
@@ -33,11 +46,13 @@ class Lungs:
         sides: uint8 (z, y, x): 0 outside, 1 right lung, 2 left lung.
         airways: bool (z, y, x): trachea and main bronchi; not part of the lungs.
         warnings: One sentence for each thing a reader should check.
+        origin: ``network``, ``classical`` or ``given``: where the outline comes from.
     """
 
     sides: np.ndarray
     airways: np.ndarray
     warnings: tuple[str, ...] = ()
+    origin: str = "classical"
 
     @property
     def mask(self) -> np.ndarray:
@@ -45,12 +60,13 @@ class Lungs:
         return self.sides > 0
 
 
-def segment_lungs(hu: np.ndarray, spacing: Spacing) -> Lungs:
-    """Find the lungs and the large airways without a learned model.
+def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = None) -> Lungs:
+    """Find the lungs and the large airways.
 
     Args:
         hu: CT in HU (z, y, x), canonical LPS axes.
         spacing: Voxel size (z, y, x) in mm.
+        network: Adds dense lung, at heart and diaphragm too; without it only dents at the wall are filled.
 
     Returns:
         Right and left lung, airways and warnings on the grid of `hu`.
@@ -58,18 +74,24 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing) -> Lungs:
     Raises:
         UnusableInputError: No lungs were found.
     """
-    work = _to_work_grid(hu, spacing)
+    work = to_work_grid(hu, spacing)
     air = (work < AIR_HU) & ~_outside_air(work)
     airways = _airways(work, air)
     lung_air = air & ~ndimage.binary_dilation(airways)
-    sides = _split_sides(_large_components(lung_air & ~_bowel_gas(work, lung_air)))
-    closed = _close_sides(sides, airways)
+    lung_air &= ~_bowel_gas(work, lung_air)
+    closed = _close_sides(_split_sides(_large_components(lung_air)), airways)
     recovered = _dense_at_chest_wall(work, closed) * ~airways
-    closed = np.where(recovered > 0, recovered, closed)
-    warnings = _recovery_warnings(recovered) + _shape_warnings(closed)
+    found = np.where(recovered > 0, recovered, closed)
+    origin = "classical"
+    warnings: list[str] = []
+    if network is not None:
+        origin, dense, warnings = _dense_by_network(work, found, (work >= AIR_HU) | lung_air, network)
+        found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)
+    warnings += _recovery_warnings(recovered)
+    warnings += _shape_warnings(found)
     native_airways = _upsample(airways, hu.shape, spacing) > 0.5
-    native = np.where(native_airways, np.uint8(0), _to_native(closed, hu.shape, spacing))
-    return Lungs(native, native_airways, tuple(warnings))
+    native = np.where(native_airways, np.uint8(0), _to_native(found, hu.shape, spacing))
+    return Lungs(native, native_airways, tuple(warnings), origin)
 
 
 def lungs_from_mask(
@@ -94,12 +116,12 @@ def lungs_from_mask(
         raise UnusableInputError(f"the lung mask has shape {mask.shape}, the CT {hu.shape}; resample it")
     if not (mask > 0).any():
         raise UnusableInputError("the lung mask is empty; draw the lungs or leave out --lungs")
-    work = _to_work_grid(hu, spacing)
+    work = to_work_grid(hu, spacing)
     airways = _upsample(_airways(work, (work < AIR_HU) & ~_outside_air(work)), hu.shape, spacing) > 0.5
     sides = mask.astype(np.uint8) if sides_are_named else _sides_of_mask(mask, spacing)
     warnings = _side_warnings(sides) if sides_are_named else []
     warnings += _shape_warnings(_nearest_on_work_grid(sides, spacing))
-    return Lungs(sides, airways & (sides == 0), tuple(warnings))
+    return Lungs(sides, airways & (sides == 0), tuple(warnings), "given")
 
 
 # --- grids -----------------------------------------------------------------------------------------------
@@ -118,7 +140,7 @@ def _work_shape(shape: tuple[int, ...], spacing: Spacing) -> tuple[int, ...]:
     return tuple(max(1, round(n * s / WORK_MM)) for n, s in zip(shape, spacing, strict=True))
 
 
-def _to_work_grid(hu: np.ndarray, spacing: Spacing) -> np.ndarray:
+def to_work_grid(hu: np.ndarray, spacing: Spacing) -> np.ndarray:
     """Average down and interpolate to the isotropic working grid."""
     import SimpleITK
 
@@ -346,6 +368,70 @@ def _closing(mask: np.ndarray, radius_mm: float) -> np.ndarray:
     return (inner | padded)[margin:-margin, margin:-margin, margin:-margin]
 
 
+# --- the network's lungs ---------------------------------------------------------------------------------
+
+
+def _dense_by_network(
+    work: np.ndarray, found: np.ndarray, allowed: np.ndarray, network: Network
+) -> tuple[str, np.ndarray, list[str]]:
+    """Find dense lung that thresholds lose: what the network takes for lung and what is thick.
+
+    Args:
+        work: HU on the working grid.
+        found: Right and left lung by thresholds.
+        allowed: Where lung may be: not in the air of airways, bowel and room.
+        network: The trained network.
+
+    Returns:
+        ``network``, or ``classical`` where it is not to be believed; right and left label of the dense lung,
+        uint8, 0 elsewhere; warnings.
+    """
+    shares = _around_lungs(work, found, network)
+    side = np.where(shares[1] >= shares[2], np.uint8(RIGHT), np.uint8(LEFT))
+    agreed = float(1 - shares[0][found > 0].mean())
+    if agreed < LEAST_AGREEMENT:
+        sentence = (
+            f"the lung network was not used: it holds only {100 * agreed:.0f} % of the lungs that "
+            "thresholds find; check the lung mask"
+        )
+        return "classical", np.zeros_like(found), [sentence]
+    missed = (1 - shares[0] > SURE) & (found == 0) & allowed
+    dense = _thick(missed, ndimage.binary_dilation(found > 0, iterations=2))
+    return "network", np.where(dense, side, np.uint8(0)), []
+
+
+def _around_lungs(work: np.ndarray, found: np.ndarray, network: Network) -> np.ndarray:
+    """The network's probabilities near the lungs: it never saw arms or pelvis. Elsewhere all is outside."""
+    box = _box_around(found)
+    shares = np.zeros((3, *work.shape), np.float32)
+    shares[0] = 1
+    shares[(slice(None), *box)] = network(work[box])
+    return shares
+
+
+def _box_around(sides: np.ndarray) -> tuple[slice, slice, slice]:
+    """Where lung may be, aerated or not; beside a lung that is alone there is room for the other."""
+    spans = [np.flatnonzero((sides > 0).any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
+    alone = min((sides == side).sum() for side in (RIGHT, LEFT)) < 0.1 * (sides > 0).sum()
+    across = (spans[2][-1] - spans[2][0]) * WORK_MM if alone else 0.0
+    margins = ((BELOW_MM, ABOVE_MM), (BESIDE_MM, BESIDE_MM), (BESIDE_MM + across, BESIDE_MM + across))
+    box = [
+        slice(max(int(span[0] - before / WORK_MM), 0), int(span[-1] + after / WORK_MM) + 1)
+        for span, (before, after) in zip(spans, margins, strict=True)
+    ]
+    return box[0], box[1], box[2]
+
+
+def _thick(mask: np.ndarray, lung: np.ndarray) -> np.ndarray:
+    """What is thicker than a rim, with its own outline, in pieces of at least 1.5 ml that touch the lung."""
+    cores = _depth(mask) > THINNEST_MM / 2
+    near = ndimage.distance_transform_edt(~cores) * WORK_MM <= 1.5 * THINNEST_MM
+    labels, count = ndimage.label(near & mask)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    touching = np.bincount(labels[lung], minlength=count + 1) > 0
+    return ((sizes > _voxels(1.5)) & touching & (np.arange(count + 1) > 0))[labels]
+
+
 # --- dense lung at the chest wall ------------------------------------------------------------------------
 
 
@@ -468,7 +554,7 @@ def _recovery_warnings(recovered: np.ndarray) -> list[str]:
     """Say where dense tissue was added: it may be consolidation, but also effusion or a pleural mass."""
     volumes = {name: 1000 * _litres((recovered == side).sum()) for side, name in SIDE_NAMES.items()}
     return [
-        f"{volume:.0f} mL of dense tissue at the chest wall was counted as {name} lung; "
+        f"{volume:.0f} mL of dense tissue at the pleura was counted as {name} lung; "
         "check that it is consolidated lung, not effusion or a pleural mass"
         for name, volume in volumes.items()
         if volume > 5

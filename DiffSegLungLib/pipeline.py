@@ -23,6 +23,7 @@ from DiffSegLungLib.distillation import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, upsample_cells
 from DiffSegLungLib.fusion import edge_map, fuse
+from DiffSegLungLib.lung_network import LungNetwork
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
 from DiffSegLungLib.mixture import Mixture, adapt
 from DiffSegLungLib.models import Model, load
@@ -164,6 +165,7 @@ def segment(
     device: str = "auto",
     seed: int = 0,
     quality: str = STANDARD,
+    classical_lungs: bool = False,
     progress: Progress = silent,
 ) -> Result:
     """Segment the tissues of the lungs in one CT.
@@ -178,6 +180,7 @@ def segment(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of the noise and of every sample.
         quality: ``fast``, ``standard`` or ``best``; how much work goes into the embedding.
+        classical_lungs: find the lungs without the model's lung network.
         progress: told stage, fraction and message.
 
     Returns:
@@ -193,7 +196,7 @@ def segment(
         volume = load_volume(source)
         loaded = load(model, choose_device(device))
     with clock.stage("lungs", 0.05):
-        found = find_lungs(volume, lungs)
+        found = find_lungs(volume, lungs, None if classical_lungs else loaded.lungs)
         named_regions = measured_regions(volume, found, regions)
     with clock.stage("grid", 0.2):
         grid = working_grid(volume, found, loaded.spacing)
@@ -210,7 +213,7 @@ def segment(
     with clock.stage("measures", 0.95):
         table = measuring.measure(labels, volume.hu, volume.spacing, named_regions, volume.voxel_ml)
     warnings = _warnings(volume, found, float(upper_shift(healthy, loaded.rule).mean()))
-    options = {"quality": quality, "lungs": "found" if lungs is None else "given"}
+    options = {"quality": quality, "lungs": found.origin}
     manifest = _manifest(volume, loaded, options, device, seed, warnings, healthy, clock)
     return _result(volume, labels, entropy, found, table, manifest)
 
@@ -247,10 +250,10 @@ def choose_device(device: str) -> str:
     return device
 
 
-def find_lungs(volume: Volume, given: Source | None) -> Lungs:
-    """The lungs of a CT: found, or as a given mask has them."""
+def find_lungs(volume: Volume, given: Source | None, network: LungNetwork | None = None) -> Lungs:
+    """The lungs of a CT: found, with a lung network where there is one, or as a given mask has them."""
     if given is None:
-        return segment_lungs(volume.hu, volume.spacing)
+        return segment_lungs(volume.hu, volume.spacing, network)
     mask, sides_are_named = load_lungs(given, volume)
     return lungs_from_mask(mask, volume.hu, volume.spacing, sides_are_named)
 

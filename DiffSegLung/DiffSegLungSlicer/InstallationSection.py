@@ -11,6 +11,10 @@ from DiffSegLungLib import __version__
 from . import exports
 
 POLL_MS = 300
+CITATION = (
+    "Khiati, Brillet, Fetita: DiffSegLung: Diffusion Radiomic Distillation for Unsupervised Lung Pathology "
+    f"Segmentation. arXiv 2605.11758, 2026.\nSoftware: DiffSegLung {__version__}"
+)
 
 
 class InstallationSection:
@@ -18,11 +22,11 @@ class InstallationSection:
 
     Args:
         ui: the panel's widgets.
-        citation: what to cite.
+        homepage: of this software.
     """
 
-    def __init__(self, ui, citation: str) -> None:
-        self.ui, self._citation = ui, citation
+    def __init__(self, ui, homepage: str) -> None:
+        self.ui, self._citation = ui, f"{CITATION}, {homepage}"
         self._run = None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)

@@ -30,3 +30,22 @@ def acquisition(volumeNode) -> dict[str, str]:
     tags = (MODALITY_TAG, *ACQUISITION_TAGS.values())
     values = {tag: slicer.dicomDatabase.fileValue(files[0], tag.replace("|", ",")) for tag in tags}
     return {tag: value for tag, value in values.items() if value}
+
+
+def selectedSeries() -> list[str]:
+    """The CT series that are selected in Slicer's DICOM browser; of patients and studies all of them."""
+    browser = getattr(getattr(slicer.modules, "DICOMInstance", None), "browserWidget", None)
+    if browser is None:
+        return []
+    database = slicer.dicomDatabase
+    thumbnails = getattr(browser, "dicomVisualBrowser", None)
+    if getattr(browser, "useVisualDICOMBrowser", False) and hasattr(thumbnails, "patientView"):  # 5.13
+        chosen = thumbnails.patientView().selectedSeriesInstanceUIDs()
+    else:
+        chosen = [database.seriesForFile(files[0]) for files in browser.fileLists if files]
+    return [uid for uid in map(str, chosen) if _isCt(uid)]
+
+
+def _isCt(seriesUid: str) -> bool:
+    files = slicer.dicomDatabase.filesForSeries(seriesUid)
+    return bool(files) and slicer.dicomDatabase.fileValue(files[0], "0008,0060") == "CT"

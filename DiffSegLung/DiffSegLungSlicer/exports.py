@@ -20,7 +20,7 @@ def reportRun(segmentationNode, target: Path) -> Run:
     folder = newFolder()
 
     def command() -> list[str]:
-        ct = folder / f"{_safeName(volumeNode.GetName())}.nrrd"
+        ct = folder / f"{safeName(volumeNode.GetName())}.nrrd"
         exchange.exportVolume(volumeNode, ct)
         return [*_measureCommand(segmentationNode, volumeNode, ct, folder), "--report", str(target)]
 
@@ -91,6 +91,6 @@ def _measureCommand(segmentationNode, volumeNode, ct: Path, folder: Path) -> lis
     return [*command, "--corrected"] if results.isCorrected(segmentationNode) else command
 
 
-def _safeName(name: str) -> str:
+def safeName(name: str) -> str:
     """A file name that every system takes; the report shows it as its title."""
     return "".join(c if c.isalnum() or c in " -_." else "_" for c in name).strip(" .") or "CT"

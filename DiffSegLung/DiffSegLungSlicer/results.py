@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
-import vtk
 
 from DiffSegLungLib.anatomy import LUNGS, structure_of
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.terminology import parse_terminology
 from DiffSegLungLib.tissues import BY_KEY, REPORTED
 
-from . import exchange
+from . import charts, exchange
 from .exchange import SegmentChoice
 
 if TYPE_CHECKING:
@@ -238,7 +237,7 @@ def _showMeasures(segmentationNode, measures: pandas.DataFrame) -> None:
     node = _own(segmentationNode, MEASURES_ROLE, "vtkMRMLTableNode", f"{segmentationNode.GetName()} measures")
     columns = {"region": list(measures.index)}
     columns |= {name: measures[name].round(DECIMALS).tolist() for name in measures.columns}
-    _fillTable(node, columns)
+    charts.fillTable(node, columns)
     node.SetUseColumnTitleAsColumnHeader(True)  # Slicer puts the unit behind the title
     node.SetUseFirstColumnAsRowHeader(True)
     node.SetColumnTitle("region", "Region")
@@ -266,11 +265,11 @@ def _showShares(segmentationNode) -> None:
     for key, heights in reversed(list(zip(TISSUE_LABELS, tops.T.tolist(), strict=True))):
         columns[key] = [y for height in heights for y in (BELOW_THE_AXIS, height, BELOW_THE_AXIS)]
     table = _own(segmentationNode, SHARES_TABLE_ROLE, "vtkMRMLTableNode", f"{name} shares table")
-    _fillTable(table, columns)
+    charts.fillTable(table, columns)
     chart = _own(segmentationNode, SHARES_ROLE, "vtkMRMLPlotChartNode", f"{name} shares")
-    _fillChart(chart, table, "position", list(columns)[2:], BAR_WIDTH)
+    charts.fillChart(chart, "position", _tissueLines(table, list(columns)[2:]), BAR_WIDTH)
     regions = ", ".join(f"{position} {region}" for position, (region, _) in enumerate(rows, start=1))
-    _describeChart(chart, "Share of each tissue per region", regions, "% of parenchyma")
+    charts.describeChart(chart, "Share of each tissue per region", regions, "% of parenchyma")
     chart.SetXAxisRangeAuto(False)
     chart.SetXAxisRange(0.5, 1.5 * len(rows) + 0.5)  # the legend stands on the right
     chart.SetYAxisRangeAuto(False)
@@ -285,49 +284,16 @@ def _showHistogram(segmentationNode, labels: np.ndarray, hu: np.ndarray, voxelMl
         counts, _ = np.histogram(hu[labels == tissue.label], HISTOGRAM_BINS)
         columns[tissue.key] = np.maximum(counts * voxelMl, LEAST_ML).round(DECIMALS).tolist()
     table = _own(segmentationNode, HISTOGRAM_TABLE_ROLE, "vtkMRMLTableNode", f"{name} histogram table")
-    _fillTable(table, columns)
+    charts.fillTable(table, columns)
     chart = _own(segmentationNode, HISTOGRAM_ROLE, "vtkMRMLPlotChartNode", f"{name} histogram")
-    _fillChart(chart, table, "HU", list(TISSUE_LABELS), lineWidth=2)
-    _describeChart(chart, "Hounsfield units of each tissue", "HU", "ml per 10 HU")
+    charts.fillChart(chart, "HU", _tissueLines(table, list(TISSUE_LABELS)), lineWidth=2)
+    charts.describeChart(chart, "Hounsfield units of each tissue", "HU", "ml per 10 HU")
     chart.SetYAxisLogScale(True)
 
 
-def _fillTable(node, columns: dict[str, list]) -> None:
-    modified = node.StartModify()
-    node.RemoveAllColumns()
-    for name, values in columns.items():
-        array = vtk.vtkStringArray() if isinstance(values[0], str) else vtk.vtkDoubleArray()
-        array.SetName(name)
-        for value in values:
-            array.InsertNextValue(value)
-        node.AddColumn(array)
-    node.EndModify(modified)
-    node.Modified()
-
-
-def _fillChart(chart, table, x: str, keys: list[str], lineWidth: float) -> None:
-    """One line a tissue over the column `x`, in the tissue's colour."""
-    for index, key in enumerate(keys):
-        series = chart.GetNthPlotSeriesNode(index)
-        if series is None:
-            series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{table.GetName()} {key}")
-            chart.AddAndObservePlotSeriesNodeID(series.GetID())
-        series.SetName(BY_KEY[key].name)
-        series.SetPlotType(series.PlotTypeScatter)
-        series.SetAndObserveTableNodeID(table.GetID())
-        series.SetXColumnName(x)
-        series.SetYColumnName(key)
-        series.SetLabelColumnName("region" if table.GetColumnIndex("region") >= 0 else "")
-        series.SetMarkerStyle(series.MarkerStyleNone)
-        series.SetLineWidth(lineWidth)
-        series.SetColor(*(channel / 255 for channel in BY_KEY[key].colour))
-
-
-def _describeChart(chart, title: str, xTitle: str, yTitle: str) -> None:
-    chart.SetTitle(title)
-    chart.SetXAxisTitle(xTitle)
-    chart.SetYAxisTitle(yTitle)
-    chart.SetLegendVisibility(True)
+def _tissueLines(table, keys: list[str]) -> list[charts.Line]:
+    """A line a tissue, in the tissue's colour."""
+    return [charts.Line(table, key, BY_KEY[key].name, BY_KEY[key].colour) for key in keys]
 
 
 def tissueRows(segmentationNode) -> list[tuple[str, float, float]]:

@@ -47,7 +47,7 @@ class Run:
     Args:
         commands: each gives the arguments of one command, when its turn comes.
         commit: called when all have ended well; what it returns is the run's result.
-        folder: of temporary files; removed at the end.
+        folder: of temporary files, removed at the end; None where there are none.
         onProgress: told of the whole run's progress.
         accepted: exit statuses of a command that ended well.
 
@@ -62,7 +62,7 @@ class Run:
         self,
         commands: Sequence[Command],
         commit: Callable[[], Any],
-        folder: Path,
+        folder: Path | None,
         onProgress: OnProgress | None = None,
         accepted: Sequence[int] = (0,),
     ) -> None:
@@ -173,7 +173,8 @@ class Run:
         if self._child:
             self._log += self._child.log
         self._child = None
-        removeFolder(self._folder)
+        if self._folder is not None:
+            removeFolder(self._folder)
 
 
 def newFolder() -> Path:

@@ -15,11 +15,12 @@ from DiffSegLungLib.errors import UnusableInputError
 from . import exchange, results, sequences
 from .childProcess import ProgressRecord
 from .exchange import SegmentChoice
+from .parameters import ConsoleParameters
 from .run import OnProgress, Run, newFolder, removeFolder
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(ConsoleParameters):
     """How to segment.
 
     Attributes:
@@ -33,21 +34,6 @@ class Parameters:
     quality: str = "standard"
     device: str = "auto"
     seed: int = 0
-
-    @classmethod
-    def of(cls, given: Parameters | dict | None) -> Parameters:
-        """From what the console gives.
-
-        Raises:
-            UnusableInputError: a name that is none of the parameters.
-        """
-        if isinstance(given, Parameters):
-            return given
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(given or {}) - set(known))
-        if unknown:
-            raise UnusableInputError(f"Unknown parameters {', '.join(unknown)}: use {', '.join(known)}.")
-        return cls(**(given or {}))
 
 
 @dataclass
@@ -182,6 +168,7 @@ def commandLine(request: SegmentRequest) -> list[str]:
     words = ["segment", str(request.source)]
     for field in fields(request):
         value = getattr(request, field.name)
-        if field.name != "source" and value is not None:
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
+        if field.name != "source" and value is not None and value is not False:
+            option = f"--{field.name.replace('_', '-')}"
+            words += [option] if value is True else [option, str(value)]
     return [*words, "--progress", "json"]

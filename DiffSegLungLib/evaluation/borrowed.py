@@ -1,4 +1,4 @@
-"""Truth borrowed from others: slice labels, readers' marks, lung masks, patches, a pair of kernels."""
+"""Truth borrowed from others: slice labels, readers' marks, patches, a pair of kernels."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ MARKED = (
     ("ct/lung2", "_tumor", 1),
 )
 """Solid nodules and a mass: dense tissue where readers saw it."""
-LUNG_MASKS = ("ct/LCTSC-Test-S1-102", "ct/LCTSC-Test-S1-203")
 INFILTRATES = (GROUND_GLASS, CONSOLIDATION)
 PATCH_SLICES = 5
 PATCH_MM = 0.75
@@ -116,15 +115,6 @@ def marked_lesion(name: str, suffix: str, votes: int, data: Path, model_name: st
         "outside_lung_percent": 100.0 * float(np.mean(found == 0)),
         "by_tissue": shares,
     }
-
-
-def lung_mask(name: str, data: Path, model_name: str | None) -> dict[str, Any]:
-    """DSC of our lungs against an expert's."""
-    result = segment(file_of(name, data), model=model_name)
-    expert = load_mask(data / f"{name}_lungmask.nii.gz", result.volume) > 0
-    ours = result.label_array > 0
-    overlap = 2.0 * float((ours & expert).sum()) / float(ours.sum() + expert.sum())
-    return {"name": name, "dsc": overlap, "by_tissue": volumes(result)[1]}
 
 
 def kernel_pair(data: Path, model_name: str | None) -> dict[str, Any]:

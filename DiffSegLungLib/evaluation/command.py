@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-PARTS = ("cases", "borrowed", "robustness")
+PARTS = ("cases", "borrowed", "lungs", "robustness")
 REACHED = {True: "yes", False: "NO"}
 
 

@@ -37,7 +37,7 @@ class Prepared:
 
 def prepare(volume: Volume, model: Model, seed: int = 0, found: Lungs | None = None) -> Prepared:
     """Run the stages that come before the decision, as ``segment`` runs them; ``found`` gives the lungs."""
-    found = found or segment_lungs(volume.hu, volume.spacing)
+    found = found or segment_lungs(volume.hu, volume.spacing, model.lungs)
     grid = working_grid(volume, found, model.spacing)
     parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
     fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.evaluation import borrowed, robustness
+from DiffSegLungLib.evaluation import borrowed, lung_masks, robustness
 from DiffSegLungLib.evaluation.cases import draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
@@ -43,13 +43,13 @@ class Plan:
     Attributes:
         data: folder of the real CT.
         tuning: tuning hosts and seeds instead of the reported ones.
-        parts: ``cases``, ``borrowed`` and ``robustness``, or some of them.
+        parts: ``cases``, ``borrowed``, ``lungs`` and ``robustness``, or some of them.
         model: name or folder of the weights; the shipped ones without it.
     """
 
     data: Path
     tuning: bool = False
-    parts: tuple[str, ...] = ("cases", "borrowed", "robustness")
+    parts: tuple[str, ...] = ("cases", "borrowed", "lungs", "robustness")
     model: str | None = None
 
     @property
@@ -148,6 +148,11 @@ def _tasks(plan: Plan) -> list[Task]:
         tasks += [("robustness", partial(_change, name, host, seed, plan.data, plan.model)) for name in names]
     if "borrowed" in plan.parts:
         tasks += _borrowed_tasks(plan)
+    if "lungs" in plan.parts:
+        data, model = plan.data, plan.model
+        tasks += [("lungs", partial(_expert_mask, name, data, model)) for name in lung_masks.EXPERT_MASKS]
+        for host in plan.hosts:
+            tasks += [("dense", partial(_dense_lung, host, seed, data, model)) for seed in plan.seeds]
     return tasks
 
 
@@ -159,7 +164,6 @@ def _borrowed_tasks(plan: Plan) -> list[Task]:
     tasks.append(("healthy", partial(borrowed.healthy_lung, data, model)))
     for name, suffix, votes in borrowed.MARKED:
         tasks.append(("marked", partial(borrowed.marked_lesion, name, suffix, votes, data, model)))
-    tasks += [("lungs", partial(borrowed.lung_mask, name, data, model)) for name in borrowed.LUNG_MASKS]
     tasks.append(("kernels", partial(borrowed.kernel_pair, data, model)))
     tasks.append(("patches", partial(_patches, data, model)))
     return tasks
@@ -180,6 +184,14 @@ def _without_distillation() -> Any:
 def _change(name: str | None, host: HostFile, seed: int, data: Path, model: str | None) -> dict[str, Any]:
     case = make_case(load_host(host, data), draw_lesions(seed))
     return robustness.run_change(name, case, model)
+
+
+def _expert_mask(name: str, data: Path, model_name: str | None) -> dict[str, Any]:
+    return lung_masks.expert_mask(name, data, load(model_name))
+
+
+def _dense_lung(host: HostFile, seed: int, data: Path, model_name: str | None) -> dict[str, Any]:
+    return lung_masks.dense_lung(host, seed, data, load(model_name))
 
 
 def _patches(data: Path, model_name: str | None) -> dict[str, Any]:

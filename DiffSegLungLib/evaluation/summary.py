@@ -26,6 +26,7 @@ TARGET_HD95_MM, TARGET_SLICE_AUC, TARGET_PATCH_AUC, TARGET_HEALTHY_PERCENT = 8.6
 TARGET_FUSION_GAIN_PERCENT = 10.0
 TARGET_PROBE_GAIN = 0.10
 """By which embedding and HU numbers together shall beat the HU numbers alone."""
+TARGET_LUNG_DSC, TARGET_LUNG_RECALL = 0.97, 0.9
 
 Row = dict[str, Any]
 
@@ -45,7 +46,7 @@ def results(outcome: Outcome) -> Row:
         summary["healthy_disease_percent"] = rows["healthy"][0]["ours"]
     if rows.get("robustness"):
         summary["robustness"] = judged(rows["robustness"])
-    for part in ("slices", "patches", "healthy", "marked", "lungs", "kernels"):
+    for part in ("slices", "patches", "healthy", "marked", "lungs", "dense", "kernels"):
         if rows.get(part):
             summary.setdefault("details", {})[part] = rows[part]
     return summary
@@ -131,10 +132,26 @@ def targets(summary: Row) -> list[tuple[str, str, str, bool]]:
         add("probe: embedding", f">= {density:.3f}", alone, alone >= density)
         least = density + TARGET_PROBE_GAIN
         add("probe: embedding and HU numbers", f">= {least:.3f}", both, both >= least)
+    lines += _lung_targets(summary.get("details", {}))
     if "robustness" in summary:
         held = sum(row["held"] for row in summary["robustness"].values())
         count = len(summary["robustness"])
         lines.append(("robustness", f"{count} of {count} held", f"{held} of {count}", held == count))
+    return lines
+
+
+def _lung_targets(details: Row) -> list[tuple[str, str, str, bool]]:
+    """The least of the lung masks' figures, by the method that ``segment`` uses."""
+    lesions = [lesion for row in details.get("dense", []) for lesion in row["lesions"]]
+    figures = (
+        ("lungs, DSC against experts", TARGET_LUNG_DSC, details.get("lungs", [])),
+        ("lungs, share of dense lung held", TARGET_LUNG_RECALL, lesions),
+    )
+    lines = []
+    for name, target, rows in figures:
+        if rows:
+            least = min(float(row[_measured_by(row)[0]]) for row in rows)
+            lines.append((name, f">= {target}", f"{least:.3f}", least >= target))
     return lines
 
 
@@ -334,7 +351,22 @@ def _marked_sentence(row: Row) -> str:
 
 
 def _lungs_sentence(row: Row) -> str:
-    return f"{row['name']}: DSC of our lungs against the expert's {row['dsc']:.3f}."
+    figures = ", ".join(f"{row[method]:.3f} by {_LUNG_METHODS[method]}" for method in _measured_by(row))
+    return f"{row['name']}: DSC of the lungs against the expert's {figures}."
+
+
+def _dense_sentence(row: Row) -> str:
+    parts = []
+    for lesion in row["lesions"]:
+        figures = ", ".join(
+            f"{lesion[method]:.2f} by {_LUNG_METHODS[method]}" for method in _measured_by(lesion)
+        )
+        parts.append(f"{lesion['kind']} consolidation of {lesion['ml']:.0f} ml: {figures}")
+    return f"{row['name']}, share of dense lung that the lung mask holds. {'; '.join(parts)}."
+
+
+def _measured_by(row: Row) -> list[str]:
+    return [method for method in _LUNG_METHODS if method in row]
 
 
 def _patches_sentence(row: Row) -> str:
@@ -353,11 +385,13 @@ def _kernels_sentence(row: Row) -> str:
     return f"One patient, soft and sharp kernel. {'. '.join(parts)}."
 
 
+_LUNG_METHODS = {"network": "the network", "thresholds": "thresholds alone"}
 _SENTENCES: dict[str, Callable[[Row], str]] = {
     "slices": _slices_sentence,
     "healthy": _healthy_sentence,
     "marked": _marked_sentence,
     "lungs": _lungs_sentence,
+    "dense": _dense_sentence,
     "patches": _patches_sentence,
     "kernels": _kernels_sentence,
 }

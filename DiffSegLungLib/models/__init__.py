@@ -1,7 +1,8 @@
 """The store of models: a folder each, with checksums; never a pickle.
 
 A model folder holds ``weights.safetensors`` (the student), ``mixture.safetensors`` (projection and reference
-mixture), ``model.json`` (what both mean, and their SHA-256) and ``MODEL_CARD.md``.
+mixture), perhaps ``lungs.safetensors`` (the lung network), ``model.json`` (what they mean, and their SHA-256)
+and ``MODEL_CARD.md``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 if TYPE_CHECKING:
     from DiffSegLungLib.features import EmbeddingPlan
     from DiffSegLungLib.fusion import FusionSettings
+    from DiffSegLungLib.lung_network import LungNetwork
     from DiffSegLungLib.mixture import Mixture, Projection
     from DiffSegLungLib.models.student import Student
     from DiffSegLungLib.naming import NamingRule
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 DEFAULT = "first"
 FORMAT = 1
 WEIGHTS, MIXTURE, DESCRIPTION = "weights.safetensors", "mixture.safetensors", "model.json"
+LUNGS = "lungs.safetensors"
 LARGEST_BYTES = 500_000_000
 
 
@@ -65,6 +68,7 @@ class Model:
         regions: the least sizes of lesions.
         sharpness: exponent on the mixture's likelihood.
         description: all of ``model.json``.
+        lungs: the lung network, None in a model that has none.
     """
 
     info: ModelInfo
@@ -79,6 +83,7 @@ class Model:
     regions: RegionSettings
     sharpness: float
     description: dict[str, Any]
+    lungs: LungNetwork | None = None
 
 
 def search_folders() -> list[Path]:
@@ -141,7 +146,7 @@ def verify(name_or_folder: str | None = None) -> ModelInfo:
     """Check that each file of a model is there and has the checksum that ``model.json`` states."""
     folder = find(name_or_folder)
     description = _describe(folder)
-    for name in (WEIGHTS, MIXTURE):
+    for name in (WEIGHTS, MIXTURE, *((LUNGS,) if "lungs" in description else ())):
         _verify_file(folder / name, description.get("sha256", {}).get(name, ""))
     return _info(folder, description)
 

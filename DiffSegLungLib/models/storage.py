@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from safetensors.torch import load_file, save_file
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
+from DiffSegLungLib.lung_network import LungNetwork, build_unet
 from DiffSegLungLib.mixture import Mixture, Projection
-from DiffSegLungLib.models import DESCRIPTION, FORMAT, MIXTURE, WEIGHTS, Model, ModelInfo, sha256_of
+from DiffSegLungLib.models import DESCRIPTION, FORMAT, LUNGS, MIXTURE, WEIGHTS, Model, ModelInfo, sha256_of
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.naming import NamingRule
-from DiffSegLungLib.outputs import write_json
+from DiffSegLungLib.outputs import atomic_path, write_json
 from DiffSegLungLib.regions import RegionSettings
 
 
@@ -42,6 +45,7 @@ def read_model(info: ModelInfo, description: dict[str, Any], device: str) -> Mod
             regions=RegionSettings(**description["regions"]),
             sharpness=float(description["sharpness"]),
             description=description,
+            lungs=read_lung_network(info.folder, description, device),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
@@ -58,6 +62,15 @@ def read_student(folder: Path, description: dict[str, Any], device: str) -> Stud
     return student.eval().requires_grad_(False)
 
 
+def read_lung_network(folder: Path, description: Mapping[str, Any], device: str) -> LungNetwork | None:
+    """The lung network of a model folder, None where it has none."""
+    if "lungs" not in description:
+        return None
+    unet = build_unet(description["lungs"]["channels"])
+    unet.load_state_dict(load_file(str(folder / LUNGS)))
+    return LungNetwork(unet.to("cpu" if device == "mps" else device))  # mps lacks some 3D operations
+
+
 def _plan(stored: dict[str, Any]) -> EmbeddingPlan:
     window, stride = tuple(stored["window"]), tuple(stored["stride"])
     return EmbeddingPlan(window, stride, tuple(stored["timesteps"]), int(stored["batch"]))  # type: ignore[arg-type]
@@ -67,6 +80,22 @@ def write_student(folder: Path, student: dict[str, torch.Tensor]) -> None:
     """Write ``weights.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in student.items()}, str(folder / WEIGHTS))
+
+
+def write_lung_network(folder: Path, unet: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+    """Write ``lungs.safetensors`` into a model folder and enter it into ``model.json``.
+
+    Args:
+        folder: holds a model.
+        unet: the network's weights.
+        facts: ``channels``, and what else shall be known of the training.
+    """
+    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    with atomic_path(folder / LUNGS) as partial:
+        save_file({key: value.contiguous() for key, value in unet.items()}, str(partial))
+    description["lungs"] = dict(facts)
+    description["sha256"][LUNGS] = sha256_of(folder / LUNGS)
+    write_json(folder / DESCRIPTION, description)
 
 
 def write_mixture(folder: Path, projection: Projection, mixture: Mixture, labels: np.ndarray) -> None:

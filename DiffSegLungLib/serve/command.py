@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import io
 import os
+import socket
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -171,7 +172,8 @@ async def _file(request: Any, files: dict[str, Path]) -> Any:
 
 def _announce(request: ServeRequest, port: int, access: Access) -> None:
     """The one address that lets in; to standard output, for people and programs."""
-    shown = LOOPBACK_HOST if request.host in ("localhost", "0.0.0.0", "::", "::1") else request.host
+    names = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname(), "::1": "[::1]"}
+    shown = names.get(request.host, request.host)
     address = f"http://{shown}:{port}/?token={access.token}"
     if request.host not in (LOOPBACK_HOST, "localhost", "::1"):
         print(

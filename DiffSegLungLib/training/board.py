@@ -11,6 +11,7 @@ from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.report.slices import windowed
 
 if TYPE_CHECKING:
+    from DiffSegLungLib.training.judge import HeldBack
     from DiffSegLungLib.training.trainer import Trainer
 
 FOLDER = "tensorboard"
@@ -37,6 +38,7 @@ class Board:
             ) from None
         self.writer = SummaryWriter(str(run / FOLDER))
         self.every = every
+        self.shown: HeldBack | None = None
 
     def __call__(self, trainer: Trainer, facts: dict[str, float]) -> bool:
         """Write the figures of a step; never ends the run."""
@@ -45,19 +47,27 @@ class Board:
             if name != "step":
                 self.writer.add_scalar(name, value, step)
         if step % self.every == 0:
-            self.writer.add_image("samples", samples_picture(trainer), step, dataformats="HW")
+            self.shown = self.shown or patches_of(trainer, SAMPLES)
+            picture = samples_picture(trainer, self.shown, SAMPLE_STEPS)
+            self.writer.add_image("samples", picture, step, dataformats="HW")
             self.writer.flush()
         return False
 
 
-def samples_picture(trainer: Trainer) -> np.ndarray:
+def patches_of(trainer: Trainer, count: int) -> HeldBack:
+    """Patches of the CT that are trained on, as scanned."""
+    from DiffSegLungLib.training.judge import draw_held_back
+
+    settings = trainer.settings
+    return draw_held_back(trainer.sampler.patients, settings.patch, count, settings.seed)
+
+
+def samples_picture(trainer: Trainer, shown: HeldBack, steps: int) -> np.ndarray:
     """Real patches above, samples of the averaged network in the same lungs below; grey (rows, columns)."""
     from DiffSegLungLib.diffusion.sampling import sample
 
-    random = np.random.default_rng(trainer.settings.seed)
-    hu, mask = trainer.sampler.draw(SAMPLES, random, augmented=False)
-    made = sample(trainer.average, mask, steps=SAMPLE_STEPS, method="ddim", seed=trainer.settings.seed)
-    return patches_picture([hu, np.where(mask > 0, made, hu)])
+    made = sample(trainer.average, shown.mask, steps, method="ddim", seed=trainer.settings.seed)
+    return patches_picture([shown.hu, np.where(shown.mask > 0, made, shown.hu)])
 
 
 def patches_picture(rows: list[np.ndarray]) -> np.ndarray:

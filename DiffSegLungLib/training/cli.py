@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``prepare``, ``run``, ``report`` and ``fit`` to the parser of ``train``."""
+    """Add ``prepare``, ``run``, ``report``, ``fit`` and ``lungs`` to the parser of ``train``."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_prepare(actions)
     _add_run(actions)
     _add_report(actions)
     _add_fit(actions)
+    _add_lungs(actions)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -390,6 +392,52 @@ def _model_card(facts: dict[str, Any], spacing: float) -> str:
         "To complete before this model is given away: source and terms of each CT, and what none showed.",
     ]
     return "\n".join(lines) + "\n"
+
+
+# --- lungs -----------------------------------------------------------------------------------------------
+
+
+def _add_lungs(actions: Any) -> None:
+    summary = "Train the lung network; the same command goes on where a run was stopped."
+    parser = add_action(actions, "lungs", summary)
+    sources_help = "CT files; NAME_lungmask.nii.gz beside NAME.nii.gz is taken as its lung mask"
+    parser.add_argument("sources", metavar="CT", nargs="+", type=Path, help=sources_help)
+    parser.add_argument("--run", metavar="FOLDER", type=Path, required=True, help="takes checkpoint and log")
+    parser.add_argument(
+        "--model", metavar="FOLDER", type=Path, help="a model that gets the network at the end"
+    )
+    parser.add_argument("--steps", metavar="N", type=count, help="steps in all; may grow on resuming")
+    parser.add_argument("--seed", metavar="N", type=seed, help="of everything random")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_threads(parser)
+    parser.add_argument("--save-every", metavar="N", type=count, default=50, help="steps (default: 50)")
+    parser.set_defaults(action=_lungs)
+
+
+def _lungs(arguments: argparse.Namespace, progress: Progress) -> Path:
+    from DiffSegLungLib.models import find
+    from DiffSegLungLib.pipeline import choose_device
+    from DiffSegLungLib.training import lungs
+    from DiffSegLungLib.training.sources import require_different_names
+
+    model = find(str(arguments.model)) if arguments.model else None
+    require_different_names(arguments.sources)
+    _require_writable(arguments.run)
+    names = [source.name.split(".")[0] for source in arguments.sources]
+    settings = lungs.stored_settings(arguments.run, names)
+    given = {
+        name: getattr(arguments, name) for name in ("steps", "seed") if getattr(arguments, name) is not None
+    }
+    with processor(arguments.threads), interrupt_as_termination():
+        progress("prepare", 0.0, "Finding the lungs of the CT")
+        patients = lungs.load_patients(arguments.sources)
+        trainer = lungs.LungTrainer(
+            patients, replace(settings, **given), arguments.run, choose_device(arguments.device)
+        )
+        written = trainer.run(progress, arguments.save_every)
+    if trainer.step < trainer.settings.steps:
+        raise CancelledError(f"Stopped at step {trainer.step}: the same command goes on from {written}.")
+    return lungs.write_to_model(arguments.run, model) if model else written
 
 
 # --- arguments -------------------------------------------------------------------------------------------

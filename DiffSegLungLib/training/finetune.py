@@ -48,6 +48,7 @@ PATIENCE = 4
 DRIFT_POINTS = 2.0
 """Percentage points by which the disease seen in a healthy lung may grow."""
 R2_WEIGHT = 0.5
+DRIFTED = "healthy lung began to drift"
 
 
 @dataclass(frozen=True)
@@ -317,7 +318,7 @@ class Guard:
         diseased = self.healthy.diseased_percent(trainer.average)
         if diseased > self.at_first + DRIFT_POINTS:
             notes["ended"] = (
-                f"healthy lung began to drift: {diseased:.1f} % of a healthy phantom was called diseased, "
+                f"{DRIFTED}: {diseased:.1f} % of a healthy phantom was called diseased, "
                 f"{self.at_first:.1f} % before"
             )
             return
@@ -347,6 +348,8 @@ def _best_student(run: Path, base: models.Model) -> Student:
     student = copy.deepcopy(base.student)
     if (run / BEST).exists():
         student.load_state_dict(load_file(str(run / BEST)))
+    elif not ended_because(run).startswith(DRIFTED):  # the time was over before the first comparison
+        student.load_state_dict(checkpoint.load_module(run / "checkpoint.safetensors", "average"))
     return student.eval().requires_grad_(False)
 
 

@@ -151,15 +151,12 @@ def draw_samples(trainer: Trainer, count: int = 8) -> Figure:
     """Real patches and samples of the averaged network in the same lungs."""
     from matplotlib.figure import Figure
 
-    from DiffSegLungLib.diffusion.sampling import sample
-    from DiffSegLungLib.training.board import patches_picture
+    from DiffSegLungLib.training.board import patches_of, samples_picture
 
-    random = np.random.default_rng(trainer.settings.seed)
-    hu, mask = trainer.sampler.draw(count, random, augmented=False)
-    made = sample(trainer.average, mask, SAMPLE_STEPS, "ddim", trainer.settings.seed)
+    picture = samples_picture(trainer, patches_of(trainer, count), SAMPLE_STEPS)
     figure = Figure(figsize=(1.5 * count, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(patches_picture([hu, made]), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
     axes.set_axis_off()
     return figure
 

@@ -44,6 +44,8 @@ from DiffSegLungLib.training.store import Patient
 COLLAPSED = 0.2
 """Spread of the embedding below which it has collapsed: all cells look alike to it."""
 CACHED_CELLS = 100_000
+SCALE_BATCHES, SCALE_CELLS = 6, 1500
+"""Batches, and cells of them at most, over which the teacher's numbers are standardised."""
 LOSSES = {"noise": "noise loss", "info_nce": "InfoNCE"}
 LOG = "log.jsonl"
 
@@ -208,8 +210,8 @@ class Trainer:
     def _teacher_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation of the teacher's numbers over cells drawn as in training."""
         random = np.random.default_rng(self.settings.seed + 1)
-        hu, mask = self.sampler.draw(96, random)
-        chosen = choose_cells(lung_of_cells(mask), 1500, random)
+        hu, mask = self.sampler.draw(SCALE_BATCHES * self.settings.batch, random)
+        chosen = choose_cells(lung_of_cells(mask), SCALE_CELLS, random)
         numbers = teach(hu, mask, chosen, self.settings.region)
         return numbers.mean(dim=0), numbers.std(dim=0).clamp(min=1e-6)
 

@@ -234,6 +234,10 @@ def row(seed: int, dice: float) -> dict[str, Any]:
     }
 
 
+def dense(network: float, thresholds: float) -> dict[str, Any]:
+    return {"kind": "lobar", "radius_mm": 60.0, "ml": 300.0, "network": network, "thresholds": thresholds}
+
+
 def test_files_of_an_evaluation(tmp_path: Path) -> None:
     outcome = Outcome(Plan(tmp_path), seconds=90.0)
     outcome.facts = {"commit": "c", "weights_sha256": "w", "model": "m", "hosts": ["ct/x"]}
@@ -245,6 +249,11 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
         ],
         "slices": [{"name": "train/P001", "ours": 0.93, "thresholds": 0.8}],
         "healthy": [{"name": "ct/normal001", "ours": 0.5, "thresholds": 8.7}],
+        "lungs": [
+            {"name": "ct/a", "network": 0.98, "thresholds": 0.97},
+            {"name": "ct/b", "thresholds": 0.96},
+        ],
+        "dense": [{"name": "ct/x", "lesions": [dense(0.95, 0.6), dense(0.85, 0.7)]}],
         "robustness": [
             {**scan(30.0, []), "name": "as it is"},
             {**scan(40.0, []), "name": "smoothed"},
@@ -264,6 +273,12 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     assert "| robustness | 1 of 1 held | 0 of 1 | **no** |" in page
     assert "| student embedding + seven HU numbers | 1.000 |" in page
     assert "| fusion lowers HD95 | >= 10 % | 50.0 % | yes |" in page
+    assert "| lungs, DSC against experts | >= 0.97 | 0.960 | **no** |" in page
+    assert "| lungs, share of dense lung held | >= 0.9 | 0.850 | **no** |" in page
+    assert (
+        "ct/a: DSC of the lungs against the expert's 0.980 by the network, 0.970 by thresholds alone." in page
+    )
+    assert "lobar consolidation of 300 ml: 0.95 by the network, 0.60 by thresholds alone; lobar" in page
     for name in ("cases.csv", "robustness.csv", "cases.png", "dsc.png"):
         assert (tmp_path / name).stat().st_size > 50
 

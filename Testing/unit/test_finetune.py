@@ -125,7 +125,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     command = [sys.executable, "-m", "DiffSegLungLib", *words(ct, base, tmp_path, "--steps", "10")]
     log = tmp_path / "own.run" / "log.jsonl"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as child:
-        patience = time.monotonic() + 120
+        patience = time.monotonic() + 600
         while not (log.exists() and len(log.read_text().splitlines()) >= 4):
             assert child.poll() is None and time.monotonic() < patience
             time.sleep(0.02)

@@ -101,7 +101,7 @@ def test_each_part_can_be_left_out(
     lines = log(tmp_path)
     assert any("info_nce" in line for line in lines) == (part != "distillation")
     assert any("info_nce" in line for line in lines[:3]) == (part == "warm-up")
-    # At the first step the last layer is zero and the loss that of any input; at the third the weight is 0.
+    # At the first step the last layer is all zero and the loss that of any input; at the third all differ.
     same = lines[2]["noise"] == log(finished)[2]["noise"]
     assert same == (part == "distillation")
 

@@ -66,6 +66,12 @@ class Server:
         return self.process.wait(60)
 
 
+def find_chromium() -> str | None:
+    """The browser of this system; None where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 Start = Callable[..., Server]
 
 
@@ -135,7 +141,7 @@ def server(start: Start, pieces: Path, saved: Path) -> Server:
 def browser() -> Iterator[Any]:
     """Chromium without a window."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = find_chromium()
     if chromium is None:
         pytest.skip("needs Chromium")
     with playwright.sync_playwright() as driver:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from .conftest import open_page, start_server
+from .conftest import find_chromium, open_page, start_server
 
-SETTLED_MS = 15_000
-"""For the surfaces of the 3D view."""
+SETTLED_MS = 40_000
+"""For the 3D view, which is drawn without a graphics card."""
 SEGMENTED_MS = 3_600_000
 
 
@@ -26,7 +26,7 @@ def take_screenshot(ct: Path, folder: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as driver:
         server = start_server(Path(temporary), [str(ct), "--output", str(folder)])
         try:
-            chromium = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+            chromium = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
             tab = open_page(chromium, server, width=1600, height=1000).tab
             tab.wait_for_selector("#segment:not([disabled])")
             if not tab.locator("#tissues").count():

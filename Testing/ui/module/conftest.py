@@ -19,8 +19,10 @@ from Testing.ui.module import steps
 
 
 @pytest.fixture
-def module(scene: Any) -> Any:
-    """The module's file, imported by the bench as Slicer does."""
+def module(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module's file, imported by the bench as Slicer does.  Its models are not those of the next test."""
+    if not os.environ.get("DIFFSEGLUNG_MODELS"):
+        monkeypatch.setenv("DIFFSEGLUNG_MODELS", str(tmp_path / "models"))
     return _load()
 
 

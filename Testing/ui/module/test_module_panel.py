@@ -335,10 +335,12 @@ def millilitres(rows: list[tuple[str, float, float]]) -> dict[str, float]:
 def test_citation_is_copied(panel: Any, module: Any) -> None:
     import qt
 
+    from DiffSegLungSlicer.InstallationSection import CITATION
+
     panel.ui.aboutCollapsibleButton.collapsed = False
     steps.click(panel.ui.copyCitationButton)
     text = qt.QApplication.clipboard().text()
-    assert text == module.CITATION
+    assert text == f"{CITATION}, {module.HOMEPAGE}"
     assert "2605.11758" in text
 
 

@@ -1,0 +1,102 @@
+"""The losses of a fine-tuning as charts of the scene, and the warning of a collapse."""
+
+from __future__ import annotations
+
+import json
+from itertools import accumulate
+from pathlib import Path
+
+import slicer
+
+from . import charts, results
+
+LOG = "log.jsonl"
+"""As in `DiffSegLungLib.training.trainer`, which loads torch and so is not for Slicer's own process."""
+COLLAPSED = 0.2
+"""Likewise: spread of the embedding below which all regions look alike to it."""
+MEAN_OF = 20
+"""A step's noise loss hangs on the noise that was drawn: the mean of so many steps is shown."""
+ROLE = "DiffSegLung.losses"
+TRAINED, HELD_BACK = (31, 119, 180), (214, 39, 40)
+CONTRAST, REGRESSION = (44, 160, 44), (148, 103, 189)
+
+
+def readLog(runFolder: Path) -> list[dict[str, float]]:
+    """The figures of each step; a line that is being written, or that a kill cut short, is left out."""
+    try:
+        lines = (runFolder / LOG).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def hasCollapsed(log: list[dict[str, float]]) -> bool:
+    """Whether at the last step all regions looked alike to the embedding."""
+    return bool(log) and log[-1].get("spread", 1.0) < COLLAPSED
+
+
+def show(name: str, log: list[dict[str, float]]) -> list:
+    """Brings the charts of a run up to date, and makes them anew where the scene has them no longer.
+
+    Args:
+        name: of the model to be.
+        log: of the run.
+
+    Returns:
+        The chart of the noise loss, and that of the distillation once it has begun.
+    """
+    if not log:
+        return []
+    found = [_showNoise(name, log)]
+    distilled = [step for step in log if "info_nce" in step]
+    return [*found, _showDistillation(name, distilled)] if distilled else found
+
+
+def _showNoise(name: str, log: list[dict[str, float]]):
+    noise = [step["noise"] for step in log]
+    table = _node("vtkMRMLTableNode", name, "noise table")
+    charts.fillTable(table, {"step": [float(step["step"]) for step in log], "noise": runningMean(noise)})
+    lines = [charts.Line(table, "noise", f"training, mean of {MEAN_OF}", TRAINED)]
+    judged = [step for step in log if "held_back" in step]
+    if judged:
+        points = _node("vtkMRMLTableNode", name, "held-back table")
+        columns = {key: [float(step[key]) for step in judged] for key in ("step", "held_back")}
+        charts.fillTable(points, columns)
+        lines.append(charts.Line(points, "held_back", "patients held back", HELD_BACK))
+    return _chart(name, "noise", lines, "Noise loss")
+
+
+def _showDistillation(name: str, log: list[dict[str, float]]):
+    table = _node("vtkMRMLTableNode", name, "distillation table")
+    columns = {key: [float(step[key]) for step in log] for key in ("step", "info_nce", "regression")}
+    charts.fillTable(table, columns)
+    lines = [
+        charts.Line(table, "info_nce", "InfoNCE", CONTRAST),
+        charts.Line(table, "regression", "regression", REGRESSION),
+    ]
+    return _chart(name, "distillation", lines, "Distillation loss")
+
+
+def runningMean(values: list[float]) -> list[float]:
+    """Of the last `MEAN_OF` values, at the beginning of as many as there are."""
+    sums = [0.0, *accumulate(values)]
+    ends = range(1, len(sums))
+    return [(sums[end] - sums[max(end - MEAN_OF, 0)]) / min(end, MEAN_OF) for end in ends]
+
+
+def _chart(name: str, what: str, lines: list[charts.Line], title: str):
+    chart = _node("vtkMRMLPlotChartNode", name, what)
+    charts.fillChart(chart, "step", lines, lineWidth=2)
+    charts.describeChart(chart, f"{title}, {name}", "step", "loss")
+    return chart
+
+
+def _node(className: str, name: str, what: str):
+    """The node of a run in the scene, made if it is not there."""
+    mark = f"{ROLE}/{name}/{what}"
+    for node in slicer.util.getNodesByClass(className):
+        if node.GetAttribute(results.ATTRIBUTE) == mark:
+            return node
+    node = slicer.mrmlScene.AddNewNodeByClass(className, f"{name} {what}")
+    node.SetAttribute(results.ATTRIBUTE, mark)
+    return node

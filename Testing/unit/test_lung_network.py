@@ -1,0 +1,279 @@
+"""The lung network: its grid, its place in the lungs, in a model folder, on the command line, training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from DiffSegLungLib import cli, models
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.evaluation.cases import Case, make_case
+from DiffSegLungLib.evaluation.hosts import make_host
+from DiffSegLungLib.evaluation.lesions import Lesion
+from DiffSegLungLib.lung_network import LungNetwork, build_unet, from_hounsfield
+from DiffSegLungLib.lungs import LEFT, RIGHT, Lungs, segment_lungs
+from DiffSegLungLib.models import storage
+from DiffSegLungLib.phantom import make_phantom
+from DiffSegLungLib.tissues import CONSOLIDATION
+from DiffSegLungLib.training import lungs as training
+from DiffSegLungLib.training.lung_lesions import depth_of, paint_disease
+
+SHIPPED = Path(__file__).parents[2] / "Resources" / "models" / "first"
+SMALL = (8, 8, 8, 8, 8)
+SPACING = (2.0, 2.0, 2.0)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+@pytest.fixture(scope="module")
+def consolidated() -> Case:
+    """A phantom, on the working grid, with half a lung consolidated from the chest wall to the heart."""
+    phantom = make_phantom(SPACING, seed=3, lesions=())
+    host = make_host("phantom", phantom.hu, SPACING, phantom.sides, np.zeros(phantom.hu.shape, bool))
+    return make_case(host, [Lesion("wall-touching", 45.0, 0.6, seed=1)])
+
+
+@pytest.fixture(scope="module")
+def classical(consolidated: Case) -> Lungs:
+    """What thresholds find in it."""
+    return segment_lungs(consolidated.hu, SPACING)
+
+
+def truth_of(case: Case, blind_to: np.ndarray | None = None) -> np.ndarray:
+    """What a network without fault would say, (3, z, y, x)."""
+    sides = case.host.sides if blind_to is None else np.where(blind_to, 0, case.host.sides)
+    return np.stack([sides == 0, sides == RIGHT, sides == LEFT]).astype(np.float32)
+
+
+class Oracle:
+    """Knows the answer on the whole grid; finds out which box it is asked about by its HU."""
+
+    def __init__(self, case: Case, answer: np.ndarray) -> None:
+        self.hu, self.answer = np.clip(case.hu, -1024, 3000), answer
+
+    def __call__(self, work: np.ndarray) -> np.ndarray:
+        for corner in np.argwhere(np.isclose(self.hu, work[0, 0, 0], atol=1e-3)):
+            box = tuple(slice(c, c + n) for c, n in zip(corner, work.shape, strict=True))
+            if self.hu[box].shape == work.shape and np.allclose(self.hu[box], work, atol=1e-2):
+                return self.answer[(slice(None), *box)]
+        raise AssertionError("the network was asked about something else than a box of the CT")
+
+
+# --- in the lungs ----------------------------------------------------------------------------------------
+
+
+def test_what_the_network_knows_as_dense_lung_is_lung(consolidated: Case) -> None:
+    dense = consolidated.truth == CONSOLIDATION
+    found = segment_lungs(consolidated.hu, SPACING, Oracle(consolidated, truth_of(consolidated)))
+    assert found.origin == "network"
+    assert found.mask[dense].mean() > 0.95
+    assert dice(found.sides == RIGHT, consolidated.host.sides == RIGHT) > 0.96
+    assert dice(found.sides == LEFT, consolidated.host.sides == LEFT) > 0.96
+    assert any("dense tissue at the pleura was counted as" in warning for warning in found.warnings)
+
+
+def test_where_the_network_sees_no_lung_thresholds_decide(consolidated: Case, classical: Lungs) -> None:
+    dense = consolidated.truth == CONSOLIDATION
+    answer = truth_of(consolidated, blind_to=dense)
+    found = segment_lungs(consolidated.hu, SPACING, Oracle(consolidated, answer))
+    assert found.origin == "network"
+    assert np.array_equal(found.sides, classical.sides)
+
+
+def test_a_network_that_finds_nothing_is_not_believed(consolidated: Case, classical: Lungs) -> None:
+    nothing = np.zeros((3, *consolidated.hu.shape), np.float32)
+    nothing[0] = 1
+    found = segment_lungs(consolidated.hu, SPACING, Oracle(consolidated, nothing))
+    assert found.origin == classical.origin == "classical"
+    assert np.array_equal(found.sides, classical.sides)
+    assert any("network was not used" in warning for warning in found.warnings)
+
+
+def test_probabilities_on_any_grid_sum_to_one() -> None:
+    torch.manual_seed(0)
+    network = LungNetwork(build_unet(SMALL))
+    shares = network(np.random.default_rng(0).normal(-500, 300, (25, 31, 50)))
+    assert shares.shape == (3, 25, 31, 50) and shares.dtype == np.float32
+    assert np.allclose(shares.sum(axis=0), 1, atol=1e-5)
+
+
+def test_windows_keep_fluid_apart_from_consolidation() -> None:
+    channels = from_hounsfield(torch.tensor([-1000.0, 5.0, 45.0, 400.0]).reshape(1, 1, 1, 1, 4))
+    assert channels.shape == (1, 2, 1, 1, 4)
+    assert channels[0, 0, 0, 0, [0, 3]].tolist() == [-1, 1]
+    assert channels[0, 1, 0, 0, 2] - channels[0, 1, 0, 0, 1] > 0.3
+
+
+# --- the shipped network ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> LungNetwork:
+    network = models.load(str(SHIPPED)).lungs
+    if network is None:
+        pytest.skip("the shipped model has no lung network yet; 'diffseglung train lungs' makes one")
+    return network
+
+
+def test_the_shipped_network_keeps_consolidation_at_the_wall(
+    consolidated: Case, classical: Lungs, shipped: LungNetwork
+) -> None:
+    dense = consolidated.truth == CONSOLIDATION
+    assert dense.sum() * 8e-3 > 100, "ml of dense lung, or the test is void"
+    assert classical.mask[dense].mean() < 0.9, "thresholds would do"
+    found = segment_lungs(consolidated.hu, SPACING, shipped)
+    assert found.origin == "network"
+    assert found.mask[dense].mean() >= 0.9
+    assert dice(found.mask, consolidated.host.sides > 0) > 0.95
+
+
+def test_the_shipped_network_adds_nothing_to_healthy_lungs(shipped: LungNetwork) -> None:
+    phantom = make_phantom((4.0, 2.0, 2.0), seed=4, lesions=())
+    found = segment_lungs(phantom.hu, (4.0, 2.0, 2.0), shipped)
+    assert found.origin == "network"
+    assert dice(found.mask, phantom.sides > 0) > 0.96
+    assert found.mask[phantom.sides == 0].sum() < 0.04 * found.mask.sum()
+
+
+# --- in a model folder -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the shipped model, without a lung network."""
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "model"))
+    (folder / models.LUNGS).unlink(missing_ok=True)
+    description = json.loads((folder / models.DESCRIPTION).read_text())
+    description.pop("lungs", None)
+    description["sha256"].pop(models.LUNGS, None)
+    (folder / models.DESCRIPTION).write_text(json.dumps(description))
+    return folder
+
+
+def test_a_model_without_lung_network_loads(model: Path) -> None:
+    assert models.load(str(model)).lungs is None
+
+
+def test_a_lung_network_comes_back_as_it_was_written(model: Path) -> None:
+    torch.manual_seed(1)
+    unet = build_unet(SMALL)
+    storage.write_lung_network(model, unet.state_dict(), {"channels": list(SMALL)})
+    loaded = models.load(str(model)).lungs
+    assert loaded is not None
+    work = np.random.default_rng(0).normal(-500, 300, (24, 24, 48))
+    assert np.array_equal(loaded(work), LungNetwork(unet)(work))
+
+
+def test_a_damaged_lung_network_is_refused(model: Path) -> None:
+    storage.write_lung_network(model, build_unet(SMALL).state_dict(), {"channels": list(SMALL)})
+    with (model / models.LUNGS).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(MissingPartError, match=r"lungs\.safetensors is damaged"):
+        models.load(str(model))
+    (model / models.LUNGS).unlink()
+    with pytest.raises(MissingPartError, match=r"has no lungs\.safetensors"):
+        models.verify(str(model))
+
+
+# --- training --------------------------------------------------------------------------------------------
+
+
+@cache
+def small_patient() -> training.LungPatient:
+    phantom = make_phantom((6.0, 6.0, 6.0), seed=0, lesions=())
+    return training.on_network_grid("phantom", phantom.hu, phantom.sides, phantom.spacing)
+
+
+def test_pasted_disease_is_lung_and_pasted_fluid_is_not() -> None:
+    patient = small_patient()
+    dense, fluid = 0, 0
+    for seed in range(6):
+        hu, sides, weight = paint_disease(
+            patient.hu, patient.sides, patient.depth, np.random.default_rng(seed)
+        )
+        assert np.isin(sides[patient.sides == 0], 0).all(), "nothing outside the lungs becomes lung"
+        assert weight.min() == 1 and np.isfinite(hu).all()
+        painted = (hu > -150) & (patient.hu < -500)
+        dense += int((painted & (sides > 0)).sum())
+        fluid += int((painted & (patient.sides > 0) & (sides == 0)).sum())
+    assert dense > 1000 and fluid > 300
+    assert np.array_equal(patient.depth > 0, patient.sides > 0)
+    assert np.array_equal(depth_of(patient.sides), patient.depth)
+
+
+def test_a_crop_keeps_right_on_the_right() -> None:
+    patient = small_patient()
+    settings = training.Settings(crop=(32, 64, 96))
+    for seed in range(4):
+        hu, sides, weight = training.draw(patient, settings, np.random.default_rng(seed))
+        assert hu.shape == sides.shape == weight.shape == (32, 64, 96)
+        where = [np.flatnonzero((sides == side).any(axis=(0, 1))).mean() for side in (RIGHT, LEFT)]
+        assert where[0] < where[1], "mirroring exchanges the names too"
+
+
+def test_a_run_learns_stops_and_goes_on(tmp_path: Path, model: Path) -> None:
+    settings = training.Settings(channels=SMALL, crop=(16, 48, 64), steps=4, phantoms=0.0)
+    whole = training.LungTrainer([small_patient()], settings, tmp_path / "whole")
+    whole.run()
+    for steps in (2, 4):
+        parted = training.LungTrainer([small_patient()], settings, tmp_path / "parted")
+        _run_until(parted, steps)
+    for key, value in whole.average.state_dict().items():
+        assert torch.equal(value, parted.average.state_dict()[key]), key
+    with pytest.raises(UnusableInputError, match="other CT"):
+        training.stored_settings(tmp_path / "parted", ["someone else"])
+    assert training.stored_settings(tmp_path / "parted", ["phantom"]) == settings
+    training.write_to_model(tmp_path / "parted", model)
+    assert models.load(str(model)).description["lungs"]["training"]["steps"] == 4
+
+
+def _run_until(trainer: training.LungTrainer, step: int) -> None:
+    """As if SIGTERM came after ``step`` steps."""
+
+    def stop(stage: str, fraction: float, message: str = "") -> None:
+        trainer.stop_requested = trainer.step >= step
+
+    trainer.run(stop)
+
+
+def test_a_network_learns_lungs_from_one_patient(tmp_path: Path) -> None:
+    settings = training.Settings(
+        channels=SMALL, crop=(32, 48, 64), learning_rate=5e-3, steps=20, phantoms=0.0, healthy=1.0
+    )
+    trainer = training.LungTrainer([small_patient()], settings, tmp_path)
+    losses = [trainer.train_step()["loss"] for _ in range(20)]
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_no_ct_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInputError, match="no CT"):
+        training.LungTrainer([], training.Settings(), tmp_path)
+
+
+# --- command line ----------------------------------------------------------------------------------------
+
+
+def test_a_mask_and_classical_lungs_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["segment", "ct.nrrd", "-o", "out.seg.nrrd", "--lungs", "m.nrrd", "--classical-lungs"]
+    assert cli.main(words) == cli.WRONG_USE
+    assert "not allowed with argument --lungs" in capsys.readouterr().err
+
+
+def test_training_the_lungs_from_the_command_line(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["phantom", str(tmp_path / "ct.nrrd"), "--spacing", "6", "--lesions", "none"]) == cli.DONE
+    words = ["train", "lungs", str(tmp_path / "ct.nrrd"), "--run", str(tmp_path / "run"), "--steps", "1"]
+    assert cli.main([*words, "--model", str(model), "--progress", "none"]) == cli.DONE
+    assert capsys.readouterr().out.strip().endswith(models.LUNGS)
+    loaded = models.load(str(model))
+    assert loaded.lungs is not None and loaded.description["lungs"]["training_data"][0] == "ct"
