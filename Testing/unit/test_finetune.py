@@ -187,9 +187,9 @@ def test_a_model_with_the_first_head_is_fine_tuned_with_that_head(
     assert cli.main(words(ct, base, tmp_path / "m", "--steps", "2", "--stage", "distillation")) == 0
     model = models.load(str(tmp_path / "m" / "own"))
     assert model.description["architecture"]["clean"] is False and model.student.around is None
-    weights = [load_file(folder / "weights.safetensors") for folder in (base, tmp_path / "m" / "own")]
-    assert weights[0].keys() == weights[1].keys()
-    assert not np.array_equal(*(one["head.regress.weight"] for one in weights))
+    before, after = (load_file(one / "weights.safetensors") for one in (base, tmp_path / "m" / "own"))
+    assert before.keys() == after.keys()
+    assert not np.array_equal(before["head.regress.weight"], after["head.regress.weight"])
 
 
 # --- before it begins ------------------------------------------------------------------------------------
