@@ -42,7 +42,8 @@ DEFAULT_MINUTES = 30.0
 BATCH = 8
 CHECKS = 10
 """Comparisons with the patients held back in a run."""
-MOST_STEPS_BETWEEN = 100
+LEAST_STEPS_BETWEEN, MOST_STEPS_BETWEEN = 20, 100
+"""A comparison takes as long as some ten steps."""
 PATIENCE = 4
 """Comparisons without a gain after which the run ends."""
 DRIFT_POINTS = 2.0
@@ -278,7 +279,7 @@ def _train(
     device = choose_device(request.device)
     trainer = Trainer(patients, settings, request.run_folder, device, held_back, start=base.student)
     guard = Guard(request, base, settings)
-    every = max(min(settings.steps // CHECKS, MOST_STEPS_BETWEEN), 1)
+    every = min(max(settings.steps // CHECKS, LEAST_STEPS_BETWEEN), MOST_STEPS_BETWEEN, settings.steps)
     trainer.run(progress, every, guard)
     if trainer.step < settings.steps and not trainer.notes.get("ended"):
         raise CancelledError(f"Stopped at step {trainer.step}: the same command goes on from there.")

@@ -24,6 +24,8 @@ from DiffSegLungLib.training.store import load_store
 from DiffSegLungLib.training.trainer import Settings, Trainer
 
 ROOT = Path(__file__).parents[2]
+STEPS = "45"
+"""Compared and saved at 20 and 40."""
 QUIET = ["--progress", "none", "--threads", "1", "--device", "cpu"]
 
 
@@ -61,7 +63,7 @@ def words(ct: Path, base: Path, store: Path, *more: str) -> list[str]:
 def tuned(ct: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a model that was fine-tuned for a few steps."""
     store = tmp_path_factory.mktemp("models")
-    assert cli.main(words(ct, base, store, "--steps", "10", "--licence", "ours")) == 0
+    assert cli.main(words(ct, base, store, "--steps", STEPS, "--licence", "ours")) == 0
     return store
 
 
@@ -96,7 +98,7 @@ def test_it_compares_both_models_on_patients_held_back(tuned: Path) -> None:
     assert description["split"]["trained_on"] == {"ct": 1, "patients": 1}
     assert description["split"]["held_back"] == {"ct": 1, "patients": 1}
     before, after = description["metrics"]["before"], description["metrics"]["after"]
-    assert 0 < after["noise_loss"] < before["noise_loss"] < 1, "ten steps help a network of two"
+    assert 0 < after["noise_loss"] < before["noise_loss"] < 1, "some steps help a network of two"
     assert 0 <= before["teacher_r2"] <= 1
     for side in (before, after):
         (volumes,) = side["held_back_ct"]
@@ -122,17 +124,17 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     """Killed hard in the middle; the same command ends with the same weights as an unbroken run."""
     prepared = tmp_path / "own.run" / "store"
     shutil.copytree(tuned / "own.run" / "store", prepared)  # the lungs need not be found again
-    command = [sys.executable, "-m", "DiffSegLungLib", *words(ct, base, tmp_path, "--steps", "10")]
+    command = [sys.executable, "-m", "DiffSegLungLib", *words(ct, base, tmp_path, "--steps", STEPS)]
     log = tmp_path / "own.run" / "log.jsonl"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as child:
         patience = time.monotonic() + 600
-        while not (log.exists() and len(log.read_text().splitlines()) >= 4):
+        while not (log.exists() and len(log.read_text().splitlines()) >= 24):
             assert child.poll() is None and time.monotonic() < patience
             time.sleep(0.02)
         child.kill()
     assert not (tmp_path / "own").exists()
-    assert checkpoint.load_facts(tmp_path / "own.run" / "checkpoint.safetensors")["step"] < 10
-    assert cli.main(words(ct, base, tmp_path, "--steps", "10")) == 0
+    assert checkpoint.load_facts(tmp_path / "own.run" / "checkpoint.safetensors")["step"] == 20
+    assert cli.main(words(ct, base, tmp_path, "--steps", STEPS)) == 0
     steps = [json.loads(line) for line in log.read_text().splitlines()]
     whole = [json.loads(line) for line in (tuned / "own.run" / "log.jsonl").read_text().splitlines()]
     for line in steps + whole:
@@ -150,7 +152,7 @@ def test_a_stop_file_pauses(tuned: Path, ct: Path, base: Path, tmp_path: Path) -
         while not (run / "log.jsonl").exists() and child.poll() is None:
             time.sleep(0.02)
         (run / "stop").touch()
-        _, errors = child.communicate(timeout=60)
+        _, errors = child.communicate(timeout=300)
     assert child.returncode == 130 and "the same command goes on" in errors.splitlines()[-1]
     assert 0 < checkpoint.load_facts(run / "checkpoint.safetensors")["step"] < 3000
 
