@@ -15,14 +15,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from DiffSegLungLib.distillation import CONTEXT, DOWNSAMPLING, inner
 from DiffSegLungLib.filters import masked_mean, masked_opening
 
 if TYPE_CHECKING:
     from DiffSegLungLib.models.student import Student
     from DiffSegLungLib.vessels import Parenchyma
-
-DOWNSAMPLING = 8
-"""Voxels of a cell of the embedding, along each axis."""
 
 DESCRIPTORS = ("density", "density_5mm", "lines_5mm", "holes_5mm")
 """The fine descriptors, in order; HU / 100 for the first two, log(1 + HU / 20) for the others."""
@@ -116,15 +114,17 @@ def embed(
     """
     padded_hu, padded_mask = _pad(hu, plan.window, -1000.0), _pad(mask, plan.window, 0)
     corners = list(_windows(padded_mask, plan))
+    wide_hu, wide_mask = (
+        np.pad(values, CONTEXT, constant_values=fill)
+        for values, fill in ((padded_hu, -1000.0), (padded_mask, 0))
+    )
     noises = _noises(plan, seed, draws)
     total: torch.Tensor | None = None
     cells = [side // DOWNSAMPLING for side in padded_hu.shape]
     weight, blend = torch.zeros(cells), _blending(plan.window)
     for first in range(0, len(corners), plan.batch):
         batch = corners[first : first + plan.batch]
-        seen = (
-            _embed_windows(student, padded_hu, padded_mask, batch, plan, noise, device) for noise in noises
-        )
+        seen = (_embed_windows(student, wide_hu, wide_mask, batch, plan, noise, device) for noise in noises)
         projected = _mean([project(embeddings) for embeddings in seen])
         total = torch.zeros((projected.shape[-1], *cells)) if total is None else total
         for corner, cell_values in zip(batch, projected, strict=True):
@@ -161,12 +161,20 @@ def _embed_windows(
     noise: torch.Tensor,
     device: str,
 ) -> torch.Tensor:
-    """Embeddings of some windows, (windows, z, y, x, 128 * timesteps) in cells."""
-    boxes = [tuple(slice(c, c + w) for c, w in zip(corner, plan.window, strict=True)) for corner in corners]
+    """Embeddings of some windows, (windows, z, y, x, 128 * timesteps) in cells.
+
+    ``hu`` and ``mask`` have ``CONTEXT`` voxels more at each end than the volume that ``corners`` speak of.
+    """
+    boxes = [
+        tuple(slice(c, c + w + 2 * CONTEXT) for c, w in zip(corner, plan.window, strict=True))
+        for corner in corners
+    ]
     patches = torch.from_numpy(np.stack([hu[box] for box in boxes]))[:, None].to(device)
     lungs = torch.from_numpy(np.stack([mask[box] for box in boxes]).astype(np.float32))[:, None].to(device)
+    local = student.local(patches, lungs)
+    patches, lungs = inner(patches), inner(lungs)
     levels = [
-        student.embed_hounsfield(patches, lungs, noise[level].to(device), timestep)
+        student.embed_hounsfield(patches, lungs, noise[level].to(device), timestep, local)
         for level, timestep in enumerate(plan.timesteps)
     ]
     return torch.cat(levels, dim=1).permute(0, 2, 3, 4, 1).float().cpu()

@@ -19,8 +19,9 @@ import SimpleITK as sitk
 
 from DiffSegLungLib import measures as measuring
 from DiffSegLungLib.cavities import cavity_walls, find_cavities
+from DiffSegLungLib.distillation import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.features import DESCRIPTORS, DOWNSAMPLING, embed, fine_descriptors, upsample_cells
+from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, upsample_cells
 from DiffSegLungLib.fusion import edge_map, fuse
 from DiffSegLungLib.lung_network import LungNetwork
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs

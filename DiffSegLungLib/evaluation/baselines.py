@@ -71,7 +71,7 @@ def radiomic_clusters(hu: np.ndarray, mask: np.ndarray, seed: int) -> np.ndarray
     """k-means (five clusters) on the 34 radiomic numbers of each cell, named by the clusters' mean HU."""
     from DiffSegLungLib.radiomics.batched import teacher_for_patches
 
-    blocks, insides, shape = _cells(hu, -1000.0), _cells(mask, False), _cell_grid(mask.shape)
+    blocks, insides, shape = cut_cells(hu, -1000.0), cut_cells(mask, False), cell_grid(mask.shape)
     chosen = insides.mean(axis=(1, 2, 3)) > 0.05
     numbers = teacher_for_patches(blocks[chosen], insides[chosen])
     numbers = (numbers - numbers.mean(0)) / np.maximum(numbers.std(0), 1e-6)
@@ -91,8 +91,8 @@ def embedding_clusters(
         seed: of the mixture's starts.
         name: from mean HU to label; physiological bounds by default.
     """
-    blocks, insides = _cells(hu, -1000.0), _cells(mask, False)
-    shape = _cell_grid(mask.shape)
+    blocks, insides = cut_cells(hu, -1000.0), cut_cells(mask, False)
+    shape = cell_grid(mask.shape)
     chosen = insides.mean(axis=(1, 2, 3)) > 0.05
     trimmed = cells[:, : shape[0], : shape[1], : shape[2]].reshape(len(cells), -1)
     means = (blocks[chosen] * insides[chosen]).sum((1, 2, 3)) / insides[chosen].sum((1, 2, 3))
@@ -128,14 +128,14 @@ def _paint(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _cell_grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def cell_grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
     z, y, x = (-(-side // CELL) for side in shape)
     return z, y, x
 
 
-def _cells(values: np.ndarray, fill: float) -> np.ndarray:
+def cut_cells(values: np.ndarray, fill: float) -> np.ndarray:
     """Cut a volume into cells: (cells, 8, 8, 8)."""
-    shape = _cell_grid(values.shape)
+    shape = cell_grid(values.shape)
     padding = [(0, CELL * cells - side) for cells, side in zip(shape, values.shape, strict=True)]
     padded = np.pad(values, padding, constant_values=fill)
     split = padded.reshape(shape[0], CELL, shape[1], CELL, shape[2], CELL)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from DiffSegLungLib.evaluation import baselines, metrics, stages
+from DiffSegLungLib.evaluation import baselines, metrics, probe, stages
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.stages import Prepared
@@ -76,7 +76,8 @@ def run_case(
         without: a model trained without distillation, where there is one.
 
     Returns:
-        Plain numbers: ``dsc``, ``hd95_mm``, ``volumes``, ``calibration``, ``baselines``, ``ablations``.
+        Plain numbers: ``dsc``, ``hd95_mm``, ``volumes``, ``calibration``, ``baselines``, ``ablations``; and
+        ``slice`` and ``cells`` for the figures and the probe.
     """
     case = make_case(load_host(file, data), draw_lesions(seed))
     prepared = stages.prepare(case_volume(case), model)
@@ -97,6 +98,7 @@ def run_case(
         },
         "ablations": _ablations(prepared, model, tissues, scorer, without),
         "slice": _middle_slice(case, labels),
+        "cells": probe.describe_cells(case, prepared, model, without),
     }
 
 

@@ -54,7 +54,8 @@ def read_model(info: ModelInfo, description: dict[str, Any], device: str) -> Mod
 
 def read_student(folder: Path, description: dict[str, Any], device: str) -> Student:
     """The student alone, in evaluation mode."""
-    student = Student(description["architecture"]["channels"], hidden=description["architecture"]["hidden"])
+    form = description["architecture"]
+    student = Student(form["channels"], hidden=form["hidden"], clean=form.get("clean", False))
     student.load_state_dict(load_file(str(folder / WEIGHTS)))
     # torch's own signature leaves memory_format out.
     student = student.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

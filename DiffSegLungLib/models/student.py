@@ -8,31 +8,31 @@ import torch
 from torch import nn
 
 from DiffSegLungLib.diffusion.schedule import noise_schedule
-from DiffSegLungLib.diffusion.unet import (
-    DOWNSAMPLING,
-    build_unet,
-    encode,
-    from_hounsfield,
-    predict_noise_and_encode,
-)
-from DiffSegLungLib.distillation import StudentHead, density_path
+from DiffSegLungLib.diffusion.unet import build_unet, encode, from_hounsfield, predict_noise_and_encode
+from DiffSegLungLib.distillation import DOWNSAMPLING, LocalPath, StudentHead, UnitHead, density_path
 
 
 class Student(nn.Module):
-    """Diffusion U-Net with the student's head.
+    """Diffusion U-Net with the student's head and its local path.
 
     Args:
         channels: channels of the U-Net's levels.
         groups: groups of its normalisation layers.
         hidden: width of the head.
+        clean: whether density and texture are read off the clean CT; ``first`` reads the noised input.
     """
 
     def __init__(
-        self, channels: Sequence[int] = (16, 32, 48, 64), groups: int = 8, hidden: int = 128
+        self,
+        channels: Sequence[int] = (16, 32, 48, 64),
+        groups: int = 8,
+        hidden: int = 128,
+        clean: bool = True,
     ) -> None:
         super().__init__()
         self.unet = build_unet(channels, groups)
-        self.head = StudentHead(channels[-1], hidden)
+        self.around = LocalPath() if clean else None
+        self.head = StudentHead(channels[-1], hidden) if clean else UnitHead(channels[-1], hidden)
         self.schedule = noise_schedule()
 
     def noised(
@@ -41,17 +41,42 @@ class Student(nn.Module):
         """The network's input: x noised to ``timesteps`` beside the mask, (batch, 2, z, y, x)."""
         return torch.cat([self.schedule.add_noise(x, noise, timesteps), mask], dim=1)
 
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted noise, and the embedding of each cell, from a noised input (training)."""
         noise, bottleneck = predict_noise_and_encode(self.unet, x, timesteps)
-        return noise, self.head(bottleneck, density_path(x, DOWNSAMPLING))
+        return noise, self.head(bottleneck, self.beside(x, local))
 
-    def embed(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def embed(self, x: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
         """The embedding alone, without the decoder (inference): (batch, 128, z/8, y/8, x/8)."""
-        return self.head(encode(self.unet, x, timesteps), density_path(x, DOWNSAMPLING))
+        return self.head(encode(self.unet, x, timesteps), self.beside(x, local))
+
+    def beside(self, x: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+        """What the head reads beside the bottleneck of the noised input ``x``."""
+        return density_path(x, DOWNSAMPLING) if self.around is None else local
+
+    def local(self, hu: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Density and texture of the clean CT, the same at every noise level.
+
+        Args:
+            hu: (batch, 1, z, y, x), HU, with ``CONTEXT`` voxels around the window.
+            mask: as hu, 1 in the lungs.
+
+        Returns:
+            (batch, 70, Z, Y, X) in the window's cells; nothing where the noised input is read.
+        """
+        if self.around is None:
+            return hu.new_zeros(0)
+        return self.around(from_hounsfield(hu), mask)
 
     def embed_hounsfield(
-        self, hu: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, timestep: int
+        self,
+        hu: torch.Tensor,
+        mask: torch.Tensor,
+        noise: torch.Tensor,
+        timestep: int,
+        local: torch.Tensor,
     ) -> torch.Tensor:
         """Embeddings of CT windows at one noise level.
 
@@ -60,10 +85,11 @@ class Student(nn.Module):
             mask: (batch, 1, z, y, x), 1 in the lungs.
             noise: (z, y, x), the same for every window.
             timestep: the noise level.
+            local: what :meth:`local` says of the same windows.
 
         Returns:
             (batch, 128, z/8, y/8, x/8).
         """
         timesteps = torch.full((len(hu),), timestep, device=hu.device)
         noised = self.noised(from_hounsfield(hu), mask, noise.expand_as(hu), timesteps)
-        return self.embed(noised.contiguous(memory_format=torch.channels_last_3d), timesteps)
+        return self.embed(noised.contiguous(memory_format=torch.channels_last_3d), timesteps, local)

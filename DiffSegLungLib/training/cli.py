@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.safetensors"
 DESCRIPTION = "training.json"
 """Beside the checkpoint: the store's spacing and patients, which the checkpoint does not hold."""
-SETTINGS = ("channels", "batch", "steps", "stage_two", "warm_up", "seed", "precision")
+SETTINGS = ("channels", "batch", "steps", "stage_two", "warm_up", "head_first", "seed", "precision")
 """The trainer's settings that are options."""
 ABLATIONS: dict[str, dict[str, Any]] = {
     "hu-preservation": {"hu_preserved": False},
@@ -143,6 +143,8 @@ def _add_run(actions: Any) -> None:
     parser.add_argument("--steps", metavar="N", type=count, help="steps in all; may grow on resuming")
     parser.add_argument("--stage-two", metavar="N", type=count, help="step at which distillation begins")
     parser.add_argument("--warm-up", metavar="N", type=count, help="steps over which its weight grows")
+    head_help = "steps of distillation in which the head alone learns (default: none)"
+    parser.add_argument("--head-first", metavar="N", type=count, help=head_help)
     parser.add_argument("--batch", metavar="N", type=count, help="patches a step")
     channels_help = "channels of the four levels, multiples of 8"
     parser.add_argument("--channels", metavar="N", type=_channels, nargs=4, help=channels_help)

@@ -123,7 +123,9 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """
 
     def __init__(self, own: nn.modules.batchnorm._BatchNorm, ranks: Ranks) -> None:
-        super().__init__(own.num_features, own.eps, own.momentum, own.affine)
+        assert own.running_mean is not None
+        where = own.running_mean.device
+        super().__init__(own.num_features, own.eps, own.momentum, own.affine, device=where)
         self.load_state_dict(own.state_dict())
         self.ranks = ranks
 
@@ -141,6 +143,8 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         count = self.ranks.count * input.numel() / input.shape[1]
         self._remember(mean.detach(), variance.detach() * count / max(count - 1, 1))
         scaled = centred * _as_channels((variance + self.eps).rsqrt(), input)
+        if not self.affine:
+            return scaled
         return scaled * _as_channels(self.weight, input) + _as_channels(self.bias, input)
 
     @torch.no_grad()

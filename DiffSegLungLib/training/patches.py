@@ -14,8 +14,8 @@ BINS = 12
 TURNED = 0.3
 """Share of the patches that are rotated and scaled."""
 MOST_DEGREES, MOST_SCALE = 6.0, 0.06
-TURN_MARGIN = 4
-"""Voxels that the corners of a patch of 32 move by at most."""
+TURN_MARGIN = 6
+"""Voxels that the corners of a patch of 48 move by at most."""
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ def write_model(
     weights = checkpoint.load_module(run, "average")
     header = checkpoint.load_facts(run)
     channels = header["settings"]["channels"]
-    student = Student(channels)
+    clean = any(key.startswith("around.") for key in weights)  # runs of earlier versions have no such path
+    student = Student(channels, clean=clean)
     student.load_state_dict(weights)
     rule, fusion = NamingRule(), FusionSettings()
     reference = fit_reference(student.eval(), sources, plan, settings, rule, progress)
@@ -166,7 +167,7 @@ def write_model(
     storage.write_mixture(folder, *reference)
     described = {
         **facts,
-        "architecture": {"channels": list(channels), "hidden": 128},
+        "architecture": {"channels": list(channels), "hidden": 128, "clean": clean},
         "hu_window": [-1000, 400],
         "spacing_mm": settings.spacing,
         "sharpness": settings.sharpness,

@@ -19,22 +19,34 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, from_hounsfield
-from DiffSegLungLib.distillation import TeacherHead, collapse, info_nce, pool_regions, warm_up
-from DiffSegLungLib.errors import DiffSegLungError
+from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
+from DiffSegLungLib.distillation import (
+    CONTEXT,
+    TARGETS,
+    TeacherHead,
+    collapse,
+    density_numbers,
+    info_nce,
+    inner,
+    warm_up,
+)
+from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.outputs import write_text
 from DiffSegLungLib.progress import Progress
 from DiffSegLungLib.radiomics.batched import teacher_for_patches
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.distributed import Ranks, share_batch_norm
-from DiffSegLungLib.training.judge import cut_regions, draw_held_back, noise_loss
+from DiffSegLungLib.training.judge import LEAST_LUNG, draw_held_back, noise_loss
 from DiffSegLungLib.training.patches import PatchSampler, build_sampler
 from DiffSegLungLib.training.store import Patient
 
 COLLAPSED = 0.2
-"""Spread of the embedding below which it has collapsed: all regions look alike to it."""
-CACHED_PATCHES = 4096
+"""Spread of the embedding below which it has collapsed: all cells look alike to it."""
+CACHED_CELLS = 100_000
+SCALE_BATCHES, SCALE_CELLS = 6, 1500
+"""Batches, and cells of them at most, over which the teacher's numbers are standardised."""
+LOSSES = {"noise": "noise loss", "info_nce": "InfoNCE"}
 LOG = "log.jsonl"
 
 
@@ -44,12 +56,15 @@ class Settings:
 
     Attributes:
         channels: channels of the U-Net's levels.
-        patch: patch sides in voxels, (z, y, x); multiples of ``region``.
-        region: side in voxels of the cubes that teacher and student describe.
+        patch: patch sides in voxels, (z, y, x); multiples of 8.
+        region: side in voxels of the cubes around each cell that the teacher describes beside the cell.
+        cells: cells of a batch that are distilled.
         batch: patches a step.
         steps: steps in all.
         stage_two: step at which distillation begins.
         warm_up: steps over which its weight grows.
+        head_first: steps of stage two in which the head alone learns, on a U-Net that stays as it is.
+        reading: noise level below which the head reads in those steps.
         distillation: final weight of InfoNCE.
         regression: weight, relative to InfoNCE, of predicting the teacher's numbers from the embedding.
         learning_rate: of AdamW, stage one.
@@ -66,12 +81,15 @@ class Settings:
     channels: tuple[int, ...] = (16, 32, 48, 64)
     patch: tuple[int, int, int] = (16, 32, 32)
     region: int = 16
+    cells: int = 96
     batch: int = 16
     steps: int = 3000
     stage_two: int = 1200
     warm_up: int = 300
+    head_first: int = 0
+    reading: int = 120
     distillation: float = 0.4
-    regression: float = 0.5
+    regression: float = 4.0
     learning_rate: float = 5e-4
     learning_rate_two: float = 1.5e-4
     clip: float = 1.0
@@ -85,6 +103,44 @@ class Settings:
 
 Watch = Callable[["Trainer", dict[str, float]], bool]
 """Called after each step with its figures; true ends the run, with a checkpoint."""
+
+
+def teach(hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray, region: int) -> torch.Tensor:
+    """What the embedding of a cell shall tell: radiomics of cell and surroundings, and the cell's density.
+
+    Args:
+        hu: patches in HU with ``CONTEXT`` voxels around, (n, z, y, x).
+        mask: lungs, as hu.
+        chosen: patch and cell (z, y, x) of each cell, (cells, 4).
+        region: side of the surroundings in voxels.
+
+    Returns:
+        float32 (cells, 75).
+    """
+    parts = []
+    for side in (DOWNSAMPLING, region):
+        margin = CONTEXT - (side - DOWNSAMPLING) // 2
+        boxes = [
+            (patch, *(slice(margin + DOWNSAMPLING * c, margin + DOWNSAMPLING * c + side) for c in cell))
+            for patch, *cell in chosen.tolist()
+        ]
+        cubes, insides = (np.stack([stack[box] for box in boxes]) for stack in (hu, mask > 0.5))
+        parts.append(torch.from_numpy(teacher_for_patches(cubes, insides)).float())
+    wide, lungs = torch.from_numpy(hu)[:, None], torch.from_numpy(mask)[:, None]
+    density = density_numbers(from_hounsfield(wide), lungs, DOWNSAMPLING)
+    patch, z, y, x = torch.from_numpy(chosen).T
+    return torch.cat([*parts, density[patch, :, z, y, x]], dim=1)
+
+
+def lung_of_cells(mask: np.ndarray) -> torch.Tensor:
+    """Share of lung in each cell of patches with ``CONTEXT`` around: (n, Z, Y, X)."""
+    return functional.avg_pool3d(inner(torch.from_numpy(mask)[:, None]), DOWNSAMPLING)[:, 0]
+
+
+def choose_cells(share: torch.Tensor, count: int, random: np.random.Generator) -> np.ndarray:
+    """Some of the cells that hold lung: (cells, 4), patch and cell (z, y, x), in order."""
+    found = np.argwhere(share.numpy() >= LEAST_LUNG)
+    return found[np.sort(random.permutation(len(found))[:count])]
 
 
 class Trainer:
@@ -115,20 +171,21 @@ class Trainer:
         self.random = np.random.default_rng(settings.seed)
         self.split = {"train": [one.name for one in patients], "held_back": [one.name for one in held_back]}
         self.sampler: PatchSampler = build_sampler(
-            _as_seen(patients, settings), settings.patch, seed=settings.seed
+            _as_seen(patients, settings), self._wide_patch, seed=settings.seed
         )
         seen = _as_seen(held_back, settings)
         self.held_back = draw_held_back(seen, settings.patch, seed=settings.seed) if seen else None
-        self._taught: dict[bytes, np.ndarray] = {}
+        self._taught: dict[tuple[bytes, bytes], torch.Tensor] = {}
         fresh = Student(settings.channels) if start is None else copy.deepcopy(start).requires_grad_(True)
         self.student = fresh.to(device).train()
         # torch's own signature leaves memory_format out.
         self.student.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.teacher_head = TeacherHead().to(device)
+        self.teacher_head = TeacherHead(_length(self.student.head.radiomics)).to(device)
         self.average = copy.deepcopy(self.student).requires_grad_(False)
         share_batch_norm(self.student, ranks)
         self.teacher_mean, self.teacher_deviation = self._teacher_scale()
-        heads = [*self.student.head.parameters(), *self.teacher_head.parameters()]
+        heads = [value for name, value in self.student.named_parameters() if not name.startswith("unet.")]
+        heads += self.teacher_head.parameters()
         groups: list[dict[str, Any]] = [{"params": self.student.unet.parameters()}, {"params": heads}]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.step = 0
@@ -141,37 +198,40 @@ class Trainer:
         """Where the run's state lies."""
         return self.folder / "checkpoint.safetensors"
 
+    @property
+    def _wide_patch(self) -> tuple[int, int, int]:
+        """The patch and what the local path sees around it."""
+        z, y, x = (side + 2 * CONTEXT for side in self.settings.patch)
+        return z, y, x
+
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {"student": self.student, "average": self.average, "teacher_head": self.teacher_head}
 
     def _teacher_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation of the teacher's numbers over regions drawn as in training."""
-        hu, mask = self.sampler.draw(96, np.random.default_rng(self.settings.seed + 1))
-        numbers = self._teach(hu, mask)[self._has_lung(mask)]
+        """Mean and deviation of the teacher's numbers over cells drawn as in training."""
+        random = np.random.default_rng(self.settings.seed + 1)
+        hu, mask = self.sampler.draw(SCALE_BATCHES * self.settings.batch, random)
+        chosen = choose_cells(lung_of_cells(mask), SCALE_CELLS, random)
+        numbers = teach(hu, mask, chosen, self.settings.region)
         return numbers.mean(dim=0), numbers.std(dim=0).clamp(min=1e-6)
 
-    def _regions(self, patches: np.ndarray) -> np.ndarray:
-        """The cubes of the patches, (n * cubes, side, side, side)."""
-        return cut_regions(patches, self.settings.region)
-
-    def _has_lung(self, mask: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self._regions(mask).mean(axis=(1, 2, 3)) >= 0.3)
-
-    def _teach(self, hu: np.ndarray, mask: np.ndarray) -> torch.Tensor:
-        """The teacher's numbers of each region, (n * cubes, 34); of a patch seen before, out of the cache."""
-        keys = [
+    def _teach(self, hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray) -> torch.Tensor:
+        """What :func:`teach` says of the cells; of cells seen before, out of the cache."""
+        if self.settings.augmentation:
+            return teach(hu, mask, chosen, self.settings.region)  # no patch ever comes twice
+        patches = [
             hashlib.blake2b(one.tobytes() + lung.tobytes()).digest()
             for one, lung in zip(hu, mask, strict=True)
         ]
+        keys = [(patches[patch], bytes(cell)) for patch, *cell in chosen.tolist()]
         new = [index for index, key in enumerate(keys) if key not in self._taught]
         if new:
-            numbers = teacher_for_patches(self._regions(hu[new]), self._regions(mask[new]) > 0.5)
-            parts = np.asarray(numbers, dtype=np.float32).reshape(len(new), -1, numbers.shape[-1])
-            self._taught |= {keys[index]: part for index, part in zip(new, parts, strict=True)}
-        found = np.concatenate([self._taught[key] for key in keys])
-        for old in list(self._taught)[: max(len(self._taught) - CACHED_PATCHES, 0)]:
+            numbers = teach(hu, mask, chosen[new], self.settings.region)
+            self._taught |= {keys[index]: row for index, row in zip(new, numbers, strict=True)}
+        found = torch.stack([self._taught[key] for key in keys])
+        for old in list(self._taught)[: max(len(self._taught) - CACHED_CELLS, 0)]:
             del self._taught[old]
-        return torch.from_numpy(found)
+        return found
 
     def run(
         self, progress: Progress | None = None, save_every: int = 100, watch: Watch | None = None
@@ -266,47 +326,78 @@ class Trainer:
             group["lr"] = rate * fall
 
     def _loss(self, hu: np.ndarray, mask: np.ndarray, weight: float) -> tuple[torch.Tensor, dict[str, float]]:
-        x = from_hounsfield(torch.from_numpy(hu)[:, None]).to(self.device)
-        lungs = torch.from_numpy(mask)[:, None].to(self.device)
+        wide = torch.from_numpy(hu)[:, None].to(self.device)
+        wide_lungs = torch.from_numpy(mask)[:, None].to(self.device)
+        x, lungs = from_hounsfield(inner(wide)), inner(wide_lungs)
         count = len(x) * self.ranks.count  # each rank draws for all, so that all stay in step
-        timesteps = self.ranks.own(torch.randint(0, TIMESTEPS, (count,))).to(self.device)
+        timesteps = self.ranks.own(torch.randint(0, self._noisiest(), (count,))).to(self.device)
         noise = self.ranks.own(torch.randn((count, *x.shape[1:]))).to(self.device)
-        noised = self.student.noised(x, lungs, noise, timesteps)
+        noised = self.student.noised(x, lungs, noise, timesteps).to(memory_format=torch.channels_last_3d)
         with self._autocast():
-            predicted, embedding = self.student(noised.to(memory_format=torch.channels_last_3d), timesteps)
-        predicted, embedding = predicted.float(), embedding.float()
-        loss = functional.l1_loss(predicted, noise)
-        facts = {"noise": float(loss.detach())}
-        if weight > 0 and self._enough_regions(mask):
-            distillation, more = self._distil(embedding, hu, mask, lungs)
+            predicted, embedding = self._pass(noised, timesteps, self.student.local(wide, wide_lungs))
+        embedding = embedding.float()
+        loss, facts = embedding.sum() * 0.0, dict[str, float]()
+        if predicted is not None:
+            loss = functional.l1_loss(predicted.float(), noise)
+            facts = {"noise": float(loss.detach())}
+        chosen = self._choose_cells(mask) if weight > 0 else np.empty((0, 4), int)
+        if len(chosen) > 1:  # one alone has nothing to be told from
+            distillation, more = self._distil(embedding, hu, mask, chosen)
             loss, facts = loss + weight * distillation, facts | more
         return loss, facts
 
-    def _enough_regions(self, mask: np.ndarray) -> bool:
-        """Whether the batch of all ranks has two regions of lung: one alone has nothing to be told from."""
-        kept = self._has_lung(mask).sum().to(self.device, torch.float32)
-        return float(self.ranks.mean(kept)) * self.ranks.count > 1.5
+    def _pass(
+        self, noised: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Predicted noise, none where the head learns alone, and the embedding."""
+        if not self._head_alone():
+            return self.student(noised, timesteps, local)
+        with torch.no_grad():
+            bottleneck = encode(self.student.unet, noised, timesteps)
+        return None, self.student.head(bottleneck, self.student.beside(noised, local))
+
+    def _head_alone(self) -> bool:
+        """Whether the head learns alone: a head that knows nothing yet would pull the U-Net anywhere."""
+        settings = self.settings
+        # The first step of stage two has no weight yet, and a loss of nothing teaches nothing.
+        inside = settings.stage_two < self.step < settings.stage_two + settings.head_first
+        return inside and settings.distillation > 0
+
+    def _noisiest(self) -> int:
+        return min(self.settings.reading, TIMESTEPS) if self._head_alone() else TIMESTEPS
+
+    def _choose_cells(self, mask: np.ndarray) -> np.ndarray:
+        """The cells of the batch of all ranks that are distilled; every rank chooses the same."""
+        share = self.ranks.gather(lung_of_cells(mask).to(self.device)).cpu()
+        return choose_cells(share, self.settings.cells, self.random)
 
     def _autocast(self) -> torch.autocast:
         kind = torch.device(self.device).type
         return torch.autocast(kind, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
     def _distil(
-        self, embedding: torch.Tensor, hu: np.ndarray, mask: np.ndarray, lungs: torch.Tensor
+        self, embedding: torch.Tensor, hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """InfoNCE between regions, and the regression that keeps the teacher's numbers readable."""
-        share = functional.avg_pool3d(lungs, DOWNSAMPLING)
-        student = pool_regions(embedding, share, self.settings.region // DOWNSAMPLING)
-        kept = self._has_lung(mask).to(self.device)
-        numbers = (self._teach(hu, mask) - self.teacher_mean) / self.teacher_deviation
-        numbers = numbers.clamp(-5, 5).to(self.device)
-        # Every region of every rank is a negative of the others.
-        student, kept = self.ranks.gather(student), self.ranks.gather(kept)
-        student, numbers = student[kept], self.ranks.gather(numbers)[kept]
-        contrast = info_nce(student, self.teacher_head(numbers))
-        regression = functional.smooth_l1_loss(self.student.head.regress(student), numbers)
+        """InfoNCE between cells, and the regression that keeps the teacher's numbers and HU readable."""
+        head, numbers = self.student.head, self._numbers(hu, mask, chosen)
+        patch, z, y, x = torch.from_numpy(chosen).T.to(self.device)
+        # Every cell of every rank is a negative of the others.
+        student = self.ranks.gather(embedding)[patch, :, z, y, x]
+        contrast = info_nce(student, self.teacher_head(numbers[:, head.radiomics]))
+        regression = functional.smooth_l1_loss(head.regress(student), numbers[:, head.targets])
         facts = {"info_nce": float(contrast.detach()), "regression": float(regression.detach())}
         return contrast + self.settings.regression * regression, facts | collapse(student)
+
+    def _numbers(self, hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray) -> torch.Tensor:
+        """Standardised numbers of the chosen cells; each rank asks the teacher about its own patches."""
+        first = self.ranks.number * len(hu)
+        own = (chosen[:, 0] >= first) & (chosen[:, 0] < first + len(hu))
+        numbers = torch.zeros(len(chosen), TARGETS)
+        if own.any():
+            taught = self._teach(hu, mask, chosen[own] - [first, 0, 0, 0])
+            taught = (taught - self.teacher_mean) / self.teacher_deviation
+            numbers[torch.from_numpy(own)] = taught.clamp(-5, 5)
+        return self.ranks.mean(numbers.to(self.device)) * self.ranks.count
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -328,7 +419,16 @@ class Trainer:
         checkpoint.save(self.checkpoint_path, self._modules(), self.optimiser, self.random, facts)
 
     def resume(self) -> None:
-        """Go back to the state of the checkpoint."""
+        """Go back to the state of the checkpoint.
+
+        Raises:
+            UnusableInputError: an earlier version wrote it, whose teacher told other numbers.
+        """
+        if len(checkpoint.load_facts(self.checkpoint_path)["teacher_mean"]) != TARGETS:
+            raise UnusableInputError(
+                f"An earlier version began the run in {self.folder}, and this one cannot go on with it: "
+                "begin again in another folder."
+            )
         facts = checkpoint.load(self.checkpoint_path, self._modules(), self.optimiser, self.random)
         self.step = int(facts["step"])
         self.notes = facts.get("notes", {})
@@ -350,6 +450,10 @@ class Trainer:
             log.write(json.dumps({key: round(value, 5) for key, value in facts.items()}) + "\n")
 
 
+def _length(columns: slice) -> int:
+    return int(columns.stop - columns.start)
+
+
 def stored_settings(stored: dict[str, Any]) -> Settings:
     """Settings as JSON gives them back: its lists were tuples."""
     values: dict[str, Any] = {
@@ -368,8 +472,7 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 def _sentence(facts: dict[str, float]) -> str:
     """What the reader is told of a step; a collapse at once."""
-    told = {"noise": "noise loss", "info_nce": "InfoNCE"}
-    words = [f"{name} {facts[key]:.3f}" for key, name in told.items() if key in facts]
+    words = [f"{told} {facts[name]:.3f}" for name, told in LOSSES.items() if name in facts]
     if "held_back" in facts:
         words.append(f"{facts['held_back']:.3f} on patients held back")
     if facts.get("spread", 1.0) < COLLAPSED:

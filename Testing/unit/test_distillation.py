@@ -7,16 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from DiffSegLungLib.diffusion import from_hounsfield
 from DiffSegLungLib.distillation import (
+    CONTEXT,
     EMBEDDING,
+    SCALES,
+    SHARES,
+    LocalPath,
     TeacherHead,
     collapse,
+    density_numbers,
     density_path,
     info_nce,
-    pool_regions,
+    inner,
     warm_up,
 )
 from DiffSegLungLib.models.student import Student
@@ -63,13 +67,14 @@ def test_the_gradient_of_info_nce_reaches_the_unet() -> None:
     with torch.no_grad():  # MONAI starts the last convolution of every block at zero
         for parameter in student.unet.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))
-    _, embedding = student(torch.randn(4, 2, 16, 16, 16), torch.tensor([3, 60, 120, 240]))
-    pooled = pool_regions(embedding, torch.ones(4, 1, 2, 2, 2), 2)
-    info_nce(pooled, teacher(torch.randn(4, 34))).backward()
+    local = student.local(torch.full((4, 1, 32, 32, 32), -850.0), torch.ones(4, 1, 32, 32, 32))
+    _, embedding = student(torch.randn(4, 2, 16, 16, 16), torch.tensor([3, 60, 120, 240]), local)
+    info_nce(embedding[:, :, 0, 0, 0], teacher(torch.randn(4, 68))).backward()
     reached = [
         student.unet.conv_in,
         *student.unet.down_blocks,
         student.unet.middle_block,
+        student.around,
         student.head.project,
         teacher,
     ]
@@ -80,16 +85,30 @@ def test_the_gradient_of_info_nce_reaches_the_unet() -> None:
     assert all(gradient is None for gradient in decoder), "the decoder takes no part in the embedding"
 
 
-def test_student_and_teacher_embeddings_have_unit_length() -> None:
+def test_training_and_use_agree_and_the_teacher_has_unit_length() -> None:
     torch.manual_seed(0)
     student, teacher = Student((8, 8, 8, 8)).eval(), TeacherHead()
     x, timesteps = torch.randn(2, 2, 16, 16, 16), torch.tensor([3, 60])
+    local = student.local(torch.randn(2, 1, 32, 32, 32) * 100 - 850, torch.ones(2, 1, 32, 32, 32))
     with torch.inference_mode():
-        embedding = student.embed(x, timesteps)
-        assert torch.allclose(embedding, student(x, timesteps)[1], atol=1e-6), "training and use must agree"
+        embedding = student.embed(x, timesteps, local)
+        assert torch.allclose(embedding, student(x, timesteps, local)[1], atol=1e-6)
     assert embedding.shape == (2, EMBEDDING, 2, 2, 2)
-    assert embedding.norm(dim=1).numpy() == pytest.approx(1, abs=1e-5)
-    assert teacher(torch.randn(6, 34)).norm(dim=1).detach().numpy() == pytest.approx(1, abs=1e-5)
+    assert teacher(torch.randn(6, 68)).norm(dim=1).detach().numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_embedding_tells_densities_apart_that_normalisation_takes_out() -> None:
+    """Two windows of one constant density each are the same to a group normalisation."""
+    torch.manual_seed(0)
+    student = Student((8, 8, 8, 8), hidden=16).eval()
+    noise = torch.zeros(16, 16, 16)
+    told = []
+    for hu in (-950.0, -850.0):
+        wide = torch.full((1, 1, 32, 32, 32), hu)
+        lungs = torch.ones_like(wide)
+        local = student.local(wide, lungs)
+        told.append(student.embed_hounsfield(inner(wide), inner(lungs), noise, 10, local))
+    assert float((told[0] - told[1]).norm(dim=1).min()) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -116,65 +135,77 @@ def test_collapse_tells_constant_from_spread_embeddings() -> None:
     assert constant["uniformity"] == pytest.approx(0, abs=1e-4)
 
 
-def test_pooled_regions_are_weighted_means_in_zyx_order() -> None:
-    generator = torch.Generator().manual_seed(3)
-    embedding = torch.randn((2, EMBEDDING, 2, 4, 6), generator=generator)
-    share = torch.rand((2, 1, 2, 4, 6), generator=generator)
-    expected = []
-    for patch in range(2):
-        for z in range(0, 2, 2):
-            for y in range(0, 4, 2):
-                for x in range(0, 6, 2):
-                    cells = embedding[patch, :, z : z + 2, y : y + 2, x : x + 2].reshape(EMBEDDING, -1)
-                    weights = share[patch, 0, z : z + 2, y : y + 2, x : x + 2].reshape(-1)
-                    expected.append((cells * weights).sum(dim=1) / weights.sum())
-    pooled = pool_regions(embedding, share, 2)
-    assert pooled.shape == (12, EMBEDDING)
-    assert torch.allclose(pooled, torch.stack(expected), atol=1e-5)
+def test_the_head_of_the_first_model_reads_the_noised_input_and_gives_unit_vectors() -> None:
+    torch.manual_seed(0)
+    student = Student((8, 8, 8, 8), hidden=16, clean=False).eval()
+    wide, noise = torch.full((1, 1, 32, 32, 32), -850.0), torch.zeros(16, 16, 16)
+    local = student.local(wide, torch.ones_like(wide))
+    assert local.numel() == 0
+    with torch.inference_mode():
+        embedding = student.embed_hounsfield(inner(wide), torch.ones_like(inner(wide)), noise, 10, local)
+    assert embedding.norm(dim=1).numpy() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_region_without_lung_pools_to_zero_and_not_to_nan() -> None:
-    pooled = pool_regions(torch.randn(1, EMBEDDING, 2, 2, 2), torch.zeros(1, 1, 2, 2, 2), 2)
-    assert torch.equal(pooled, torch.zeros(1, EMBEDDING))
+def test_the_noised_density_tells_mean_spread_and_share_of_the_lungs() -> None:
+    x = torch.randn((1, 2, 16, 16, 16), generator=torch.Generator().manual_seed(0)) * 0.3
+    x[:, 1] = 0
+    x[:, 1, :, :, :4] = 1
+    mean, spread, share = density_path(x, 8)[0, :, 0, 0, 0]
+    lung = x[0, 0, :8, :8, :4]
+    assert float(share) == pytest.approx(0.5)
+    assert float(mean) == pytest.approx(float(lung.mean()), abs=1e-5)
+    assert float(spread) == pytest.approx(float(lung.std(correction=0)), abs=1e-4)
+    assert density_path(x, 8)[0, 2, 0, 0, 1] == 0
 
 
-def constant_lung(hu: float) -> torch.Tensor:
-    x = from_hounsfield(torch.full((1, 1, 16, 16, 16), hu))
-    return torch.cat([x, torch.ones_like(x)], dim=1)
+def some_ct(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A CT as the network sees it, 16 x 16 x 16 with context, and a ragged mask."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn((2, 1, 32, 32, 32), generator=generator) * 0.2 - 0.8
+    return x, (torch.rand(x.shape, generator=generator) > 0.4).float()
 
 
-def test_the_density_path_tells_emphysema_from_healthy_lung() -> None:
-    emphysema, healthy = density_path(constant_lung(-950), 8), density_path(constant_lung(-850), 8)
-    assert emphysema.shape == (1, 3, 2, 2, 2)
-    assert (healthy - emphysema)[:, 0].numpy() == pytest.approx(100 / 700, abs=1e-5)
-    assert healthy[:, 2].numpy() == pytest.approx(1)
+@pytest.mark.parametrize("side", SCALES)
+def test_density_numbers_equal_their_definition(side: int) -> None:
+    x, mask = some_ct()
+    numbers = density_numbers(x, mask, side)
+    assert numbers.shape == (2, 2 + len(SHARES), 2, 2, 2)
+    first, step = CONTEXT + 8 - (side - 8) // 2, side // 8  # of the second cell along each axis
+    along = slice(first, first + side, step)
+    values, inside = (one[1, 0, along, along, along] for one in (x, mask))
+    lung = np.sort(values[inside > 0].numpy())
+    places = [round(share * (len(lung) - 1)) for share in SHARES]
+    expected = [lung.mean(), lung.std(), *lung[places]]
+    assert numbers[1, :, 1, 1, 1].numpy() == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_density_path_keeps_density_through_the_noise() -> None:
-    """A cell has 512 voxels: their mean survives the noise of the timesteps that inference uses."""
-    student = Student((8, 8, 8, 8), hidden=16)
-    noise = torch.randn((1, 1, 16, 16, 16), generator=torch.Generator().manual_seed(0))
-    for timestep in (10, 50):
-        noised = [
-            student.noised(x[:, :1], x[:, 1:], noise, torch.tensor([timestep]))
-            for x in (constant_lung(-950), constant_lung(-850))
-        ]
-        emphysema, healthy = (density_path(x, 8)[:, 0] for x in noised)
-        assert float((healthy - emphysema).min()) > 0.1
+def test_density_numbers_without_lung_are_zero_and_finite() -> None:
+    x, mask = some_ct()
+    numbers = density_numbers(x, torch.zeros_like(mask), 8)
+    assert torch.equal(numbers, torch.zeros_like(numbers))
 
 
-def test_the_density_path_looks_at_the_lungs_alone() -> None:
-    x = constant_lung(-850)
-    x[:, :, :, :, 4:] = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1)  # chest wall beside the lung
-    half = density_path(x, 8)[..., 0]
-    assert half[:, 0].numpy() == pytest.approx(float(from_hounsfield(torch.tensor(-850.0))), abs=1e-5)
-    assert half[:, 1].max() < 0.01
-    assert half[:, 2].numpy() == pytest.approx(0.5)
+def test_the_density_is_exact_hounsfield_units() -> None:
+    constant = from_hounsfield(torch.full((1, 1, 32, 32, 32), -950.0))
+    numbers = density_numbers(constant, torch.ones_like(constant), 8)
+    assert numbers[:, 0].numpy() == pytest.approx(50 / 700 - 1, abs=1e-6)
+    assert numbers[:, 1].abs().max() < 1e-6
 
 
-def test_the_density_path_measures_the_spread() -> None:
-    x = torch.ones(1, 2, 8, 8, 8)
-    x[:, 0] = torch.randn((8, 8, 8), generator=torch.Generator().manual_seed(0)) * 0.3
-    spread = density_path(x, 8)[0, 1]
-    assert float(spread) == pytest.approx(float(x[:, 0].std()), rel=0.02)
-    assert functional.avg_pool3d(x[:, :1], 8).flatten()[0] == pytest.approx(float(density_path(x, 8)[0, 0]))
+def test_the_local_path_looks_at_the_lungs_and_their_outline_alone() -> None:
+    torch.manual_seed(0)
+    path = LocalPath().eval()
+    x, mask = some_ct()
+    changed = torch.where(mask > 0.5, x, torch.randn(x.shape))
+    assert torch.allclose(path(x, mask), path(changed, mask), atol=1e-6)
+    assert path(x, mask).shape[2:] == (2, 2, 2)
+
+
+def test_the_local_path_knows_where_its_cells_are() -> None:
+    """A dense cell is told in its own place, and the cells beside it see it in their surroundings."""
+    x = torch.full((1, 1, 32, 32, 32), -0.9)
+    x[:, :, 8:16, 8:16, 8:16] = 0.4
+    cell, around = (density_numbers(x, torch.ones_like(x), side)[0, 0] for side in (8, 24))
+    assert float(cell[0, 0, 0]) == pytest.approx(0.4, abs=1e-5)
+    assert cell.flatten()[1:].numpy() == pytest.approx(-0.9, abs=1e-5)
+    assert bool((around > -0.88).all())

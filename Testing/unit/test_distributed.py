@@ -101,9 +101,10 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
         Ranks(0, 2).part(5)
 
 
-def test_shared_normalisation_of_one_rank_is_torchs_own() -> None:
+@pytest.mark.parametrize("affine", [True, False])
+def test_shared_normalisation_of_one_rank_is_torchs_own(affine: bool) -> None:
     torch.manual_seed(0)
-    own = torch.nn.BatchNorm3d(4)
+    own = torch.nn.BatchNorm3d(4, affine=affine)
     shared = SharedBatchNorm(own, Ranks())
     x = torch.randn(3, 4, 2, 3, 5) * 7 + 2
     assert torch.allclose(shared(x), own(x), atol=1e-5)

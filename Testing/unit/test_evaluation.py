@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from DiffSegLungLib.evaluation import baselines, metrics, robustness, summary
+from DiffSegLungLib.evaluation import baselines, metrics, probe, robustness, summary
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
@@ -19,8 +22,14 @@ from DiffSegLungLib.evaluation.hosts import (
     Host,
     make_host,
 )
+from DiffSegLungLib.evaluation.known_truth import case_volume
 from DiffSegLungLib.evaluation.lesions import KINDS, Lesion
+from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.evaluation.study import Outcome, Plan
+from DiffSegLungLib.features import EmbeddingPlan
+from DiffSegLungLib.lungs import Lungs
+from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.pipeline import working_grid
 from DiffSegLungLib.tissues import (
     CAVITY,
     CONSOLIDATION,
@@ -29,6 +38,7 @@ from DiffSegLungLib.tissues import (
     GROUND_GLASS,
     HEALTHY,
 )
+from DiffSegLungLib.vessels import Parenchyma
 
 SPACING = (2.5, 1.2, 1.2)
 NOISE_HU = 15.0
@@ -233,7 +243,10 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     outcome.facts = {"commit": "c", "weights_sha256": "w", "model": "m", "hosts": ["ct/x"]}
     outcome.facts |= {"lesion_seeds": [1, 2], "segmentation_seed": 0}
     outcome.rows = {
-        "cases": [row(1, 0.8), row(2, 0.9)],
+        "cases": [
+            row(1, 0.8) | {"cells": some_cells("ct/x", 1, True)},
+            row(2, 0.9) | {"cells": some_cells("ct/y", 2, True)},
+        ],
         "slices": [{"name": "train/P001", "ours": 0.93, "thresholds": 0.8}],
         "healthy": [{"name": "ct/normal001", "ours": 0.5, "thresholds": 8.7}],
         "lungs": [
@@ -254,9 +267,11 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     assert written["baselines"]["thresholds"]["dsc"]["healthy"] == 0.5
     assert written["ablations"]["no fusion"]["hd95_mm"] == 10.0
     assert written["robustness"]["smoothed"]["held"] is False
+    assert written["probe"][probe.EMBEDDING]["balanced_accuracy"] > 0.95
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "| DSC cavity | >= 0.72 | 0.850 | yes |" in page
     assert "| robustness | 1 of 1 held | 0 of 1 | **no** |" in page
+    assert "| student embedding + seven HU numbers | 1.000 |" in page
     assert "| fusion lowers HD95 | >= 10 % | 50.0 % | yes |" in page
     assert "| lungs, DSC against experts | >= 0.97 | 0.960 | **no** |" in page
     assert "| lungs, share of dense lung held | >= 0.9 | 0.850 | **no** |" in page
@@ -266,3 +281,83 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     assert "lobar consolidation of 300 ml: 0.95 by the network, 0.60 by thresholds alone; lobar" in page
     for name in ("cases.csv", "robustness.csv", "cases.png", "dsc.png"):
         assert (tmp_path / name).stat().st_size > 50
+
+
+# --- the probe -------------------------------------------------------------------------------------------
+
+
+def some_cells(host: str, seed: int, informative: bool) -> probe.Cells:
+    """Cells of all six tissues; the HU numbers tell three of them apart, the embedding all or none."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(1, 7), 60).astype(np.uint8)
+    one_hot = np.eye(7)[labels] if informative else rng.normal(size=(len(labels), 7))
+    teacher = np.hstack([labels[:, None] % 3, rng.normal(size=(len(labels), 33))])
+    features = {
+        probe.HOUNSFIELD: (labels[:, None] // 2 + rng.normal(0, 0.1, (len(labels), 7))),
+        probe.TEACHER: teacher,
+        probe.EMBEDDING: np.hstack([one_hot + rng.normal(0, 0.1, one_hot.shape), teacher[:, :5]]),
+    }
+    return probe.Cells(host, labels, features)
+
+
+def test_the_probe_finds_what_a_feature_tells_and_no_more() -> None:
+    knowing = probe.probe([some_cells("a", 1, True), some_cells("b", 2, True)])
+    blind = probe.probe([some_cells("a", 1, False), some_cells("b", 2, False)])
+    both = f"{probe.EMBEDDING} + {probe.HOUNSFIELD}"
+    assert knowing[probe.EMBEDDING]["balanced_accuracy"] > 0.95
+    assert 0.3 < knowing[probe.HOUNSFIELD]["balanced_accuracy"] < 0.75
+    assert knowing[both]["balanced_accuracy"] > knowing[probe.HOUNSFIELD]["balanced_accuracy"] + 0.2
+    assert blind[probe.EMBEDDING]["balanced_accuracy"] < knowing[probe.EMBEDDING]["balanced_accuracy"] - 0.3
+    assert knowing[probe.EMBEDDING]["teacher_r2"] > knowing[probe.HOUNSFIELD]["teacher_r2"] + 0.05
+
+
+def test_hosts_are_folds_so_that_a_host_cannot_explain_itself() -> None:
+    """Labels that follow nothing but the host's own noise are not found in the other host."""
+    rng = np.random.default_rng(0)
+    cells = []
+    for host in "ab":
+        own = some_cells(host, 1, True)
+        cells.append(replace(own, features=own.features | {"noise": rng.normal(size=(360, 200))}))
+    assert probe.probe(cells)["noise"]["balanced_accuracy"] < 0.3
+
+
+def test_a_cell_is_what_a_quarter_of_it_is() -> None:
+    truth = np.full((8, 8, 32), HEALTHY, np.uint8)
+    truth[:, :3, 8:16] = FIBROSIS
+    truth[:, :1, 16:24] = FIBROSIS
+    truth[:, :, 24:] = 0
+    mask = np.ones(truth.shape, bool)
+    assert probe.tissue_of_cells(truth, mask).tolist() == [HEALTHY, FIBROSIS, HEALTHY, 0]
+    mask[:, 1:] = False
+    assert not probe.tissue_of_cells(truth, mask).any(), "an eighth of lung is too little"
+
+
+def test_hounsfield_numbers_look_at_the_lung_alone() -> None:
+    blocks = np.full((2, 8, 8, 8), 50.0)
+    blocks[:, :4] = np.linspace(-900, -800, 256).reshape(4, 8, 8)
+    inside = np.zeros(blocks.shape, bool)
+    inside[0, :4] = True
+    numbers = probe.hounsfield_numbers(blocks, inside)
+    assert numbers.shape == (2, 7)
+    assert numbers[0] == pytest.approx([-850, 28.98, -895, -875, -850, -825, -805], abs=0.1)
+    assert not numbers[1].any()
+
+
+def test_the_cells_of_a_case_are_described(host: Host) -> None:
+    torch.manual_seed(0)
+    case = placed(host, "ground-glass")
+    volume = case_volume(case)
+    found = Lungs(host.sides, np.zeros(host.sides.shape, bool))
+    grid = working_grid(volume, found, 1.5)
+    empty = np.zeros(0, np.float32)
+    prepared = Prepared(volume, found, grid, Parenchyma(empty, empty, empty), empty, empty)
+    plan = EmbeddingPlan((16, 16, 16), (16, 16, 16), (10,), 8)
+    model: Any = SimpleNamespace(student=Student((8, 8, 8, 8), hidden=16).eval(), plan=plan)
+    cells = probe.describe_cells(case, prepared, model, model)
+    assert set(np.unique(cells.labels)) == {HEALTHY, GROUND_GLASS}
+    numbers = {name: feature.shape for name, feature in cells.features.items()}
+    count = len(cells.labels)
+    assert numbers[probe.EMBEDDING] == (count, 128) and numbers[probe.BOTTLENECK] == (count, 8)
+    assert numbers[probe.TEACHER] == (count, 34) and numbers[probe.HOUNSFIELD] == (count, 7)
+    density = cells.features[probe.HOUNSFIELD][:, 3]
+    assert np.median(density[cells.labels == GROUND_GLASS]) > np.median(density[cells.labels == HEALTHY]) + 30

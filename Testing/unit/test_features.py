@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.distillation import EMBEDDING
+from DiffSegLungLib.distillation import DOWNSAMPLING, EMBEDDING, LOCAL_CHANNELS
 from DiffSegLungLib.features import (
     DESCRIPTORS,
-    DOWNSAMPLING,
     EmbeddingPlan,
     embed,
     fine_descriptors,
@@ -97,12 +96,25 @@ def test_equal_windows_get_equal_embeddings(student: Student) -> None:
     """Each window sees the same noise: windows differ by their CT alone."""
     apart = EmbeddingPlan(PLAN.window, PLAN.window, PLAN.timesteps, PLAN.batch)
     block = np.random.default_rng(1).normal(-860, 60, PLAN.window).astype(np.float32)
-    hu = np.concatenate([block, block], axis=2)
+    hu = np.concatenate([block] * 4, axis=2)  # the two in the middle have the same neighbours
     cells = embed(student, hu, np.ones(hu.shape, bool), identity, apart)
-    assert cells[..., :2] == pytest.approx(cells[..., 2:], abs=1e-5)
+    assert cells[..., 2:4] == pytest.approx(cells[..., 4:6], abs=1e-5)
 
 
-def test_overlapping_windows_are_blended(student: Student) -> None:
+def test_what_lies_beside_a_window_reaches_its_rim(student: Student) -> None:
+    """The local path sees ``CONTEXT`` voxels beyond the window, and nothing further away."""
+    apart = EmbeddingPlan(PLAN.window, PLAN.window, PLAN.timesteps, PLAN.batch)
+    hu = np.random.default_rng(1).normal(-860, 60, (16, 16, 48)).astype(np.float32)
+    beside = hu.copy()
+    beside[:, :, 16:] += 300
+    cells, changed = (embed(student, one, np.ones(hu.shape, bool), identity, apart) for one in (hu, beside))
+    assert np.abs(cells - changed)[..., 1].max() > 1e-3
+    assert cells[..., 0] == pytest.approx(changed[..., 0], abs=1e-5)
+
+
+def test_overlapping_windows_are_blended(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the local path a window's embedding depends on nothing beyond it.
+    monkeypatch.setattr(student, "local", lambda hu, mask: torch.zeros(len(hu), LOCAL_CHANNELS, 2, 2, 2))
     hu, mask = chest((16, 16, 24))
     cells = embed(student, hu, mask, identity, PLAN)
     left = embed(student, hu[..., :16], mask[..., :16], identity, PLAN)

@@ -16,9 +16,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from DiffSegLungLib import cli, models
+from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.before_after import judge
 from DiffSegLungLib.training.lock import locked
+from DiffSegLungLib.training.store import load_store
+from DiffSegLungLib.training.trainer import Settings, Trainer
 
 ROOT = Path(__file__).parents[2]
 STEPS = "45"
@@ -168,6 +171,27 @@ def test_one_run_a_folder(ct: Path, base: Path, tmp_path: Path, capsys: pytest.C
         child.wait()
     with locked(tmp_path / "x"):  # a killed run leaves no lock
         pass
+
+
+def test_a_model_with_the_first_head_is_fine_tuned_with_that_head(
+    tuned: Path, ct: Path, tmp_path: Path
+) -> None:
+    prepared = load_store(tuned / "own.run" / "store", ["p0"])
+    settings = Settings(channels=(8, 8, 8, 8), batch=2, steps=1)
+    old = Student(settings.channels, clean=False)
+    Trainer(prepared, settings, tmp_path / "old.run", start=old).run()
+    fit = ["train", "fit", str(ct / "p0.nrrd"), "--run", str(tmp_path / "old.run"), "--spacing", "3"]
+    base = tmp_path / "old"
+    assert (
+        cli.main([*fit, "--model", str(base), "--name", "old", "--threads", "1", "--progress", "none"]) == 0
+    )
+    shutil.copytree(tuned / "own.run" / "store", tmp_path / "m" / "own.run" / "store")
+    assert cli.main(words(ct, base, tmp_path / "m", "--steps", "2", "--stage", "distillation")) == 0
+    model = models.load(str(tmp_path / "m" / "own"))
+    assert model.description["architecture"]["clean"] is False and model.student.around is None
+    before, after = (load_file(one / "weights.safetensors") for one in (base, tmp_path / "m" / "own"))
+    assert before.keys() == after.keys()
+    assert not np.array_equal(before["head.regress.weight"], after["head.regress.weight"])
 
 
 # --- before it begins ------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from DiffSegLungLib.distillation import DOWNSAMPLING
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.features import DOWNSAMPLING, EmbeddingPlan, _windows, embed
+from DiffSegLungLib.features import EmbeddingPlan, _windows, embed
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.quality import QUALITIES, STANDARD, quality_of
 

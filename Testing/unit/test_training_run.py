@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from DiffSegLungLib import cli
 from DiffSegLungLib.errors import DiffSegLungError
@@ -18,9 +19,10 @@ from DiffSegLungLib.evaluation import generation
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.training import checkpoint, store
+from DiffSegLungLib.training import trainer as training
 from DiffSegLungLib.training.judge import draw_held_back, noise_loss, teacher_r2
 from DiffSegLungLib.training.split import write_split
-from DiffSegLungLib.training.trainer import Settings, Trainer
+from DiffSegLungLib.training.trainer import Settings, Trainer, teach
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--channels", "8", "8", "8", "8", "--batch", "2", "--stage-two", "2", "--warm-up", "2"]
@@ -104,15 +106,18 @@ def test_each_part_can_be_left_out(
     assert same == (part == "distillation")
 
 
-def test_the_teacher_is_asked_once_for_a_patch(folder: Path, tmp_path: Path) -> None:
+def test_the_teacher_is_asked_once_for_a_cell(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = replace(SMALL, augmentation=False)
     trainer = Trainer(store.load_store(folder, ["a"]), settings, tmp_path)
     hu, mask = trainer.sampler.draw(3, np.random.default_rng(0), augmented=False)
-    first = trainer._teach(hu, mask)
-    known = len(trainer._taught)
-    again = trainer._teach(hu[::-1], mask[::-1])
-    assert len(trainer._taught) == known
-    assert np.array_equal(first.numpy(), again.numpy()[::-1])
+    chosen = np.array([[0, 0, 0, 0], [0, 1, 1, 1], [2, 0, 1, 0]])
+    first = trainer._teach(hu, mask, chosen)
+    assert torch.equal(first, teach(hu, mask, chosen, settings.region))
+    monkeypatch.setattr(training, "teach", None)  # asking again would fail
+    again = trainer._teach(hu[::-1], mask[::-1], chosen[::-1] * [-1, 1, 1, 1] + [2, 0, 0, 0])
+    assert torch.equal(first, again.flip(0))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(folder: Path, tmp_path: Path) -> None:
@@ -124,8 +129,6 @@ def test_a_loss_that_is_no_number_ends_the_run(folder: Path, tmp_path: Path) -> 
 
 
 def test_judging_is_repeatable_and_leaves_the_run_alone(folder: Path) -> None:
-    import torch
-
     patches = draw_held_back(store.load_store(folder), (16, 16, 16), count=24)
     torch.manual_seed(1)
     student = Student((8, 8, 8, 8))
