@@ -81,7 +81,7 @@ class SceneFollower(SceneHolder):
         self._refresh()
 
     def _refresh(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each subclass has its own
 
 
 class NodeSelection(SceneFollower, Setters, qt.QWidget):

@@ -102,7 +102,7 @@ class qMRMLView(qt.QWidget):
         return self._window is not None
 
     def _setUp(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each subclass has its own
 
     def _makeGroup(self, factory: Any, managers: tuple[str, ...], style: Any) -> None:
         """Create the displayable managers, and the interactor style that hands them the mouse."""

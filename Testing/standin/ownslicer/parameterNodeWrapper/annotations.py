@@ -13,7 +13,7 @@ class Validator:
     """Refuses values; subclasses raise ValueError in `validate`."""
 
     def validate(self, value: Any) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each subclass has its own
 
 
 @dataclass

@@ -44,7 +44,7 @@ class GuiConnector:
 
     @staticmethod
     def canRepresent(widget: Any, datatype: Any) -> bool:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each subclass has its own
 
     def prepare(self) -> None:
         """Set the widget's range or choices; for subclasses."""
