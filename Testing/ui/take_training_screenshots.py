@@ -87,14 +87,14 @@ class Story:
 
     def start(self) -> Any:
         """Starts or resumes; returns the job once a step more has been made."""
-        from DiffSegLungSlicer import losses
+        from DiffSegLungLib.training.run_files import read_log
 
         click(self.ui.trainingStartButton)
         job = self.section._job
         if job is None:
             raise RuntimeError(self.ui.trainingErrorLabel.text)
-        before = len(losses.readLog(job.folder))
-        wait(self.app, lambda: self.section._job is None or len(losses.readLog(job.folder)) > before + 1)
+        before = len(read_log(job.folder))
+        wait(self.app, lambda: self.section._job is None or len(read_log(job.folder)) > before + 1)
         return job
 
     def pauseAndKill(self) -> None:
