@@ -22,7 +22,9 @@ from DiffSegLungLib.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.distillation import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, upsample_cells
+from DiffSegLungLib.filters import nearest_inside
 from DiffSegLungLib.fusion import edge_map, fuse
+from DiffSegLungLib.interpolation import enlarged_slabs
 from DiffSegLungLib.lung_network import LungNetwork
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
 from DiffSegLungLib.mixture import Mixture, adapt
@@ -267,12 +269,12 @@ def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
     """Crop to the lungs and resample to the model's spacing."""
     box = _lung_box(found.mask, volume.spacing)
     new = (spacing,) * 3
-    hu = resample(np.ascontiguousarray(volume.hu[box]), volume.spacing, new)
+    hu = resample(volume.hu[box], volume.spacing, new)
     sides = _to_grid(found.sides, box, volume.spacing, new, hu.shape)
-    airways = _to_grid(found.airways.astype(np.uint8), box, volume.spacing, new, hu.shape)
+    airways = _to_grid(found.airways, box, volume.spacing, new, hu.shape)
     if not sides.any():
         raise UnusableInputError("the lungs are too small to be measured; check the lung mask")
-    return Grid(box, hu, sides, airways > 0, spacing, volume.spacing[0])
+    return Grid(box, hu, sides, airways, spacing, volume.spacing[0])
 
 
 def _lung_box(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
@@ -291,7 +293,7 @@ def _to_grid(
     new: tuple[float, float, float],
     shape: tuple[int, ...],
 ) -> np.ndarray:
-    return resample(np.ascontiguousarray(labels[box]), spacing, new, interpolation="nearest", size=shape)
+    return resample(labels[box], spacing, new, interpolation="nearest", size=shape)
 
 
 def _embed(model: Model, grid: Grid, seed: int, quality: Quality, progress: Progress) -> np.ndarray:
@@ -387,36 +389,32 @@ def to_volume(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and normalised entropy on the CT's own grid.
 
-    Posteriors, not labels, are interpolated, one tissue at a time: outlines stay smooth and memory small.
+    Posteriors, not labels, are interpolated, some slices at a time: outlines stay smooth and memory small.
     """
-    shape = volume.hu[grid.box].shape
-    new = (grid.spacing,) * 3
-
-    def up(values: np.ndarray) -> np.ndarray:
-        return resample(values, new, volume.spacing, anti_alias=False, size=shape)
-
-    nearest = _nearest_lung(grid.mask)
-    best, entropy = np.full(shape, -1.0, np.float32), np.zeros(shape, np.float32)
-    label = np.zeros(shape, np.uint8)
-    for value, posterior in zip(NAMED, tissues.posterior, strict=True):
-        share = up(posterior[nearest])
-        label[share > best] = value
-        np.maximum(best, share, out=best)
-        entropy -= share * np.log(np.maximum(share, 1e-6))
-    label[up(tissues.vessels.astype(np.float32)) > 0.5] = VESSEL
-    label[up(tissues.cavities.astype(np.float32)) > 0.5] = CAVITY
-    inside = mask[grid.box]
+    # The nearest lung voxel is repeated outside the lungs, so that their rim on a finer grid has a posterior.
+    posterior = tissues.posterior[(slice(None), *nearest_inside(grid.mask))]
+    channels = np.concatenate([posterior, [tissues.vessels, tissues.cavities]], dtype=np.float32)
     labels, uncertainty = np.zeros(mask.shape, np.uint8), np.zeros(mask.shape, np.float32)
-    labels[grid.box] = label * inside
-    uncertainty[grid.box] = np.clip(entropy / np.log(len(NAMED)), 0, 1) * inside
+    shape, spacing = mask[grid.box].shape, (grid.spacing,) * 3
+    for rows, (*shares, vessels, cavities) in enlarged_slabs(channels, spacing, shape, volume.spacing):
+        inside = mask[grid.box][rows]
+        label, entropy = _most_likely(shares)
+        label[vessels > 0.5] = VESSEL
+        label[cavities > 0.5] = CAVITY
+        labels[grid.box][rows] = label * inside
+        uncertainty[grid.box][rows] = entropy * inside
     return labels, uncertainty
 
 
-def _nearest_lung(mask: np.ndarray) -> tuple[np.ndarray, ...]:
-    """For each voxel the nearest lung voxel, so that the lungs' rim on a finer grid has a posterior."""
-    from scipy import ndimage
-
-    return tuple(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
+def _most_likely(shares: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Label of the largest share, and the normalised entropy of all, of ``NAMED``."""
+    best, label = shares[0].copy(), np.full(shares[0].shape, NAMED[0], np.uint8)
+    entropy = np.zeros(best.shape, np.float32)
+    for value, share in zip(NAMED, shares, strict=True):
+        label[share > best] = value
+        np.maximum(best, share, out=best)
+        entropy -= share * np.log(np.maximum(share, 1e-6))
+    return label, np.clip(entropy / np.log(len(NAMED)), 0, 1)
 
 
 def _warnings(volume: Volume, found: Lungs, shift: float) -> list[str]:
