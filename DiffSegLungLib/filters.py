@@ -78,6 +78,7 @@ def within(mask: np.ndarray, radius: float) -> np.ndarray:
     return squared_distance(mask, math.ceil(radius)) <= radius**2
 
 
-def nearest_inside(mask: np.ndarray) -> tuple[np.ndarray, ...]:
-    """For each voxel the index (z, y, x) of the nearest one of a mask, to repeat its value outside."""
-    return tuple(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
+def nearest_inside(mask: np.ndarray) -> np.ndarray:
+    """For each voxel the flat index of the nearest one of a mask: ``values.take`` repeats its value outside."""
+    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    return np.ravel_multi_index(tuple(nearest), mask.shape)

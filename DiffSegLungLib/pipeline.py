@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ from DiffSegLungLib.naming import (
 )
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quality import STANDARD, Quality, quality_of
-from DiffSegLungLib.regions import agree_on_texture, drop_specks, grow_holes, part_rims
+from DiffSegLungLib.regions import agree_on_texture, drop_specks, grow_holes, likeliest, part_rims
 from DiffSegLungLib.segmentations import load_lungs, more_regions
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
@@ -96,10 +97,15 @@ class Grid:
     spacing: float
     slice_mm: float
 
-    @property
+    @cached_property
     def mask(self) -> np.ndarray:
         """The lungs, bool."""
         return self.sides > 0
+
+    @cached_property
+    def nearest(self) -> np.ndarray:
+        """For each voxel the flat index of the nearest lung voxel."""
+        return nearest_inside(self.mask)
 
 
 @dataclass(frozen=True)
@@ -372,7 +378,7 @@ def _posterior(
 
 def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, tissues: Tissues) -> Tissues:
     """Sobel-Diffusion Fusion of the posteriors; cavities and vessels in aerated lung keep their outlines."""
-    edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion)
+    edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion, grid.nearest)
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
     borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
     borne_out = agree_on_texture(borne_out, NAMED, grid.mask, model.regions)
@@ -380,7 +386,8 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     edge = hole_edge(tissues.healthy)[:, None]
     borne_out = grow_holes(borne_out, NAMED, grid.hu, edge, grid.mask, grid.spacing, model.regions)
     # Within diseased tissue a line is part of the disease: a reticulum, an air bronchogram's wall.
-    aerated = np.isin(borne_out.argmax(axis=0), [NAMED.index(HEALTHY), NAMED.index(EMPHYSEMA)])
+    best = likeliest(borne_out)
+    aerated = (best == NAMED.index(HEALTHY)) | (best == NAMED.index(EMPHYSEMA))
     return Tissues(borne_out, tissues.vessels & aerated, tissues.cavities, tissues.healthy)
 
 
@@ -392,8 +399,8 @@ def to_volume(
     Posteriors, not labels, are interpolated, some slices at a time: outlines stay smooth and memory small.
     """
     # The nearest lung voxel is repeated outside the lungs, so that their rim on a finer grid has a posterior.
-    posterior = tissues.posterior[(slice(None), *nearest_inside(grid.mask))]
-    channels = np.concatenate([posterior, [tissues.vessels, tissues.cavities]], dtype=np.float32)
+    posterior = [channel.take(grid.nearest) for channel in tissues.posterior]
+    channels = np.stack([*posterior, tissues.vessels, tissues.cavities], dtype=np.float32)
     labels, uncertainty = np.zeros(mask.shape, np.uint8), np.zeros(mask.shape, np.float32)
     shape, spacing = mask[grid.box].shape, (grid.spacing,) * 3
     for rows, (*shares, vessels, cavities) in enlarged_slabs(channels, spacing, shape, volume.spacing):
