@@ -15,7 +15,7 @@ import torch
 LEAST_POINTS = 200
 """Points that a component needs for a full covariance."""
 
-BLOCK = 16384
+BLOCK = 4096
 """Voxels a block of the posterior: large enough for the matrix product, small enough for the cache."""
 
 
@@ -57,15 +57,22 @@ class Mixture:
         """
         components, dimensions = self.means.shape
         whiten = np.linalg.inv(np.linalg.cholesky(self.covariances))
-        offset = torch.from_numpy(np.einsum("kij,kj->ki", whiten, self.means).reshape(-1)).float()
-        matrix = torch.from_numpy(whiten.reshape(-1, dimensions).T.copy()).float()
+        offset = torch.from_numpy(np.einsum("kij,kj->ki", whiten, self.means)[..., None]).float()
+        factors = torch.from_numpy(whiten).float()
         constant = np.log(np.einsum("kii->ki", whiten)).sum(1) - 0.5 * dimensions * np.log(2 * np.pi)
+        # The factors are triangular: their upper half needs but half of the dimensions.
+        half = dimensions // 2
+        parts = [slice(0, half), slice(half, dimensions)] if half else [slice(0, dimensions)]
         result = np.empty((len(points), components), np.float32)
         for first in range(0, len(points), BLOCK):
-            block = torch.from_numpy(np.ascontiguousarray(points[first : first + BLOCK], dtype=np.float32))
-            white = torch.addmm(-offset, block, matrix).view(-1, components, dimensions)
-            distance = white.square_().sum(2)
-            result[first : first + BLOCK] = (torch.from_numpy(constant).float() - 0.5 * distance).numpy()
+            # Voxels last: the sum over dimensions then runs over whole rows.
+            block = torch.from_numpy(np.ascontiguousarray(points[first : first + BLOCK].T, dtype=np.float32))
+            distance = torch.zeros((components, block.shape[1]))
+            for rows in parts:
+                matrix = factors[:, rows, : rows.stop].reshape(-1, rows.stop)
+                white = (matrix @ block[: rows.stop]).view(components, -1, block.shape[1]).sub_(offset[:, rows])
+                distance += white.square_().sum(1)
+            result[first : first + BLOCK] = distance.mul_(-0.5).numpy().T + constant.astype(np.float32)
         return result
 
     def posterior(self, points: np.ndarray) -> np.ndarray:

@@ -260,10 +260,14 @@ def tissue_posterior(
     Returns:
         float32 (voxels, tissues in the order of ``NAMED``).
     """
-    score = sharpness * (log_densities + np.log(np.maximum(weights, 1e-9)))
-    score -= score.max(axis=1, keepdims=True)
-    component = np.exp(score)
-    gathered = np.stack([component[:, labels == label].sum(axis=1) for label in NAMED], axis=1)
-    gathered /= gathered.sum(axis=1, keepdims=True)
-    posterior = (gathered + rule.floor) * np.exp(log_prior)
-    return (posterior / posterior.sum(axis=1, keepdims=True)).astype(np.float32)
+    score = sharpness * (log_densities + np.log(np.maximum(weights, 1e-9)).astype(np.float32))
+    # Voxels come last: what is done for each component runs over whole rows.
+    score = np.ascontiguousarray(score.T)
+    score -= score.max(axis=0)
+    component = np.exp(score, out=score)
+    belongs = np.stack([labels == label for label in NAMED]).astype(np.float32)
+    gathered = belongs @ component
+    gathered /= gathered.sum(axis=0)
+    posterior = (gathered + np.float32(rule.floor)) * np.exp(log_prior.T)
+    posterior /= posterior.sum(axis=0)
+    return np.ascontiguousarray(posterior.T, dtype=np.float32)
