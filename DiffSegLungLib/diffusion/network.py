@@ -98,10 +98,14 @@ class ResidualBlock(nn.Module):
         self.skip_connection = nn.Identity() if before == after else Convolution(before, after, side=1)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        hidden = self.conv1(functional.silu(self.norm1(x)))
-        hidden = hidden + self.time_emb_proj(functional.silu(time))[:, :, None, None, None]
-        hidden = self.conv2(functional.silu(self.norm2(hidden)))
-        summed: torch.Tensor = self.skip_connection(x) + hidden
+        # Without gradients nothing needs to be kept: new memory costs as much as what is written into it.
+        over = not torch.is_grad_enabled()
+        level = self.time_emb_proj(functional.silu(time))[:, :, None, None, None]
+        hidden = self.conv1(functional.silu(self.norm1(x), inplace=over))
+        hidden = hidden.add_(level) if over else hidden + level
+        hidden = self.conv2(functional.silu(self.norm2(hidden), inplace=over))
+        beside = self.skip_connection(x)
+        summed: torch.Tensor = hidden.add_(beside) if over else beside + hidden
         return summed
 
 
