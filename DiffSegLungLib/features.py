@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from DiffSegLungLib.distillation import CONTEXT, DOWNSAMPLING, inner
-from DiffSegLungLib.filters import masked_mean, masked_opening
+from DiffSegLungLib.filters import box_around, masked_mean, masked_means, masked_opening
 
 if TYPE_CHECKING:
     from DiffSegLungLib.models.student import Student
@@ -66,24 +66,25 @@ def fine_descriptors(hu: np.ndarray, mask: np.ndarray, parenchyma: Parenchyma, s
     Returns:
         float32 (4, z, y, x), in the order of ``DESCRIPTORS``.
     """
-    inside = mask & ~parenchyma.vessels
-    smooth = masked_mean(hu, mask, 0.5)
+    whole = np.zeros((len(DESCRIPTORS), *mask.shape), np.float32)
+    if not mask.any():
+        return whole
+    box = box_around(mask)
+    mask, density, vessels = mask[box], parenchyma.density[box], parenchyma.vessels[box]
+    smooth = masked_mean(hu[box], mask, 0.5)
     lines = smooth - masked_opening(smooth, mask, round(1.5 / spacing))
     holes = -masked_opening(-smooth, mask, round(3.0 / spacing)) - smooth
-    return np.stack(
-        [
-            parenchyma.density / 100.0,
-            masked_mean(parenchyma.density, inside, 5.0 / spacing) / 100.0,
-            _texture(lines, mask, spacing),
-            _texture(holes, mask, spacing),
-        ]
-    ).astype(np.float32)
+    around = masked_mean(density, mask & ~vessels, 5.0 / spacing)
+    textures = _textures([lines, holes], mask, spacing)
+    for descriptor, values in zip(whole, (density / 100.0, around / 100.0, *textures), strict=True):
+        descriptor[box] = values
+    return whole
 
 
-def _texture(rises: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
+def _textures(rises: Sequence[np.ndarray], mask: np.ndarray, spacing: float) -> list[np.ndarray]:
     """Mean rise (or fall) of fine structures around each voxel.  Steps between tissues have none."""
-    rises = np.clip(np.where(mask, rises, 0), 0, LARGEST_RISE_HU)
-    return np.log1p(np.maximum(masked_mean(rises, mask, 5.0 / spacing), 0) / 20.0)
+    clipped = [np.clip(np.where(mask, rise, 0), 0, LARGEST_RISE_HU) for rise in rises]
+    return [np.log1p(np.maximum(mean, 0) / 20.0) for mean in masked_means(clipped, mask, 5.0 / spacing)]
 
 
 def embed(
@@ -176,7 +177,9 @@ def _embed_all(
                 raise
             size = max(size // 2, 1)
             torch.cuda.empty_cache()
-            logging.getLogger(__name__).warning("the graphics card is short of memory: %d windows a pass", size)
+            logging.getLogger(__name__).warning(
+                "the graphics card is short of memory: %d windows a pass", size
+            )
             continue
         yield batch, embeddings
         first += len(batch)

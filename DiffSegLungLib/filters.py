@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from scipy import ndimage
@@ -24,10 +25,18 @@ def masked_mean(values: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarra
     Returns:
         float32 (z, y, x); meaningless far outside the mask.
     """
-    share = masked_share(mask, sigma)
-    inside = np.where(mask, values, 0).astype(np.float32)
-    total = ndimage.gaussian_filter(inside, sigma, mode="constant", truncate=3.0)
-    return total / np.maximum(share, 1e-4)
+    return masked_means([values], mask, sigma)[0]
+
+
+def masked_means(parts: Iterable[np.ndarray], mask: np.ndarray, sigma: float) -> list[np.ndarray]:
+    """`masked_mean` of several arrays over one mask, whose share is found once."""
+    share = np.maximum(masked_share(mask, sigma), 1e-4)
+    means = []
+    for values in parts:
+        inside = np.where(mask, values, 0).astype(np.float32)
+        total = ndimage.gaussian_filter(inside, sigma, mode="constant", truncate=3.0, output=inside)
+        means.append(np.divide(total, share, out=total))
+    return means
 
 
 def masked_opening(values: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
@@ -82,3 +91,13 @@ def nearest_inside(mask: np.ndarray) -> np.ndarray:
     """For each voxel the flat index of the nearest one of a mask: ``values.take`` repeats its value outside."""
     nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
     return np.ravel_multi_index(tuple(nearest), mask.shape)
+
+
+Box = tuple[slice, slice, slice]
+
+
+def box_around(mask: np.ndarray, margin: int = 2) -> Box:
+    """The box of a mask that is not empty and some voxels more, as far as there are."""
+    spans = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    z, y, x = (slice(max(int(span[0]) - margin, 0), int(span[-1]) + margin + 1) for span in spans)
+    return z, y, x

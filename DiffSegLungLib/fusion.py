@@ -161,7 +161,7 @@ def _flows(flow: np.ndarray, mask: np.ndarray, step: float) -> tuple[np.ndarray,
     weights = np.zeros((count, 7), np.float32)
     columns[:, 6] = own = np.arange(count, dtype=np.int32)
     strides = (number.shape[1] * number.shape[2], number.shape[2], 1)
-    for member, offset in enumerate((sign * stride for stride in strides for sign in (-1, 1))):
+    for member, offset in enumerate(sign * stride for stride in strides for sign in (-1, 1)):
         neighbour = number.ravel()[where + offset]
         there = neighbour >= 0
         columns[:, member] = np.where(there, neighbour, own)

@@ -49,9 +49,9 @@ class AxisMap:
         smooth = np.eye(old_count)
         if sigma > 0:
             smooth = gaussian_filter1d(smooth, sigma, axis=0, mode="nearest", truncate=3.0)
-        return (smooth[self.low] * (1 - self.share[:, None]) + smooth[self.high] * self.share[:, None]).astype(
-            np.float32
-        )
+        return (
+            smooth[self.low] * (1 - self.share[:, None]) + smooth[self.high] * self.share[:, None]
+        ).astype(np.float32)
 
 
 def nearest_voxels(old_count: int, old: float, new_count: int, new: float) -> np.ndarray:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
 from .anatomy import LEFT_SIDE as LEFT
 from .anatomy import RIGHT_SIDE as RIGHT
 from .errors import UnusableInputError
-from .filters import squared_distance, within
+from .filters import box_around, within
 from .interpolation import averaging_matrix, by_matrices, enlarged_slabs
 
 WORK_MM = 2.0  # isotropic working grid: fine enough for pleura and main bronchi, 10x fewer voxels than the CT
@@ -283,7 +284,7 @@ def _split_sides(lung_air: np.ndarray) -> np.ndarray:
     """Label right and left lung, cutting where they touch (anterior and posterior junction)."""
     from skimage.segmentation import watershed
 
-    box = _tight_box(lung_air)
+    box = box_around(lung_air)
     depth, middle = _depth(lung_air[box]), _middle(lung_air[box]) / WORK_MM
     for erosion_mm in range(0, 24, 2):
         cores, _ = ndimage.label(depth > erosion_mm)
@@ -303,13 +304,6 @@ def _split_sides(lung_air: np.ndarray) -> np.ndarray:
     return split
 
 
-def _tight_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The box around a mask and two voxels more, as far as there are: what lies beyond changes nothing."""
-    spans = [np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
-    z, y, x = (slice(max(span[0] - 2, 0), span[-1] + 3) for span in spans)
-    return z, y, x
-
-
 def _cut_in_the_middle(lung_air: np.ndarray) -> np.ndarray:
     """One lung alone is named by the half of the volume it lies in; two merged ones are cut at mid-width."""
     half = np.arange(lung_air.shape[2]) < lung_air.shape[2] / 2
@@ -325,7 +319,7 @@ def _close_sides(sides: np.ndarray, airways: np.ndarray) -> np.ndarray:
     for side in (RIGHT, LEFT):
         if not (sides == side).any():
             continue
-        box = _tight_box(sides == side)
+        box = box_around(sides == side)
         # Filling plane by plane leaves slits one voxel wide in dense lung; a narrow closing takes them.
         filled = _closing(_fill_enclosed(_closing(sides[box] == side, CLOSING_MM)), SLIT_MM)
         closed[box][filled & (closed[box] == 0)] = side
@@ -450,7 +444,7 @@ def _dense_at_chest_wall(work: np.ndarray, sides: np.ndarray) -> np.ndarray:
     recovered = np.zeros(sides.shape, np.uint8)
     for side in (RIGHT, LEFT):
         if (sides == side).any():
-            box = _tight_box(sides == side)
+            box = box_around(sides == side)
             lost = _dense_beside(work[box], sides[box], side)
             recovered[box][lost] = side
     return recovered

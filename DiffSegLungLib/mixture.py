@@ -70,7 +70,9 @@ class Mixture:
             distance = torch.zeros((components, block.shape[1]))
             for rows in parts:
                 matrix = factors[:, rows, : rows.stop].reshape(-1, rows.stop)
-                white = (matrix @ block[: rows.stop]).view(components, -1, block.shape[1]).sub_(offset[:, rows])
+                white = (
+                    (matrix @ block[: rows.stop]).view(components, -1, block.shape[1]).sub_(offset[:, rows])
+                )
                 distance += white.square_().sum(1)
             result[first : first + BLOCK] = distance.mul_(-0.5).numpy().T + constant.astype(np.float32)
         return result

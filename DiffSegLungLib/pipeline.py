@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,21 +131,29 @@ class Result:
 
     Attributes:
         labels: uint8 label map in the input's geometry; values of ``tissues.py``.
-        uncertainty: float32 normalised entropy of the posterior, 0 to 1, in the input's geometry.
         measures: region x measure.
         manifest: versions, weights and their SHA-256, parameters, seed, warnings, times, peak memory.
         volume: the CT in canonical axes.
         label_array: uint8 (z, y, x), the labels in canonical axes.
         lungs: uint8 lung mask in the input's geometry: 1 right, 2 left.
+        map_entropy: makes the uncertainty in canonical axes, (z, y, x).
     """
 
     labels: sitk.Image
-    uncertainty: sitk.Image
     measures: pandas.DataFrame
     manifest: dict[str, Any]
     volume: Volume
     label_array: np.ndarray
     lungs: sitk.Image
+    map_entropy: Callable[[], np.ndarray]
+
+    @cached_property
+    def uncertainty(self) -> sitk.Image:
+        """float32 normalised entropy of the posterior, 0 to 1, in the input's geometry.
+
+        Made when it is asked for: it takes four times the memory of the labels, and most runs do without it.
+        """
+        return to_input_geometry(self.map_entropy(), self.volume)
 
 
 @dataclass
@@ -205,10 +213,12 @@ def segment(
         loaded = load(model, choose_device(device))
     with clock.stage("lungs", 0.05):
         found = find_lungs(volume, lungs, None if classical_lungs else loaded.lungs)
-        named_regions = measured_regions(volume, found, regions)
+        own_regions = more_regions(regions, volume, found.sides)
     with clock.stage("grid", 0.2):
         grid = working_grid(volume, found, loaded.spacing)
         parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
+        # On the CT's own grid they take as much memory as the labels, and are not needed any more.
+        found = replace(found, airways=np.zeros((0, 0, 0), bool))
     with clock.stage("features", 0.3):
         fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
         cells = _embed(loaded, grid, seed, effort, progress)
@@ -217,33 +227,34 @@ def segment(
     with clock.stage("fusion", 0.75):
         fused = refine(loaded, grid, parenchyma, fine, tissues)
     with clock.stage("labels", 0.82):
-        labels, entropy = to_volume(fused, grid, volume, found.mask)
+        labels = label_map(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
-        table = measuring.measure(labels, volume.hu, volume.spacing, named_regions, volume.voxel_ml)
+        table = _measure(labels, volume, found.sides, own_regions, grid.box)
     warnings = _warnings(volume, found, float(upper_shift(healthy, loaded.rule).mean()))
     options = {"quality": quality, "lungs": found.origin}
     manifest = _manifest(volume, loaded, options, device, seed, warnings, healthy, clock)
-    return _result(volume, labels, entropy, found, table, manifest)
-
-
-def _result(
-    volume: Volume,
-    labels: np.ndarray,
-    entropy: np.ndarray,
-    found: Lungs,
-    table: pandas.DataFrame,
-    manifest: dict[str, Any],
-) -> Result:
-    """What was found, in the input's geometry."""
     return Result(
         labels=to_input_geometry(labels, volume),
-        uncertainty=to_input_geometry(entropy, volume),
         measures=table,
         manifest=manifest,
         volume=volume,
         label_array=labels,
         lungs=to_input_geometry(found.sides, volume),
+        map_entropy=partial(entropy_map, fused, grid, volume, labels > 0),
     )
+
+
+def _measure(
+    labels: np.ndarray,
+    volume: Volume,
+    sides: np.ndarray,
+    own_regions: dict[str, np.ndarray],
+    box: tuple[slice, slice, slice],
+) -> pandas.DataFrame:
+    """The measures of whole, right and left lung and of the user's regions, taken in the lungs' box alone."""
+    regions = measuring.regions_from_sides(sides[box])
+    regions |= {name: mask[box] for name, mask in own_regions.items()}
+    return measuring.measure(labels[box], volume.hu[box], volume.spacing, regions, volume.voxel_ml)
 
 
 def choose_device(device: str) -> str:
@@ -264,11 +275,6 @@ def find_lungs(volume: Volume, given: Source | None, network: LungNetwork | None
         return segment_lungs(volume.hu, volume.spacing, network)
     mask, sides_are_named = load_lungs(given, volume)
     return lungs_from_mask(mask, volume.hu, volume.spacing, sides_are_named)
-
-
-def measured_regions(volume: Volume, found: Lungs, given: Source | None) -> dict[str, np.ndarray]:
-    """Whole, right and left lung, and each of the user's regions within the lungs."""
-    return measuring.regions_from_sides(found.sides) | more_regions(given, volume, found.sides)
 
 
 def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
@@ -394,34 +400,41 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
 def to_volume(
     tissues: Tissues, grid: Grid, volume: Volume, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and normalised entropy on the CT's own grid.
+    """Labels and normalised entropy on the CT's own grid."""
+    return label_map(tissues, grid, volume, mask), entropy_map(tissues, grid, volume, mask)
+
+
+def label_map(tissues: Tissues, grid: Grid, volume: Volume, mask: np.ndarray) -> np.ndarray:
+    """Labels on the CT's own grid, uint8.
 
     Posteriors, not labels, are interpolated, some slices at a time: outlines stay smooth and memory small.
     """
-    # The nearest lung voxel is repeated outside the lungs, so that their rim on a finer grid has a posterior.
-    posterior = [channel.take(grid.nearest) for channel in tissues.posterior]
-    channels = np.stack([*posterior, tissues.vessels, tissues.cavities], dtype=np.float32)
-    labels, uncertainty = np.zeros(mask.shape, np.uint8), np.zeros(mask.shape, np.float32)
-    shape, spacing = mask[grid.box].shape, (grid.spacing,) * 3
-    for rows, (*shares, vessels, cavities) in enlarged_slabs(channels, spacing, shape, volume.spacing):
-        inside = mask[grid.box][rows]
-        label, entropy = _most_likely(shares)
-        label[vessels > 0.5] = VESSEL
-        label[cavities > 0.5] = CAVITY
-        labels[grid.box][rows] = label * inside
-        uncertainty[grid.box][rows] = entropy * inside
-    return labels, uncertainty
+    channels = [*_beyond_lungs(tissues, grid), tissues.vessels, tissues.cavities]
+    labels, box, spacing = np.zeros(mask.shape, np.uint8), grid.box, (grid.spacing,) * 3
+    stacked = np.stack(channels, dtype=np.float32)
+    for rows, values in enlarged_slabs(stacked, spacing, mask[box].shape, volume.spacing):
+        label = np.array(NAMED, np.uint8)[likeliest(values[: len(NAMED)])]
+        label[values[-2] > 0.5] = VESSEL
+        label[values[-1] > 0.5] = CAVITY
+        labels[box][rows] = label * mask[box][rows]
+    return labels
 
 
-def _most_likely(shares: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Label of the largest share, and the normalised entropy of all, of ``NAMED``."""
-    best, label = shares[0].copy(), np.full(shares[0].shape, NAMED[0], np.uint8)
-    entropy = np.zeros(best.shape, np.float32)
-    for value, share in zip(NAMED, shares, strict=True):
-        label[share > best] = value
-        np.maximum(best, share, out=best)
-        entropy -= share * np.log(np.maximum(share, 1e-6))
-    return label, np.clip(entropy / np.log(len(NAMED)), 0, 1)
+def entropy_map(tissues: Tissues, grid: Grid, volume: Volume, mask: np.ndarray) -> np.ndarray:
+    """Normalised entropy of the posterior on the CT's own grid, float32, 0 to 1."""
+    entropies, box, spacing = np.zeros(mask.shape, np.float32), grid.box, (grid.spacing,) * 3
+    posterior = np.stack(_beyond_lungs(tissues, grid))
+    for rows, shares in enlarged_slabs(posterior, spacing, mask[box].shape, volume.spacing):
+        inside = mask[box][rows]
+        within = shares[:, inside]
+        entropy = -(within * np.log(np.maximum(within, 1e-6))).sum(axis=0)
+        entropies[box][rows][inside] = np.clip(entropy / np.log(len(NAMED)), 0, 1)
+    return entropies
+
+
+def _beyond_lungs(tissues: Tissues, grid: Grid) -> list[np.ndarray]:
+    """Posteriors with the nearest lung voxel's outside the lungs: their rim on a finer grid needs one."""
+    return [channel.take(grid.nearest) for channel in tissues.posterior]
 
 
 def _warnings(volume: Volume, found: Lungs, shift: float) -> list[str]:

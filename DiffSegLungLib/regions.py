@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import ndimage
 
-from DiffSegLungLib.filters import squared_distance
+from DiffSegLungLib.filters import box_around, squared_distance
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 RAISED = (GROUND_GLASS, FIBROSIS, CONSOLIDATION)
@@ -149,7 +149,7 @@ def part_rims(
         return posterior
     width = max(round(settings.rim_mm / spacing), 1)
     # A shell lies within ``width`` of what is solid, and the opening that tells it sees twice as far.
-    box = _box_around(solid, 3 * width + 3)
+    box = box_around(solid, 3 * width + 3)
     shell = mask[box] & np.isin(best[box], [order.index(GROUND_GLASS), order.index(FIBROSIS)])
     thick = ndimage.binary_opening(shell, np.ones((width + 1,) * 3, bool))
     near = ndimage.binary_dilation(solid[box], iterations=width)
@@ -190,7 +190,7 @@ def grow_holes(
     if not holes.any():
         return posterior
     reach = max(round(settings.lucent_reach_mm / spacing), 1)
-    box = _box_around(holes, reach + 3)
+    box = box_around(holes, reach + 3)
     lucent = mask[box] & (best[box] == order.index(HEALTHY))
     lucent &= ndimage.gaussian_filter(hu[box], 0.6) < np.broadcast_to(edge, hu.shape)[box]
     grown = ndimage.binary_dilation(holes[box], iterations=reach, mask=lucent | holes[box]) & lucent
@@ -206,13 +206,6 @@ def likeliest(posterior: np.ndarray) -> np.ndarray:
         best[channel > largest] = member
         np.maximum(largest, channel, out=largest)
     return best
-
-
-def _box_around(mask: np.ndarray, margin: int) -> tuple[slice, slice, slice]:
-    """The box of a mask that is not empty, and some voxels more."""
-    spans = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    z, y, x = (slice(max(int(span[0]) - margin, 0), int(span[-1]) + margin + 1) for span in spans)
-    return z, y, x
 
 
 def _decide(posterior: np.ndarray, where: np.ndarray, member: int) -> None:

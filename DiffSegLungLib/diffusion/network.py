@@ -44,10 +44,14 @@ class DiffusionUNet(nn.Module):
         )
         self.middle_block = MiddleBlock(channels[-1], time_channels, groups)
         self.up_blocks = nn.ModuleList(
-            UpBlock(channels[min(level + 1, last)], channels[level], finer[level], time_channels, groups, level)
+            UpBlock(
+                channels[min(level + 1, last)], channels[level], finer[level], time_channels, groups, level
+            )
             for level in reversed(range(len(channels)))
         )
-        self.out = nn.Sequential(_norm(groups, channels[0]), nn.SiLU(), _zero(Convolution(channels[0], outputs)))
+        self.out = nn.Sequential(
+            _norm(groups, channels[0]), nn.SiLU(), _zero(Convolution(channels[0], outputs))
+        )
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The noise in ``x``, (batch, outputs, z, y, x); sides are multiples of the coarsest cell."""

@@ -98,5 +98,7 @@ def _age_of_process() -> float:
     """Seconds since this process began: the imports count, a user waits for them too."""
     import os
 
-    started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+    started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf(
+        "SC_CLK_TCK"
+    )
     return float(Path("/proc/uptime").read_text().split()[0]) - started
