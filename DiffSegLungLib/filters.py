@@ -52,8 +52,8 @@ def masked_opening(values: np.ndarray, mask: np.ndarray, radius: int) -> np.ndar
 def squared_distance(mask: np.ndarray, reach: int) -> np.ndarray:
     """Exact squared distance in voxels to the nearest voxel of a mask, up to ``reach`` voxels.
 
-    Parabolas are lowered axis by axis (Felzenszwalb and Huttenlocher 2012), over ``reach`` steps only: for short
-    distances several times faster than a full distance transform, in a sixteenth of its memory.
+    Parabolas are lowered axis by axis (Felzenszwalb and Huttenlocher 2012), over ``reach`` steps only: for
+    short distances several times faster than a full distance transform, in a sixteenth of its memory.
 
     Args:
         mask: bool (z, y, x).
@@ -88,7 +88,7 @@ def within(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def nearest_inside(mask: np.ndarray) -> np.ndarray:
-    """For each voxel the flat index of the nearest one of a mask: ``values.take`` repeats its value outside."""
+    """For each voxel the flat index of a mask's nearest one: ``values.take`` repeats its value outside."""
     nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
     return np.ravel_multi_index(tuple(nearest), mask.shape)
 

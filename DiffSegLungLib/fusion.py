@@ -57,7 +57,7 @@ def edge_map(
         mask: bool (z, y, x), the lungs; beyond it is no edge.
         spacing: voxel side in mm.
         settings: the parameters.
-        nearest: what :func:`DiffSegLungLib.filters.nearest_inside` says of the mask, where it is known already.
+        nearest: what :func:`DiffSegLungLib.filters.nearest_inside` says of the mask, where it is known.
 
     Returns:
         float32 (z, y, x) in [0, 1], 0 outside the lungs.

@@ -1,7 +1,8 @@
-"""Time, processor time and memory of each stage of a run, from the progress that the pipeline tells anyway."""
+"""Time, processor time and memory of each stage of a run, from the progress that the pipeline tells."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -96,8 +97,6 @@ def _status_mb(key: str) -> float:
 
 def _age_of_process() -> float:
     """Seconds since this process began: the imports count, a user waits for them too."""
-    import os
-
     started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf(
         "SC_CLK_TCK"
     )
