@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ class StageFigures:
         seconds: by the clock on the wall.
         cpu_seconds: of all threads, user and system; what other programs do hardly enters.
         peak_mb: the most memory the process held meanwhile, 10^6 bytes.
+        gflop: floating-point operations of torch, where they are counted.
     """
 
     seconds: float
     cpu_seconds: float
     peak_mb: float
+    gflop: float = 0.0
 
 
 @dataclass
@@ -38,15 +41,17 @@ class StageMeter:
     Attributes:
         figures: the stages in their order; ``start`` is what came before the first.
         memory: seconds since the start, MB held, stage: one sample every 50 ms.
+        flops: operations so far, where they are counted.
     """
 
     figures: dict[str, StageFigures] = field(default_factory=dict)
     memory: list[tuple[float, float, str]] = field(default_factory=list)
+    flops: Callable[[], int] = lambda: 0
     _stage: str = "start"
 
     def __post_init__(self) -> None:
         self._began = time.perf_counter() - _age_of_process()
-        self._wall, self._cpu = self._began, 0.0
+        self._wall, self._cpu, self._gflop = self._began, 0.0, 0.0
         self._ended = threading.Event()
         threading.Thread(target=self._sample, daemon=True).start()
 
@@ -63,13 +68,15 @@ class StageMeter:
 
     def _close(self) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
+        gflop = self.flops() / 1e9
         before = self.figures.get(self._stage, StageFigures(0.0, 0.0, 0.0))
         self.figures[self._stage] = StageFigures(
             round(before.seconds + wall - self._wall, 3),
             round(before.cpu_seconds + cpu - self._cpu, 3),
             max(before.peak_mb, _status_mb("VmHWM")),
+            round(before.gflop + gflop - self._gflop, 3),
         )
-        self._wall, self._cpu = wall, cpu
+        self._wall, self._cpu, self._gflop = wall, cpu, gflop
         CLEAR.write_text(RESET_PEAK)
 
     def _sample(self) -> None:
