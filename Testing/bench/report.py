@@ -30,17 +30,12 @@ def text(report: dict[str, Any]) -> Iterator[str]:
     """The page, line by line."""
     machine, best = report["machine"], report["peaks"]
     yield "# Speed and memory\n"
-    yield f"Written by `{report['command']}` on {report['source']}. Processor seconds of all threads: on a busy machine"
-    yield (
-        "the clock says little (load "
-        + ", ".join(map(str, machine["load"]))
-        + "). GPU: "
-        + machine["gpu"]
-        + ".\n"
-    )
+    load = ", ".join(map(str, machine["load"]))
+    yield f"Written by `{report['command']}` on {report['source']}. Processor seconds are of all threads: on a"
+    yield f"busy machine the clock says little (load {load}). GPU: {machine['gpu']}.\n"
     yield f"{machine['processor']}, {machine['cores']} cores, bfloat16 instructions: {machine['bfloat16']};"
-    yield f"torch {machine['torch']}. One core at most: {best['fp32_gflops']} GFLOP/s fp32, {best['bf16_gflops']} GFLOP/s"
-    yield f"bf16 (big matrix products), {best['copy_gbps']} GB/s (big copy).\n"
+    yield f"torch {machine['torch']}. One core at most: {best['fp32_gflops']} GFLOP/s fp32,"
+    yield f"{best['bf16_gflops']} GFLOP/s bf16 (big matrix products), {best['copy_gbps']} GB/s (big copy).\n"
     yield from _beside_others(report)
     yield from _targets(report)
     yield from _stages(report)
@@ -48,70 +43,83 @@ def text(report: dict[str, Any]) -> Iterator[str]:
     yield "![Stages, growth and memory](bench.png)"
 
 
+def _table(*columns: str) -> str:
+    return "| " + " | ".join(columns) + " |\n|" + "---|" * len(columns)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
 def _beside_others(report: dict[str, Any]) -> Iterator[str]:
     own = report["runs"][0]["total"]["cpu_seconds"]
-    yield "## Beside others\n\nThe others' networks alone, random weights, one pass timed times the passes needed.\n"
-    yield "| what | ratio to ours, whole | processor s | passes | s a pass | GFLOP a pass |\n|---|---|---|---|---|---|"
-    yield f"| **DiffSegLung, cold start to file** | **1** | {own:.0f} | | | |"
+    yield "## Beside others\n"
+    yield "The others' networks alone, random weights, one pass timed times the passes that the CT needs.\n"
+    yield _table("what", "ratio to ours, whole", "processor s", "passes", "s a pass", "GFLOP a pass")
+    yield _row("**DiffSegLung, cold start to file**", "**1**", f"{own:.0f}", "", "", "")
     for each in report["rivals"]:
-        yield (
-            f"| {each['name']} | {each['total_cpu'] / own:.1f} | {each['total_cpu']:.0f} | {each['passes']} "
-            f"| {each['cpu_seconds']:.2f} | {each['gflop']:.0f} |"
+        total, one = each["total_cpu"], each["cpu_seconds"]
+        numbers = (
+            f"{total / own:.1f}",
+            f"{total:.0f}",
+            f"{each['passes']}",
+            f"{one:.2f}",
+            f"{each['gflop']:.0f}",
         )
-    yield "\n| step: usual \\| ours | ratio | usual, s | ours, s |\n|---|---|---|---|"
+        yield _row(each["name"], *numbers)
+    yield ""
+    yield _table("step: usual way", "ours", "ratio", "usual, s", "ours, s")
     for step in report["steps"]:
         usual, ours = step["usual"]["cpu_seconds"], step["ours"]["cpu_seconds"]
-        yield f"| {step['name'].replace('|', chr(92) + '|')} | {usual / ours:.1f} | {usual:.2f} | {ours:.2f} |"
+        names = [part.strip() for part in step["name"].split("|")]
+        yield _row(*names, f"{usual / ours:.1f}", f"{usual:.2f}", f"{ours:.2f}")
     yield ""
 
 
 def _targets(report: dict[str, Any]) -> Iterator[str]:
-    yield "## Targets\n\n| CT | threads | target | processor s | clock s | peak MB |\n|---|---|---|---|---|---|"
+    yield "## Targets\n"
+    yield _table("CT", "threads", "target", "processor s", "clock s", "peak MB")
     for name, threads, seconds, memory in TARGETS:
+        limits = ((seconds, "s"), (memory, "MB"))
+        wanted = " and ".join(f"{value:.0f} {unit}" for value, unit in limits if value is not None)
         for run in report["runs"]:
             if run["name"] == name and run["threads"] in (threads, 1):
-                wanted = " and ".join(
-                    f"{value:.0f} {unit}"
-                    for value, unit in ((seconds, "s"), (memory, "MB"))
-                    if value is not None
-                )
-                total = run["total"]
-                yield (
-                    f"| {name} | {run['threads']} | {wanted} | {total['cpu_seconds']:.1f} | {total['seconds']:.1f} "
-                    f"| {total['peak_mb']:.0f} |"
-                )
+                yield _row(name, str(run["threads"]), wanted, *_totals(run))
     yield ""
+
+
+def _totals(run: dict[str, Any]) -> tuple[str, str, str]:
+    total = run["total"]
+    return f"{total['cpu_seconds']:.1f}", f"{total['seconds']:.1f}", f"{total['peak_mb']:.0f}"
 
 
 def _stages(report: dict[str, Any]) -> Iterator[str]:
     run, best = report["runs"][0], report["peaks"]
     yield f"## By stage: {report['source']}, as acquired, one thread\n"
-    yield "Bytes: each stage's large arrays read or written once, the least that any way of doing it moves. Percent of"
-    yield "peak: what the matrix product or the copy above would need for it, of the time taken.\n"
-    yield "| stage | processor s | share | GFLOP | % of matrix peak | MB | % of copy peak | peak MB |\n|---|---|---|---|---|---|---|---|"
+    yield "MB moved: each stage's large arrays read or written once, the least that any way moves."
+    yield "Percent: what the matrix product or the copy above would need for it, of the time taken.\n"
+    percent = ("% of matrix peak", "MB moved", "% of copy peak")
+    yield _table("stage", "processor s", "share", "GFLOP", *percent, "peak MB")
     total = run["total"]["cpu_seconds"]
     for name, stage in run["stages"].items():
         seconds = max(stage["cpu_seconds"], 1e-3)
-        gflop, moved = stage.get("gflop", 0.0), run["facts"]["bytes"].get(name, 0) / 1e6
+        gflop, moved = stage["gflop"], run["facts"]["bytes"].get(name, 0) / 1e6
         arithmetic = 100 * gflop / best["fp32_gflops"] / seconds
         copying = 100 * moved / 1e3 / best["copy_gbps"] / seconds
-        yield (
-            f"| {SHOWN.get(name, name)} | {seconds:.2f} | {100 * seconds / total:.0f} % | {gflop:.1f} | {arithmetic:.0f} "
-            f"| {moved:.0f} | {copying:.1f} | {stage['peak_mb']:.0f} |"
-        )
+        shares = (f"{100 * seconds / total:.0f} %", f"{gflop:.1f}", f"{arithmetic:.0f}")
+        amounts = (f"{moved:.0f}", f"{copying:.1f}", f"{stage['peak_mb']:.0f}")
+        yield _row(SHOWN.get(name, name), f"{seconds:.2f}", *shares, *amounts)
     yield ""
 
 
 def _runs(report: dict[str, Any]) -> Iterator[str]:
-    yield "## Every run\n\n| CT | quality | threads | processor s | clock s | peak MB | processor ms a slice |\n|---|---|---|---|---|---|---|"
+    yield "## Every run\n"
+    yield _table("CT", "quality", "threads", "processor s", "clock s", "peak MB", "processor ms a slice")
     for run in report["runs"]:
-        total = run["total"]
-        each = f"{1000 * total['cpu_seconds'] / run['slices']:.0f}" if run["slices"] else ""
-        yield (
-            f"| {run['name']} | {run['quality']} | {run['threads']} | {total['cpu_seconds']:.1f} | {total['seconds']:.1f} "
-            f"| {total['peak_mb']:.0f} | {each} |"
-        )
-    yield "\nAccuracy of each quality: `make evaluate`, or `diffseglung evaluate --quality fast`, where it is offered.\n"
+        slices = run["slices"]
+        each = f"{1000 * run['total']['cpu_seconds'] / slices:.0f}" if slices else ""
+        yield _row(run["name"], run["quality"], str(run["threads"]), *_totals(run), each)
+    yield ""
 
 
 def draw(report: dict[str, Any], path: Path) -> None:

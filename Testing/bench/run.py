@@ -2,8 +2,8 @@
 
 python -m Testing.bench.run [--quick] [--output Testing/evaluation/bench]
 
-Processor time is what is compared: on a machine with other work it hardly changes, and at one thread it is what
-the clock would show on a quiet one.
+Processor time is what is compared: on a machine with other work it changes least, and at one thread it is
+what the clock would show on a quiet one.
 """
 
 from __future__ import annotations

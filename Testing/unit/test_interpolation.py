@@ -27,7 +27,9 @@ def image_of(values: np.ndarray, spacing: tuple[float, ...]) -> sitk.Image:
     return image
 
 
-def by_itk(values: np.ndarray, old: tuple[float, ...], shape: tuple[int, ...], new: tuple[float, ...], how: int):
+def by_itk(
+    values: np.ndarray, old: tuple[float, ...], shape: tuple[int, ...], new: tuple[float, ...], how: int
+):
     resample = sitk.ResampleImageFilter()
     resample.SetSize(shape[::-1])
     resample.SetOutputSpacing(new[::-1])
@@ -44,7 +46,9 @@ def values() -> np.ndarray:
 
 def test_to_a_coarser_grid_it_smooths_and_interpolates_as_scipy_and_itk(values: np.ndarray) -> None:
     new, shape, sigma = (1.5, 1.5, 1.5), (28, 19, 18), (0.0, 0.8, 0.7)
-    expected = by_itk(gaussian_filter(values, sigma, mode="nearest", truncate=3.0), OLD, shape, new, sitk.sitkLinear)
+    expected = by_itk(
+        gaussian_filter(values, sigma, mode="nearest", truncate=3.0), OLD, shape, new, sitk.sitkLinear
+    )
     matrices = [smoothing_matrix(*axis) for axis in zip(SHAPE, OLD, shape, new, sigma, strict=True)]
     assert by_matrices(values, matrices) == pytest.approx(expected, abs=2e-3)
 
@@ -52,9 +56,7 @@ def test_to_a_coarser_grid_it_smooths_and_interpolates_as_scipy_and_itk(values: 
 def test_averages_are_those_of_itk(values: np.ndarray) -> None:
     new, shape = (2.0, 2.0, 2.0), (21, 14, 13)
     shrunk = sitk.BinShrink(image_of(values, OLD), [2, 2, 1])
-    expected = by_itk(
-        sitk.GetArrayFromImage(shrunk), (2.5, 1.4, 1.6), shape, new, sitk.sitkLinear
-    )
+    expected = by_itk(sitk.GetArrayFromImage(shrunk), (2.5, 1.4, 1.6), shape, new, sitk.sitkLinear)
     matrices = [averaging_matrix(*axis) for axis in zip(SHAPE, OLD, shape, new, strict=True)]
     assert by_matrices(values, matrices) == pytest.approx(expected, abs=2e-3)
 
