@@ -9,10 +9,12 @@ arXiv 2605.11758; the edge-stopping function is Perona and Malik 1990, equation 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 
 from DiffSegLungLib.filters import nearest_inside
+from DiffSegLungLib.parallel import run_all
 
 SOBEL, PREWITT = 2.0, 1.0
 """Weight of the middle voxel when a difference is smoothed across."""
@@ -64,10 +66,17 @@ def edge_map(
     """
     # The nearest lung voxel is repeated outside the lungs, so that the pleura makes no edge.
     nearest = nearest_inside(mask) if nearest is None else nearest
-    ct = _robust(_gradient(_even_steps(hu).take(nearest), spacing, SOBEL), mask)
-    texture = np.zeros(mask.shape, np.float32)
-    for channel in features:
-        texture += np.square(_gradient(channel.take(nearest), spacing, PREWITT))
+
+    def steepness(values: np.ndarray, middle: float) -> np.ndarray:
+        return _gradient(values.take(nearest), spacing, middle)
+
+    tasks = [partial(steepness, _even_steps(hu), SOBEL)]
+    tasks += [partial(steepness, channel, PREWITT) for channel in features]
+    ct, *others = run_all(tasks)
+    ct = _robust(ct, mask)
+    texture = np.square(others[0])
+    for other in others[1:]:
+        texture += np.square(other)
     texture = _robust(np.sqrt(texture, out=texture), mask)
     return (settings.ct_share * ct + (1 - settings.ct_share) * texture).astype(np.float32)
 

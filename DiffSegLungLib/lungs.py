@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -11,8 +12,9 @@ from scipy import ndimage
 from .anatomy import LEFT_SIDE as LEFT
 from .anatomy import RIGHT_SIDE as RIGHT
 from .errors import UnusableInputError
-from .filters import box_around, within
+from .filters import Box, box_around, within
 from .interpolation import averaging_matrix, by_matrices, enlarged_slabs
+from .parallel import run_all
 
 WORK_MM = 2.0  # isotropic working grid: fine enough for pleura and main bronchi, 10x fewer voxels than the CT
 AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-way value of -380 HU
@@ -316,15 +318,23 @@ def _cut_in_the_middle(lung_air: np.ndarray) -> np.ndarray:
 def _close_sides(sides: np.ndarray, airways: np.ndarray) -> np.ndarray:
     """Close each lung in millimetres and fill its holes; never into the other lung or the airways."""
     closed = sides.copy()
-    for side in (RIGHT, LEFT):
-        if not (sides == side).any():
-            continue
-        box = box_around(sides == side)
-        # Filling plane by plane leaves slits one voxel wide in dense lung; a narrow closing takes them.
-        filled = _closing(_fill_enclosed(_closing(sides[box] == side, CLOSING_MM)), SLIT_MM)
+    boxes = _boxes(sides)
+    # Filling plane by plane leaves slits one voxel wide in dense lung; a narrow closing takes them.
+    whole = run_all(
+        [
+            lambda lung=sides[box] == side: _closing(_fill_enclosed(_closing(lung, CLOSING_MM)), SLIT_MM)
+            for side, box in boxes.items()
+        ]
+    )
+    for (side, box), filled in zip(boxes.items(), whole, strict=True):
         closed[box][filled & (closed[box] == 0)] = side
     closed[airways] = 0
     return closed
+
+
+def _boxes(sides: np.ndarray) -> dict[int, Box]:
+    """A box around each lung that is there."""
+    return {side: box_around(sides == side) for side in (RIGHT, LEFT) if (sides == side).any()}
 
 
 def _fill_enclosed(lung: np.ndarray) -> np.ndarray:
@@ -442,11 +452,10 @@ def _dense_at_chest_wall(work: np.ndarray, sides: np.ndarray) -> np.ndarray:
         uint8, right and left label of the recovered tissue, 0 elsewhere.
     """
     recovered = np.zeros(sides.shape, np.uint8)
-    for side in (RIGHT, LEFT):
-        if (sides == side).any():
-            box = box_around(sides == side)
-            lost = _dense_beside(work[box], sides[box], side)
-            recovered[box][lost] = side
+    boxes = _boxes(sides)
+    dense = run_all([partial(_dense_beside, work[box], sides[box], side) for side, box in boxes.items()])
+    for (side, box), lost in zip(boxes.items(), dense, strict=True):
+        recovered[box][lost] = side
     return recovered
 
 

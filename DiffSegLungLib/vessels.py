@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from DiffSegLungLib.filters import (
     nearest_inside,
     squared_distance,
 )
+from DiffSegLungLib.parallel import run_all
 
 SMALL_MM = 3.0
 """Half the side of the cube that removes peripheral vessels, airway walls and reticular lines."""
@@ -95,10 +97,14 @@ def _separate(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: f
     opened = masked_opening(smooth, mask, round(SMALL_MM / spacing))
     lines = np.where(mask, np.maximum(smooth - opened, 0), 0).astype(np.float32)
     between = mask & (lines < _line_threshold(lines, opened, mask))
-    density = _density_between(hu, opened, between, mask, spacing)
+    density, near_hilum = run_all(
+        [
+            partial(_density_between, hu, opened, between, mask, spacing),
+            partial(hilar_zone, sides, airways, spacing),
+        ]
+    )
     # The outermost voxels hold chest wall in part, which looks like a line.
     thin = ndimage.binary_erosion(mask) & (lines > VESSEL_HU) & (density < AERATED_HU)
-    near_hilum = hilar_zone(sides, airways, spacing)
     thick = _thick_vessels(opened, mask, spacing) | _hilar_structures(density, mask, near_hilum, spacing)
     density[thick] = masked_mean(hu, between & ~thick, 6.0 / spacing)[thick]
     return Parenchyma(thin | thick, lines, np.where(mask, density, OUTSIDE_HU).astype(np.float32))
@@ -111,8 +117,8 @@ def _density_between(
 
     A median, since a mean would draw a rim of ground glass around every consolidation and fill small holes.
     """
-    around = masked_mean(hu, between, 1.5 / spacing)
-    around = np.where(masked_share(between, 1.5 / spacing) > 0.05, around, opened)
+    share = masked_share(between, 1.5 / spacing)
+    around = np.where(share > 0.05, masked_mean(hu, between, 1.5 / spacing, share), opened)
     filled = np.nan_to_num(np.where(between, hu, around), posinf=OUTSIDE_HU, neginf=OUTSIDE_HU)
     return _median(filled, between, mask)
 

@@ -31,8 +31,8 @@ def text(report: dict[str, Any]) -> Iterator[str]:
     machine, best = report["machine"], report["peaks"]
     yield "# Speed and memory\n"
     load = ", ".join(map(str, machine["load"]))
-    yield f"Written by `{report['command']}` on {report['source']}. Processor seconds are of all threads: on a"
-    yield f"busy machine the clock says little (load {load}). GPU: {machine['gpu']}.\n"
+    yield f"Written by `{report['command']}` on {report['source']}. Processor seconds are of all threads: on"
+    yield f"a busy machine the clock says little (load {load}). GPU: {machine['gpu']}.\n"
     yield f"{machine['processor']}, {machine['cores']} cores, bfloat16 instructions: {machine['bfloat16']};"
     yield f"torch {machine['torch']}. One core at most: {best['fp32_gflops']} GFLOP/s fp32,"
     yield f"{best['bf16_gflops']} GFLOP/s bf16 (big matrix products), {best['copy_gbps']} GB/s (big copy).\n"
