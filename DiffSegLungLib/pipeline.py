@@ -22,7 +22,7 @@ from DiffSegLungLib import measures as measuring
 from DiffSegLungLib.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.distillation import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, upsample_cells
+from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
 from DiffSegLungLib.filters import nearest_inside
 from DiffSegLungLib.fusion import edge_map, fuse
 from DiffSegLungLib.interpolation import enlarged_slabs
@@ -58,6 +58,7 @@ MARGIN_MM = 12.0
 LINES = DESCRIPTORS.index("lines_5mm")
 SLAB = 16
 """Slices whose descriptors are up-sampled at a time; bounds the memory of the mixture stage."""
+NO_AIRWAYS = np.zeros((0, 0, 0), bool)
 SAMPLE = 60_000
 """Voxels of the patient that the mixture is adapted on."""
 
@@ -217,8 +218,7 @@ def segment(
     with clock.stage("grid", 0.2):
         grid = working_grid(volume, found, loaded.spacing)
         parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
-        # On the CT's own grid they take as much memory as the labels, and are not needed any more.
-        found = replace(found, airways=np.zeros((0, 0, 0), bool))
+        found = replace(found, airways=NO_AIRWAYS)  # they are on the grid now, and large on the CT's own
     with clock.stage("features", 0.3):
         fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
         cells = _embed(loaded, grid, seed, effort, progress)
@@ -230,13 +230,31 @@ def segment(
         labels = label_map(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
         table = _measure(labels, volume, found.sides, own_regions, grid.box)
-    warnings = _warnings(volume, found, float(upper_shift(healthy, loaded.rule).mean()))
-    options = {"quality": quality, "lungs": found.origin}
-    manifest = _manifest(volume, loaded, options, device, seed, warnings, healthy, clock)
+    return _result(loaded, volume, found, grid, fused, labels, table, clock, quality, device, seed)
+
+
+def _result(
+    model: Model,
+    volume: Volume,
+    found: Lungs,
+    grid: Grid,
+    fused: Tissues,
+    labels: np.ndarray,
+    table: pandas.DataFrame,
+    clock: Clock,
+    quality: str,
+    device: str,
+    seed: int,
+) -> Result:
+    """What was found, in the input's geometry, and how."""
+    healthy = fused.healthy
+    computed = precision(next(model.student.parameters()).device.type)
+    options = {"quality": quality, "lungs": found.origin, "precision": computed}
+    warnings = _warnings(volume, found, float(upper_shift(healthy, model.rule).mean()))
     return Result(
         labels=to_input_geometry(labels, volume),
         measures=table,
-        manifest=manifest,
+        manifest=_manifest(volume, model, options, device, seed, warnings, healthy, clock),
         volume=volume,
         label_array=labels,
         lungs=to_input_geometry(found.sides, volume),

@@ -38,6 +38,7 @@ def scan(size: tuple[int, int, int], in_plane_mm: float) -> sitk.Image:
         image.GetDirection(),
         AIR_HU,
         sitk.sitkInt16,
+        True,  # the last slices continue: air beyond the chest would open the lungs
     )
     below = (np.subtract(size, filled) // 2).astype(int)
     above = np.subtract(size, filled) - below
