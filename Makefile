@@ -2,6 +2,7 @@
 #   make demo [CT=file] [MODEL=folder]   segment a chest CT and leave the result in demo/
 #   make test                            run all tests
 #   make evaluate                        lesions of known truth, baselines, robustness (needs the real CT)
+#   make bench [QUICK=1]                 time and memory beside other methods (about an hour; QUICK=1: minutes)
 #   make screenshots [CT=file]           pictures of the Slicer panel at work, into Resources/Screenshots
 #   make lint                            formatting, lint, types
 #   make format                          let ruff put the formatting right
@@ -27,7 +28,7 @@ LAYER_DM := slicer-layer-dm==2.0.0
 
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
-.PHONY: help demo test evaluate screenshots lint format clean
+.PHONY: help demo test evaluate bench screenshots lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -89,6 +90,10 @@ test: $(VENV)/.installed-test
 
 evaluate: $(VENV)/.installed-runtime
 	$(BIN)/diffseglung evaluate --output Testing/evaluation
+
+# On a quiet machine; the figures are kept beside those of `evaluate`.
+bench: $(VENV)/.installed-runtime
+	$(BIN)/python -m Testing.bench.run $(if $(QUICK),--quick)
 
 # With a display (or xvfb-run) the window is a real one; without, Qt draws off screen.
 screenshots: $(VENV)/.installed-test $(filter $(PHANTOM),$(CT))

@@ -237,7 +237,7 @@ def _writer(
 
     writers: dict[str, Writer] = {
         "manifest": partial(write_json, content=manifest),
-        "uncertainty": partial(write_image, image=result.uncertainty),
+        "uncertainty": lambda path: write_image(path, result.uncertainty),  # made when it is asked for
         "overview": partial(_write_overview, result=result),
         "measures": partial(write_table, measures=result.measures),
         "lungs": partial(write_labels, labels=result.lungs, segments=LUNG_SEGMENTS),
