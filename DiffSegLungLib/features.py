@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from DiffSegLungLib.distillation import CONTEXT, DOWNSAMPLING, inner
+from DiffSegLungLib.errors import is_out_of_memory
 from DiffSegLungLib.filters import masked_mean, masked_opening
 
 if TYPE_CHECKING:
@@ -122,10 +123,13 @@ def embed(
     total: torch.Tensor | None = None
     cells = [side // DOWNSAMPLING for side in padded_hu.shape]
     weight, blend = torch.zeros(cells), _blending(plan.window)
-    for first in range(0, len(corners), plan.batch):
-        batch = corners[first : first + plan.batch]
+
+    def projected_windows(batch: Sequence[Triple]) -> torch.Tensor:
         seen = (_embed_windows(student, wide_hu, wide_mask, batch, plan, noise, device) for noise in noises)
-        projected = _mean([project(embeddings) for embeddings in seen])
+        return _mean([project(embeddings) for embeddings in seen])
+
+    done = 0
+    for batch, projected in _in_batches_that_fit(corners, plan.batch, projected_windows):
         total = torch.zeros((projected.shape[-1], *cells)) if total is None else total
         for corner, cell_values in zip(batch, projected, strict=True):
             box = tuple(
@@ -134,10 +138,31 @@ def embed(
             )
             total[(slice(None), *box)] += cell_values.permute(3, 0, 1, 2) * blend
             weight[box] += blend
-        progress((first + len(batch)) / len(corners))
+        done += len(batch)
+        progress(done / len(corners))
     if total is None:
         raise ValueError("the mask is empty")
     return _fill_empty_cells(total, weight).numpy()
+
+
+def _in_batches_that_fit(
+    windows: Sequence[Triple], most: int, compute: Callable[[Sequence[Triple]], torch.Tensor]
+) -> Iterator[tuple[Sequence[Triple], torch.Tensor]]:
+    """Batches of windows with what was computed of them; smaller ones where the memory does not suffice."""
+    first = 0
+    while first < len(windows):
+        batch = windows[first : first + most]
+        try:
+            computed = compute(batch)
+        except (MemoryError, RuntimeError) as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
+                raise
+            most = len(batch) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        first += len(batch)
+        yield batch, computed
 
 
 def _noises(plan: EmbeddingPlan, seed: int, draws: int) -> list[torch.Tensor]:
