@@ -297,8 +297,8 @@ def _require_tissue(hu: np.ndarray) -> None:
     median = float(np.median(hu))
     if median < NO_TISSUE_HU:
         raise UnusableInputError(
-            f"what could be lung holds gas alone (half of it below {median:.0f} HU), so no lungs were found in "
-            "the CT (is it a chest CT in Hounsfield units?); give a mask with --lungs"
+            f"what could be lung holds gas alone (half of it below {median:.0f} HU), so no lungs were found "
+            "in the CT (is it a chest CT in Hounsfield units?); give a mask with --lungs"
         )
 
 

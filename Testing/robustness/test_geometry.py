@@ -1,4 +1,4 @@
-"""Whatever the grid: labels, volumes and sides follow the patient, not the file (hypothesis draws the grids)."""
+"""Labels, volumes and sides follow the patient, not the file; hypothesis draws the grids."""
 
 from __future__ import annotations
 
