@@ -3,6 +3,10 @@
 #   make test                            run all tests
 #   make evaluate                        lesions of known truth, baselines, robustness (needs the real CT)
 #   make bench [QUICK=1]                 time and memory beside other methods (about an hour; QUICK=1: minutes)
+#   make robustness                      bad input, faults and security; ends with how many were tried and held
+#   make soak [CASES=300]                many cases in one process: does the memory stay flat?
+#   make fuzz [FUZZ_SECONDS=3600]        broken headers by the thousand; findings lie in fuzz/
+#   make audit                           bandit, pip-audit (needs a network) and an SBOM, audit/sbom.json
 #   make screenshots [CT=file]           pictures of the Slicer panel at work, into Resources/Screenshots
 #   make lint                            formatting, lint, types
 #   make format                          let ruff put the formatting right
@@ -28,7 +32,7 @@ LAYER_DM := slicer-layer-dm==2.0.0
 
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
-.PHONY: help demo test evaluate bench screenshots lint format clean
+.PHONY: help demo test evaluate bench robustness soak fuzz audit screenshots lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -86,7 +90,7 @@ demo: $(VENV)/.installed-runtime $(filter $(PHANTOM),$(CT))
 
 # A process a core, a file of tests at a time: each keeps its own Slicer, and torch shall not want all cores.
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest Testing --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest Testing -m "not slow" --numprocesses auto --dist loadfile
 
 evaluate: $(VENV)/.installed-runtime
 	$(BIN)/diffseglung evaluate --output Testing/evaluation
@@ -94,6 +98,28 @@ evaluate: $(VENV)/.installed-runtime
 # On a quiet machine; the figures are kept beside those of `evaluate`.
 bench: $(VENV)/.installed-runtime
 	$(BIN)/python -m Testing.bench.run $(if $(QUICK),--quick)
+# The slow cases, which make test leaves out, too; one process, so that the model is loaded once.
+robustness: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest Testing/robustness --quiet
+
+CASES ?= 300
+soak: $(VENV)/.installed-runtime
+	OMP_NUM_THREADS=1 $(BIN)/python -m Testing.robustness.soak $(CASES)
+
+FUZZ_SECONDS ?= 3600
+fuzz: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m Testing.robustness.fuzz $(FUZZ_SECONDS) fuzz
+
+$(VENV)/.installed-audit: $(VENV)/.installed-runtime
+	@echo "Installing bandit, pip-audit and cyclonedx ..."
+	$(PIP) --editable '.[audit]'
+	@touch $@
+
+audit: $(VENV)/.installed-audit
+	@mkdir -p audit
+	$(BIN)/bandit --recursive DiffSegLung DiffSegLungLib --severity-level medium --quiet
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file audit/sbom.json
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 # With a display (or xvfb-run) the window is a real one; without, Qt draws off screen.
 screenshots: $(VENV)/.installed-test $(filter $(PHANTOM),$(CT))
@@ -112,5 +138,5 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo build dist fuzz audit *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find DiffSegLungLib Testing -name __pycache__ -prune -exec rm -rf {} +

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from .errors import DiffSegLungError, MissingPartError
+from .errors import DiffSegLungError, MissingPartError, is_out_of_memory
 from .quality import QUALITIES, STANDARD
 from .signals import handled
 from .tissues import DISEASES
@@ -87,7 +87,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return error.exit_status, str(error)
     if isinstance(error, KeyboardInterrupt):
         return CANCELLED, "Cancelled; no unfinished file is left."
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+    if is_out_of_memory(error):
         return MissingPartError.exit_status, (
             "Not enough memory: close other programs, or use --device cpu if a graphics card was used."
         )

@@ -16,6 +16,7 @@ from .files import (
     require_different,
     require_places,
     require_suffix,
+    require_there,
     same_file,
     seen_from,
 )
@@ -146,9 +147,13 @@ def check_request(request: SegmentRequest) -> None:
             to which nothing can be written, a DICOM SEG of what is no DICOM.
         MissingPartError: the package that writes DICOM SEG.
     """
+    from .measures import THIRDS
     from .outputs import IMAGE_SUFFIXES
 
     quality_of(request.quality)
+    for path in request.inputs:
+        if str(path) != THIRDS:
+            require_there(path)
     require_suffix("output", request.output, LABEL_SUFFIXES)
     require_suffix("lung mask", request.save_lungs, LABEL_SUFFIXES)
     require_suffix("uncertainty", request.uncertainty, IMAGE_SUFFIXES)

@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from DiffSegLungLib.distillation import CONTEXT, DOWNSAMPLING, inner
+from DiffSegLungLib.errors import is_out_of_memory
 from DiffSegLungLib.filters import box_around, masked_mean, masked_means, masked_opening
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ CPU_BATCH, GPU_BATCH = 4, 64
 """Windows a pass, at most on a processor and at least on a graphics card."""
 
 Triple = tuple[int, int, int]
+Computed = TypeVar("Computed")
 
 
 @dataclass(frozen=True)
@@ -165,24 +167,33 @@ class _Seen:
 def _embed_all(
     student: Student, seen: _Seen, corners: Sequence[Triple], plan: EmbeddingPlan, device: str
 ) -> Iterator[tuple[Sequence[Triple], list[torch.Tensor]]]:
-    """Batches of windows and their embeddings of each draw; halves the batch where memory is short."""
-    size = batch_size(plan.batch, device)
+    """Batches of windows and their embeddings of each draw."""
+
+    def embeddings(batch: Sequence[Triple]) -> list[torch.Tensor]:
+        return [_embed_windows(student, seen, batch, plan, noise, device) for noise in seen.noises]
+
+    return _in_batches_that_fit(corners, batch_size(plan.batch, device), embeddings)
+
+
+def _in_batches_that_fit(
+    windows: Sequence[Triple], most: int, compute: Callable[[Sequence[Triple]], Computed]
+) -> Iterator[tuple[Sequence[Triple], Computed]]:
+    """Batches of windows with what was computed of them; smaller ones where the memory does not suffice."""
     first = 0
-    while first < len(corners):
-        batch = corners[first : first + size]
+    while first < len(windows):
+        batch = windows[first : first + most]
         try:
-            embeddings = [_embed_windows(student, seen, batch, plan, noise, device) for noise in seen.noises]
-        except torch.OutOfMemoryError:
-            if size == 1:
+            computed = compute(batch)
+        except (MemoryError, RuntimeError) as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
                 raise
-            size = max(size // 2, 1)
-            torch.cuda.empty_cache()
-            logging.getLogger(__name__).warning(
-                "the graphics card is short of memory: %d windows a pass", size
-            )
+            most = len(batch) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            logging.getLogger(__name__).warning("memory is short: %d windows a pass", most)
             continue
-        yield batch, embeddings
         first += len(batch)
+        yield batch, computed
 
 
 def batch_size(planned: int, device: str) -> int:

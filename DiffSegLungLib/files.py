@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from itertools import combinations
@@ -11,6 +12,8 @@ from .errors import UnusableInputError
 
 CT_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 SEGMENTATION_SUFFIX = ".seg.nrrd"
+LONGEST_SHOWN = 1200
+"""Characters of a path in a message; a longer one is shown by its ends."""
 LABEL_SUFFIXES = (SEGMENTATION_SUFFIX, ".nrrd", ".nii.gz")
 
 
@@ -65,15 +68,46 @@ def require_places(outputs: Iterable[Path], folder: Path | None) -> None:
 
     for path in outputs:
         require_writable(path)
-    if folder and folder.exists() and not folder.is_dir():
+    if folder and os.path.exists(folder) and not os.path.isdir(folder):
         raise UnusableInputError(f"Report {folder} is a file: give the name of a folder.")
+
+
+def require_there(path: Path) -> None:
+    """Refuses an input that is not there or may not be read.
+
+    Raises:
+        UnusableInputError: says which of both, and what to do.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        raise UnusableInputError(f"{_short(path)}: {_REASONS.get(error.errno or 0, _NOT_THERE)}.") from None
+    wanted = os.R_OK | (os.X_OK if path.is_dir() else 0)
+    if not os.access(path, wanted):
+        raise UnusableInputError(f"{_short(path)}: {_REASONS[errno.EACCES]}.")
+
+
+_NOT_THERE = "no such file or folder; check the path"
+_REASONS = {
+    errno.ENAMETOOLONG: "the path is too long; give a shorter one",
+    errno.ELOOP: "the link leads to itself; give the file it was made for",
+    errno.EACCES: "it may not be read; ask for the right to read it, or have it copied for you",
+}
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:40]}...{text[-20:]}"
 
 
 def same_file(first: Path, second: Path) -> bool:
     """Whether two names mean one file, also where it is not there yet."""
-    if first.exists() and second.exists():
-        return first.samefile(second)
-    return os.path.normcase(first.resolve()) == os.path.normcase(second.resolve())
+    try:
+        if first.exists() and second.exists():
+            return first.samefile(second)
+        return os.path.normcase(first.resolve()) == os.path.normcase(second.resolve())
+    except (OSError, RuntimeError):  # a name too long, a link to itself: no file, so not the same one
+        return False
 
 
 def seen_from(folder: Path, path: Path) -> str:

@@ -18,6 +18,8 @@ from .parallel import run_all
 
 WORK_MM = 2.0  # isotropic working grid: fine enough for pleura and main bronchi, 10x fewer voxels than the CT
 AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-way value of -380 HU
+NO_TISSUE_HU = -985.0  # median below: bowel or room air; the worst emphysema lies above
+BULLA_HU, THINNEST_GAS_MM, MUCH_GAS_ML = -970.0, 8.0, 50.0  # gas in a space of its own
 GAS_HU = -940.0  # below: gas rather than parenchyma, unless emphysematous
 CUT_LUNG_ML = 4.0  # below: thinner than the cut lung that is kept, an eighth of a ball of 20 mm at the least
 SLIT_MM = 4.0
@@ -80,7 +82,9 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
     airways = _airways(work, air)
     lung_air = air & ~ndimage.binary_dilation(airways)
     lung_air &= ~_bowel_gas(work, lung_air)
-    closed = _close_sides(_split_sides(_large_components(lung_air)), airways)
+    large = _large_components(lung_air)
+    _require_tissue(work[large])
+    closed = _close_sides(_split_sides(large), airways)
     recovered = _dense_at_chest_wall(work, closed) * ~airways
     found = np.where(recovered > 0, recovered, closed)
     origin = "classical"
@@ -89,7 +93,7 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
         origin, dense, warnings = _dense_by_network(work, found, (work >= AIR_HU) | lung_air, network)
         found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)
     warnings += _recovery_warnings(recovered)
-    warnings += _shape_warnings(found)
+    warnings += _shape_warnings(found) + _gas_warnings(work, found)
     native, native_airways = _to_native(found, airways, hu.shape, spacing)
     return Lungs(native, native_airways, tuple(warnings), origin)
 
@@ -274,6 +278,16 @@ def _large_components(air: np.ndarray) -> np.ndarray:
     if sizes.max() < _voxels(100):
         raise _no_lungs()
     return (sizes > max(0.02 * sizes.max(), _voxels(30)))[labels]
+
+
+def _require_tissue(hu: np.ndarray) -> None:
+    """Lungs hold tissue, however destroyed; bowel, stomach and the room hold none."""
+    median = float(np.median(hu))
+    if median < NO_TISSUE_HU:
+        raise UnusableInputError(
+            f"what could be lung holds gas alone (half of it below {median:.0f} HU), so no lungs were found "
+            "in the CT (is it a chest CT in Hounsfield units?); give a mask with --lungs"
+        )
 
 
 def _no_lungs() -> UnusableInputError:
@@ -568,6 +582,20 @@ def _recovery_warnings(recovered: np.ndarray) -> list[str]:
         "check that it is consolidated lung, not effusion or a pleural mass"
         for name, volume in volumes.items()
         if volume > 5
+    ]
+
+
+def _gas_warnings(work: np.ndarray, sides: np.ndarray) -> list[str]:
+    """Say where much gas lies without any tissue: thresholds cannot tell a bulla from a pneumothorax."""
+    gas = (ndimage.gaussian_filter(work, 1.0) < BULLA_HU) & (sides > 0)
+    cores = ndimage.distance_transform_edt(~(_depth(gas) > THINNEST_GAS_MM / 2)) * WORK_MM
+    thick = gas & (cores <= THINNEST_GAS_MM / 2)
+    volumes = {name: 1000 * _litres((thick & (sides == side)).sum()) for side, name in SIDE_NAMES.items()}
+    return [
+        f"{volume:.0f} mL of gas without tissue lie in the {name} lung and count as emphysema; "
+        "check that it is a bulla, not a pneumothorax"
+        for name, volume in volumes.items()
+        if volume > MUCH_GAS_ML
     ]
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import hashlib
+import importlib
 import json
 import os
+import platform
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +22,7 @@ import numpy as np
 
 from .anatomy import LUNGS
 from .errors import UnusableInputError
+from .files import LONGEST_SHOWN
 from .terminology import TAG, Terminology
 from .tissues import CATEGORY, REGION, REPORTED, Tissue
 
@@ -30,6 +36,11 @@ REPRESENTATION = "Binary labelmap"
 EMPTY_EXTENT = "0 -1 0 -1 0 -1"
 IMAGE_SUFFIXES = (".nrrd", ".nii.gz")
 CHUNK_BYTES = 1 << 20
+LONGEST_END = 60
+"""Characters of a name that its unfinished file keeps: file systems take 255 in all."""
+OLD_SECONDS = 86_400
+_PARTIAL = ".partial-"
+_COMPUTER = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ LUNG_SEGMENTS = tuple(
 def atomic_path(path: PathLike) -> Iterator[Path]:
     """Lends a name beside the target to write to; the target appears when the block ends well.
 
-    The lent name ends in the target's whole name, so that writers find their format in the suffix.
+    The lent name ends as the target's name does, so that writers find their format in the suffix.
     A missing folder is created.  After an error or a cancellation nothing is left behind.
 
     Args:
@@ -96,20 +107,62 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         UnusableInputError: the file cannot be written there, or the disk is full.
     """
     target = Path(path)
-    partial = target.with_name(f".partial-{uuid.uuid4().hex[:8]}-{target.name}")
+    partial = target.with_name(f"{_PARTIAL}{_mark()}-{target.name[-LONGEST_END:]}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent)
         yield partial
         _flush_to_disk(partial)
         os.replace(partial, target)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UnusableInputError(
-            f"Cannot write {target}: {reason}. Choose a folder that is writable and has space, and try again."
-        ) from error
+        raise _cannot_write(target, error) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _cannot_write(target: Path, error: OSError) -> UnusableInputError:
+    reason, name = error.strerror or str(error), str(target)
+    if len(name) > LONGEST_SHOWN:
+        name = f"{name[:40]}...{name[-20:]}"
+    remedy = "Choose a folder that is writable and has space, and try again."
+    if error.errno == errno.ENAMETOOLONG:
+        remedy = "Give a shorter name."
+    return UnusableInputError(f"Cannot write {name}: {reason}. {remedy}")
+
+
+def _mark() -> str:
+    """Computer, process and a random part: who writes here."""
+    return f"{_COMPUTER}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes unfinished files that nobody writes any more: their process was killed, or they are a day old.
+
+    Another process may be writing into the same folder at this moment, perhaps from another computer.
+    """
+    for path in folder.glob(f"{_PARTIAL}*"):
+        with suppress(OSError):
+            if _is_left(path):
+                path.unlink()
+
+
+def _is_left(path: Path) -> bool:
+    """A process of this computer can be asked for; of another one the age must tell."""
+    computer, process, *_ = [*path.name.removeprefix(_PARTIAL).split("-"), ""]
+    if computer == _COMPUTER and process.isdecimal() and os.name != "nt":  # there, to ask is to end it
+        return not _is_alive(int(process))
+    return time.time() - path.stat().st_mtime > OLD_SECONDS
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -127,9 +180,29 @@ def write_together(writers: Mapping[Path, Callable[[Path], None]]) -> None:
     Raises:
         UnusableInputError: one of the files cannot be written; then none appears.
     """
-    with ExitStack() as stack:
+    with _turn_in(next(iter(writers)).parent) as take_turn, ExitStack() as stack:
         for path, write in writers.items():
             write(stack.enter_context(atomic_path(path)))
+        take_turn()
+
+
+@contextmanager
+def _turn_in(folder: Path) -> Iterator[Callable[[], None]]:
+    """Lends a function that waits until no other process renames files in the folder; held until the end.
+
+    Two runs with one output would else leave the labels of the one beside the manifest of the other.  Where
+    the file system or Windows knows no lock of a folder, there is none.
+    """
+    with ExitStack() as stack:
+
+        def take_turn() -> None:
+            with suppress(ImportError, OSError):
+                fcntl: Any = importlib.import_module("fcntl")
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+
+        yield take_turn
 
 
 def require_writable(path: PathLike) -> None:
@@ -139,12 +212,18 @@ def require_writable(path: PathLike) -> None:
         UnusableInputError: the path is a folder, or nothing can be written beside it.
     """
     target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(target):  # unlike Path's, False for a name that is too long
         raise UnusableInputError(f"Cannot write {target}: it is a folder. Give the name of a file.")
-    probe = target.with_name(f".probe-{uuid.uuid4().hex[:8]}-{target.name}")
+    probe = target.with_name(f"{_PARTIAL}{_mark()}-probe")
     with atomic_path(probe) as partial:
         partial.touch()
     probe.unlink(missing_ok=True)
+    try:
+        os.lstat(target)  # the name itself: free, taken, or too long for this file system
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _cannot_write(target, error) from None
 
 
 def write_text(path: PathLike, text: str) -> None:

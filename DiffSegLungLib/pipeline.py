@@ -56,6 +56,8 @@ Source = str | os.PathLike[str] | sitk.Image
 MARGIN_MM = 12.0
 """Tissue kept around the lungs on the working grid."""
 LINES = DESCRIPTORS.index("lines_5mm")
+LEAST_LUNG_ML = 1.0
+"""Less than a thumbnail of lung is a slip of the pen, not a lung."""
 SLAB = 16
 """Slices whose descriptors are up-sampled at a time; bounds the memory of the mixture stage."""
 NO_AIRWAYS = np.zeros((0, 0, 0), bool)
@@ -297,6 +299,8 @@ def find_lungs(volume: Volume, given: Source | None, network: LungNetwork | None
 
 def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
     """Crop to the lungs and resample to the model's spacing."""
+    if np.count_nonzero(found.mask) * volume.voxel_ml < LEAST_LUNG_ML:
+        raise UnusableInputError("the lungs are too small to be measured; check the lung mask")
     box = _lung_box(found.mask, volume.spacing)
     new = (spacing,) * 3
     hu = resample(volume.hu[box], volume.spacing, new)

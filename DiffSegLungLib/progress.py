@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -14,6 +15,7 @@ PLAIN_STEP = 0.1
 """Without a terminal a line is written per stage and per tenth: a log stays short."""
 
 PROCESS_STATUS = Path("/proc/self/status")
+MEMORY_STATUS = Path("/proc/meminfo")
 """Linux only."""
 
 
@@ -128,6 +130,15 @@ def peak_memory_mb() -> float:
         return _peak_memory_mb_windows()
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, the others KiB
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit / 1e6
+
+
+def free_memory_mb() -> float:
+    """Memory in MB that a program can still take; infinite where nothing can tell."""
+    if not MEMORY_STATUS.exists():
+        return math.inf
+    facts = dict(line.split(":", 1) for line in MEMORY_STATUS.read_text().splitlines() if ":" in line)
+    available = facts.get("MemAvailable", "").split()
+    return int(available[0]) * 1024 / 1e6 if available else math.inf
 
 
 def _peak_memory_mb_linux() -> float:

@@ -10,6 +10,8 @@ import gzip
 import math
 import os
 import re
+import struct
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,14 +21,19 @@ from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
+from scipy.ndimage import label
 
-from .errors import UnusableInputError
+from .errors import MissingPartError, UnusableInputError, is_out_of_memory
+from .files import require_there
 from .interpolation import by_matrices, enlarged_slabs, nearest_voxels, smoothing_matrix
+from .progress import free_memory_mb
 
 AIR_HU = -1024.0
 PADDING_HU = -1100.0
 HIGHEST_HU = 3071.0
 FEWEST_SLICES = 8
+MOST_VOXELS = 2**31
+BYTES_A_VOXEL = 6  # as stored and as float32
 SPACING_LIMITS_MM = (0.1, 10.0)
 THIN_SLICE_MM = 1.5
 MOST_NON_FINITE = 0.01
@@ -37,6 +44,9 @@ MOST_MISSING_SLICES = 0.05
 LUNG_ON_EDGE_CM2 = 5.0
 SMALLEST_TILT_DEGREES = 0.5
 
+STANDARD_ERROR = 2
+GZIP_SIGN = b"\x1f\x8b"
+NIFTI_HEADER_BYTES = 348
 _EIGHT_BIT = (sitk.sitkUInt8, sitk.sitkInt8)
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 _FORMATS = "NRRD, NIfTI, MetaImage or a DICOM folder"
@@ -355,8 +365,7 @@ def _read(source: str | os.PathLike[str] | sitk.Image) -> _Source:
 
 def _existing(source: str | os.PathLike[str]) -> Path:
     path = Path(source)
-    if not path.exists():
-        raise UnusableInputError(f"{path}: no such file or folder; check the path.")
+    require_there(path)
     return path
 
 
@@ -366,15 +375,40 @@ def safe_title(path: Path) -> str:
     return re.sub(r"[^\w .()+-]", "_", stem).strip(" .")[:80] or "CT"
 
 
+_READING = threading.RLock()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ITK's own warnings off standard error: what matters is said in ``Volume.warnings``."""
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    """Keep ITK's own lines off standard error: what matters is said in ``Volume.warnings`` or in the error.
+
+    The readers below ITK (MetaIO, niftilib) write there by themselves, so its file is put aside; one thread
+    at a time, since it belongs to the whole process.
+    """
+    with _READING, _standard_error_aside():
+        shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            yield
+        finally:
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def _standard_error_aside() -> Iterator[None]:
+    try:
+        kept = os.dup(STANDARD_ERROR)
+    except OSError:  # a program without a console has none
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STANDARD_ERROR)
     try:
         yield
     finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        os.dup2(kept, STANDARD_ERROR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, str]]:
@@ -383,6 +417,7 @@ def _read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, s
     try:
         with _quiet():
             reader.ReadImageInformation()
+            _check_size(reader, path.name)
             if as_ct:
                 _check_kind(reader.GetPixelID(), reader.GetNumberOfComponents(), reader.GetSize(), path.name)
                 _check_spacing(reader.GetSpacing(), path.name)
@@ -391,13 +426,34 @@ def _read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, s
             _check_complete(reader, path)
             return _three_dimensional(reader.Execute()), _acquisition(reader)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         raise _unreadable(path, str(error)) from error
 
 
+def _check_size(reader: sitk.ImageFileReader, name: str) -> None:
+    """Refuse a file that says it is huge before memory is taken for it: a small file may say so, too."""
+    size = reader.GetSize()
+    voxels = math.prod(size) * max(reader.GetNumberOfComponents(), 1)
+    if voxels > MOST_VOXELS:
+        found = " x ".join(map(str, size))
+        raise _unusable(name, f"says it has {found} voxels, more than any CT; export it again, or crop it.")
+    needed, free = voxels * BYTES_A_VOXEL / 1e6, free_memory_mb()
+    if needed > free:
+        raise MissingPartError(
+            f"{name}: takes {needed:.0f} MB of memory to read, {free:.0f} MB are free; close other programs."
+        )
+
+
 def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
-    """Refuse a NIfTI file that was cut off: its reader would fill the rest with zeros and say nothing."""
+    """Refuse a NIfTI file that was cut off, or whose voxels have no size.
+
+    Its reader would fill the rest with zeros, take 1 mm, and say nothing.
+    """
     if not reader.HasMetaDataKey("vox_offset") or not path.name.lower().endswith((".nii", ".nii.gz")):
         return
+    if not all(side > 0 for side in _nifti_sides(path)):
+        raise _unusable(path.name, "its header holds no voxel size; export the CT again.")
     bits = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * int(reader.GetMetaData("bitpix"))
     expected = int(float(reader.GetMetaData("vox_offset"))) + bits // 8
     if path.suffix.lower() == ".nii":
@@ -406,6 +462,19 @@ def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
         complete = _unpacked_size(path, expected) >= expected
     if not complete:
         raise _unusable(path.name, "the file is cut off; copy or export the CT again.")
+
+
+def _nifti_sides(path: Path) -> tuple[float, ...]:
+    """Voxel size (x, y, z) in mm as the header of a NIfTI file has it; its reader turns 0 into 1."""
+    with path.open("rb") as stream:
+        packed = stream.read(2) == GZIP_SIGN
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            header = stream.read(NIFTI_HEADER_BYTES)
+        order = "<" if struct.unpack_from("<i", header)[0] == NIFTI_HEADER_BYTES else ">"
+        return struct.unpack_from(f"{order}3f", header, 80)
+    except (EOFError, OSError, zlib.error, struct.error):
+        return (0.0,)
 
 
 def _unpacked_size(path: Path, expected: int) -> int:
@@ -417,7 +486,7 @@ def _unpacked_size(path: Path, expected: int) -> int:
     size = 0
     try:
         with gzip.open(path) as unpacked:
-            while block := unpacked.read(1 << 24):
+            while size < expected and (block := unpacked.read(1 << 24)):  # what comes after is not read
                 size += len(block)
     except (EOFError, OSError, zlib.error):
         return -1
@@ -506,6 +575,8 @@ def _clean(hu: np.ndarray, name: str) -> list[str]:
     if not (math.isfinite(low) and math.isfinite(high)):
         warnings.append(_replace_non_finite(hu, name))
         low, high = float(hu.min()), float(hu.max())
+    if high >= HIGHEST_HU:
+        _empty_bright_corners(hu)
     _check_hounsfield(hu, low, high, name)
     if low <= PADDING_HU:
         hu[hu <= PADDING_HU] = AIR_HU
@@ -521,6 +592,18 @@ def _replace_non_finite(hu: np.ndarray, name: str) -> str:
         raise _unusable(name, f"{share:.0%} of the voxels are not numbers (NaN or infinite); export again.")
     hu[broken] = AIR_HU
     return f"{int(broken.sum())} voxels were not numbers (NaN or infinite) and were read as air."
+
+
+def _empty_bright_corners(hu: np.ndarray) -> None:
+    """Turn what lies outside a round field into air, where a scanner filled it with the highest value.
+
+    Left as it is, it would wall in the air around the patient, which then looks like lung.
+    """
+    corners = hu[:, [0, 0, -1, -1], [0, -1, 0, -1]] >= HIGHEST_HU
+    for index in np.flatnonzero(corners.all(axis=1)):
+        parts, _ = label(hu[index] >= HIGHEST_HU)
+        touching = {parts[0, 0], parts[0, -1], parts[-1, 0], parts[-1, -1]}
+        hu[index][np.isin(parts, list(touching))] = AIR_HU
 
 
 def _check_hounsfield(hu: np.ndarray, low: float, high: float, name: str) -> None:
@@ -592,6 +675,11 @@ def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
 # --- DICOM folders --------------------------------------------------------------------------------
 
 
+_PLAIN_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+_PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+"""The tag in front of the pixels, by the order of bytes."""
+
+
 @dataclass(frozen=True)
 class _DicomFile:
     path: Path
@@ -607,6 +695,7 @@ class _DicomFile:
     spacing: tuple[float, ...]
     pixel: int
     components: int
+    bytes_a_value: int
     acquisition: dict[str, str]
 
     @property
@@ -626,7 +715,10 @@ class _DicomFile:
 
 def _read_dicom_folder(folder: Path) -> _Source:
     with _quiet():
-        headers = {path: _header(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+        found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        for path in found:  # left out unseen, its slices would be missing
+            require_there(path)
+        headers = {path: _header(path) for path in found}
         files = [header for header in headers.values() if header]
         if not files:
             raise _unusable(folder.name, f"no DICOM images in this folder; give {_FORMATS}.")
@@ -635,6 +727,7 @@ def _read_dicom_folder(folder: Path) -> _Source:
         if damaged:
             warnings.append(f"DICOM files without a readable image, left out: {damaged}.")
         name = f"CT series {series[0].number}".strip()
+        _require_pixels(series, name)
         if len(series) == 1:
             image, metadata = _read_file(series[0].path, as_ct=True)
             return _Source(image, name, metadata, warnings, (series[0].path,))
@@ -642,6 +735,25 @@ def _read_dicom_folder(folder: Path) -> _Source:
         image = _read_series(ordered, name, warnings)
         files_in_order = tuple(file.path for file in ordered)
         return _Source(image, name, series[0].acquisition, warnings, files_in_order)
+
+
+def _require_pixels(files: Iterable[_DicomFile], name: str) -> None:
+    """Refuse a series of which a file was cut off: its reader would fill the slice up and say nothing."""
+    for file in files:
+        total = file.path.stat().st_size
+        pixels = math.prod(file.size) * file.components * file.bytes_a_value
+        if not pixels:  # packed: the decoder notices
+            continue
+        with file.path.open("rb") as stream:
+            before = stream.read(max(total - pixels, 0))
+        if not any(0 <= before.rfind(tag) <= len(before) - 8 for tag in _PIXEL_DATA):
+            raise _unusable(name, "a DICOM file of it is cut off; copy or export the series again.")
+
+
+def _bytes_a_value(reader: sitk.ImageFileReader) -> int:
+    """Bytes of a stored value, 0 where the pixels are packed."""
+    packed = _tag(reader, "0002|0010") not in _PLAIN_SYNTAXES
+    return 0 if packed else int(_number(_tag(reader, "0028|0100"))) // 8
 
 
 def _header(path: Path) -> _DicomFile | None:
@@ -659,7 +771,7 @@ def _header(path: Path) -> _DicomFile | None:
         path=path,
         study=_tag(reader, STUDY_TAG),
         series=_tag(reader, "0020|000e"),
-        number=_tag(reader, "0020|0011"),
+        number=_whole_number(_tag(reader, "0020|0011")),
         instance=_tag(reader, "0008|0018"),
         modality=_tag(reader, MODALITY_TAG),
         is_localizer="LOCALIZER" in _tag(reader, "0008|0008").upper(),
@@ -669,6 +781,7 @@ def _header(path: Path) -> _DicomFile | None:
         spacing=reader.GetSpacing(),
         pixel=reader.GetPixelID(),
         components=reader.GetNumberOfComponents(),
+        bytes_a_value=_bytes_a_value(reader),
         acquisition=_acquisition(reader),
     )
 
@@ -690,6 +803,11 @@ def study_of(path: Path) -> str | None:
         except RuntimeError:
             return None
     return _tag(reader, STUDY_TAG)
+
+
+def _whole_number(text: str) -> str:
+    """The number of a series as text; what is none is left out, since it goes into names and titles."""
+    return text if re.fullmatch(r"-?\d{1,11}", text) else ""
 
 
 def _numbers(text: str, count: int) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ extension, which picks the build that fits the graphics card.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ def isMet(requirement: Requirement) -> bool:
 
 def _imports(package: str) -> bool:
     try:
-        __import__(package)
+        importlib.import_module(package)
     except ImportError:
         return False
     return True

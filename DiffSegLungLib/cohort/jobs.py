@@ -16,8 +16,8 @@ from typing import Any
 
 from .. import __version__
 from ..commands import SegmentRequest, segment_to_files
-from ..errors import DiffSegLungError, UnusableInputError
-from ..outputs import write_json
+from ..errors import DiffSegLungError, UnusableInputError, is_out_of_memory
+from ..outputs import remove_leftovers, write_json
 from ..progress import peak_memory_mb, silent
 from ..quality import STANDARD
 
@@ -159,8 +159,7 @@ def run_job(job: Job) -> Outcome:
     started = time.perf_counter()
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / RECORD).unlink(missing_ok=True)
-    for leftover in job.folder.glob(".partial-*"):  # of a process that was killed
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(job.folder)
     stamp = fingerprint(job)  # before the work: a CT that changes meanwhile is done again
     outcome = replace(_attempt(job), peak_mb=round(peak_memory_mb(), 1))
     outcome = replace(outcome, seconds=round(time.perf_counter() - started, 3))
@@ -175,9 +174,9 @@ def _attempt(job: Job) -> Outcome:
         segment_to_files(job.request, silent)
     except DiffSegLungError as error:
         return failure(job, str(error), error.exit_status)
-    except MemoryError:
-        return failure(job, "Not enough memory: give fewer workers.", 3)
     except Exception as error:  # noqa: BLE001 - the other cases go on
+        if is_out_of_memory(error):
+            return failure(job, "Not enough memory: give fewer workers.", 3)
         return failure(job, f"{type(error).__name__}: {error}. The fault is DiffSegLung's.", OUR_FAULT)
     return Outcome(job.case, DONE)
 

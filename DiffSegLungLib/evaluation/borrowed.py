@@ -137,7 +137,7 @@ def emphysema_patches(data: Path, model: Model) -> dict[str, Any]:
     """
     from sklearn.metrics import roc_auc_score
 
-    stored = np.load(data / "emphysema_patches" / "emphysema_patches_hu.npz")
+    stored = np.load(data / "emphysema_patches" / "emphysema_patches_hu.npz", allow_pickle=False)
     ours = {key: np.array([_patch_emphysema(patch, model) for patch in stored[key]]) for key in stored}
     laa = {key: (stored[key] < -950).mean(axis=(1, 2)) for key in stored}
 

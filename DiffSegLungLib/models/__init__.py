@@ -32,6 +32,8 @@ FORMAT = 1
 WEIGHTS, MIXTURE, DESCRIPTION = "weights.safetensors", "mixture.safetensors", "model.json"
 LUNGS = "lungs.safetensors"
 LARGEST_BYTES = 500_000_000
+LARGEST_DESCRIPTION = 10_000_000
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,8 @@ def _verify_file(file: Path, expected: str) -> None:
 
 def _describe(folder: Path) -> dict[str, Any]:
     try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        with (folder / DESCRIPTION).open(encoding="utf-8") as stream:
+            description = json.loads(stream.read(LARGEST_DESCRIPTION))
     except (OSError, ValueError) as error:
         raise MissingPartError(
             f"{folder / DESCRIPTION} cannot be read ({error}); install the model again"

@@ -26,6 +26,11 @@ from DiffSegLungLib.naming import NamingRule
 from DiffSegLungLib.outputs import atomic_path, write_json
 from DiffSegLungLib.regions import RegionSettings
 
+MOST_LEVELS, WIDEST = 8, 1024
+"""Of a network."""
+FINEST_MM, COARSEST_MM = 0.5, 4.0
+"""Of a working grid; memory goes with the third power."""
+
 
 def read_model(info: ModelInfo, description: dict[str, Any], device: str) -> Model:
     """Build a :class:`Model` from a folder whose checksums were verified."""
@@ -38,7 +43,7 @@ def read_model(info: ModelInfo, description: dict[str, Any], device: str) -> Mod
             projection=Projection(arrays["projection_mean"], arrays["projection_matrix"]),
             mixture=Mixture(arrays["weights"], arrays["means"], arrays["covariances"]),
             labels=arrays["labels"],
-            spacing=float(description["spacing_mm"]),
+            spacing=_spacing(description),
             plan=_plan(description["embedding"]),
             rule=NamingRule(**description["naming"]),
             fusion=FusionSettings(**description["fusion"]),
@@ -55,6 +60,7 @@ def read_model(info: ModelInfo, description: dict[str, Any], device: str) -> Mod
 def read_student(folder: Path, description: dict[str, Any], device: str) -> Student:
     """The student alone, in evaluation mode."""
     form = description["architecture"]
+    _require_sane(form["channels"], form["hidden"])
     student = Student(form["channels"], hidden=form["hidden"], clean=form.get("clean", False))
     student.load_state_dict(load_file(str(folder / WEIGHTS)))
     # torch's own signature leaves memory_format out.
@@ -66,9 +72,29 @@ def read_lung_network(folder: Path, description: Mapping[str, Any], device: str)
     """The lung network of a model folder, None where it has none."""
     if "lungs" not in description:
         return None
+    _require_sane(description["lungs"]["channels"])
     unet = build_unet(description["lungs"]["channels"])
     unet.load_state_dict(load_file(str(folder / LUNGS)))
     return LungNetwork(unet.to("cpu" if device == "mps" else device))  # mps lacks some 3D operations
+
+
+def _require_sane(channels: Any, hidden: int = 1) -> None:
+    """A network is built as its description says: a hostile one must not ask for all the memory.
+
+    Raises:
+        ValueError: more or wider layers than any model of this project.
+    """
+    if not (isinstance(channels, list) and 1 <= len(channels) <= MOST_LEVELS):
+        raise ValueError("the network's channels are no short list")
+    if not all(isinstance(width, int) and 1 <= width <= WIDEST for width in (*channels, hidden)):
+        raise ValueError(f"the network's channels are not from 1 to {WIDEST}")
+
+
+def _spacing(description: dict[str, Any]) -> float:
+    spacing = float(description["spacing_mm"])
+    if not FINEST_MM <= spacing <= COARSEST_MM:
+        raise ValueError(f"spacing_mm {spacing} is not from {FINEST_MM} to {COARSEST_MM}")
+    return spacing
 
 
 def _plan(stored: dict[str, Any]) -> EmbeddingPlan:

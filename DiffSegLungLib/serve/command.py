@@ -172,7 +172,7 @@ async def _file(request: Any, files: dict[str, Path]) -> Any:
 
 def _announce(request: ServeRequest, port: int, access: Access) -> None:
     """The one address that lets in; to standard output, for people and programs."""
-    names = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname(), "::1": "[::1]"}
+    names = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname(), "::1": "[::1]"}  # nosec B104: shown, not bound
     shown = names.get(request.host, request.host)
     address = f"http://{shown}:{port}/?token={access.token}"
     if request.host not in (LOOPBACK_HOST, "localhost", "::1"):

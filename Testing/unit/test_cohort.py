@@ -140,13 +140,23 @@ def test_parquet_is_the_same_table(done: CohortRequest) -> None:
     pandas.testing.assert_frame_equal(table, pandas.read_csv(done.output / "measures.csv"), rtol=1e-12)
 
 
+def leave_unfinished_file(folder: Path) -> None:
+    """Of a process that was killed while it wrote."""
+    writing = (
+        "import os, sys\nfrom DiffSegLungLib.outputs import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as partial:\n    partial.touch()\n    os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", writing, str(folder / "x.nrrd")], check=False, cwd=ROOT)
+    assert list(folder.glob(".partial-*"))
+
+
 def test_resume_redoes_only_what_is_not_whole(done: CohortRequest) -> None:
     """The failed one is tried again, and one whose file was lost is done again."""
     folder = done.output / "cases"
     before = (folder / "case001" / "manifest.json").read_bytes()
     lost = folder / "case000" / "segmentation.seg.nrrd"
     lost.unlink()
-    (folder / "case000" / ".partial-0-x.nrrd").write_bytes(b"of a process that was killed")
+    leave_unfinished_file(folder / "case000")
     table = (done.output / "measures.csv").read_bytes()
     outcome = run_cohort(replace(done, resume=True))
     assert sorted(each.case for each in outcome.outcomes) == ["Doe_John", "case000"]
