@@ -277,10 +277,10 @@ def _windows(mask: np.ndarray, plan: EmbeddingPlan) -> Iterator[Triple]:
     A lattice over the whole volume takes half as many again, most of them at the rim of the lungs.
     """
     (depth, height, width), (z_step, y_step, x_step) = plan.window, plan.stride
-    for z in _starts(mask.any(axis=(1, 2)), depth, z_step):
-        slab = mask[z : z + depth].any(axis=0)
-        for y in _starts(slab.any(axis=1), height, y_step):
-            for x in _starts(slab[y : y + height].any(axis=0), width, x_step):
+    for z in _starts(np.asarray(mask.any(axis=(1, 2))), depth, z_step):
+        slab = np.asarray(mask[z : z + depth].any(axis=0))
+        for y in _starts(np.asarray(slab.any(axis=1)), height, y_step):
+            for x in _starts(np.asarray(slab[y : y + height].any(axis=0)), width, x_step):
                 yield z, y, x
 
 

@@ -163,13 +163,13 @@ def _flows(flow: np.ndarray, mask: np.ndarray, step: float) -> tuple[np.ndarray,
         Numbers of voxels, int32 (voxels, 7), and shares, float32 (voxels, 7) that sum to 1.
     """
     count = len(flow)
-    number = np.full(np.add(mask.shape, 2), -1, np.int32)
+    number = np.full([side + 2 for side in mask.shape], -1, np.int32)
     number[1:-1, 1:-1, 1:-1][mask] = np.arange(count, dtype=np.int32)
     where = np.flatnonzero(number >= 0)
     columns = np.empty((count, 7), np.int32)
     weights = np.zeros((count, 7), np.float32)
     columns[:, 6] = own = np.arange(count, dtype=np.int32)
-    strides = (number.shape[1] * number.shape[2], number.shape[2], 1)
+    strides = [stride // number.itemsize for stride in number.strides]
     for member, offset in enumerate(sign * stride for stride in strides for sign in (-1, 1)):
         neighbour = number.ravel()[where + offset]
         there = neighbour >= 0

@@ -333,17 +333,16 @@ def _close_sides(sides: np.ndarray, airways: np.ndarray) -> np.ndarray:
     """Close each lung in millimetres and fill its holes; never into the other lung or the airways."""
     closed = sides.copy()
     boxes = _boxes(sides)
-    # Filling plane by plane leaves slits one voxel wide in dense lung; a narrow closing takes them.
-    whole = run_all(
-        [
-            lambda lung=sides[box] == side: _closing(_fill_enclosed(_closing(lung, CLOSING_MM)), SLIT_MM)
-            for side, box in boxes.items()
-        ]
-    )
+    whole = run_all([partial(_closed, sides[box] == side) for side, box in boxes.items()])
     for (side, box), filled in zip(boxes.items(), whole, strict=True):
         closed[box][filled & (closed[box] == 0)] = side
     closed[airways] = 0
     return closed
+
+
+def _closed(lung: np.ndarray) -> np.ndarray:
+    # Filling plane by plane leaves slits one voxel wide in dense lung; a narrow closing takes them.
+    return _closing(_fill_enclosed(_closing(lung, CLOSING_MM)), SLIT_MM)
 
 
 def _boxes(sides: np.ndarray) -> dict[int, Box]:

@@ -333,8 +333,9 @@ def _interpolate(
 ) -> np.ndarray:
     if not sigma.any() and math.prod(shape) > array.size:
         result = np.empty(shape, np.float32)
-        for slab, values in enlarged_slabs(array[None].astype(np.float32, copy=False), old, shape, new):
-            result[slab] = values[0]
+        values = array[None].astype(np.float32, copy=False)
+        for slab, larger in enlarged_slabs(values, old.tolist(), shape, new.tolist()):
+            result[slab] = larger[0]
         return result
     axes = zip(array.shape, old, shape, new, sigma, strict=True)
     return by_matrices(array, [smoothing_matrix(*axis) for axis in axes])

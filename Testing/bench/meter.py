@@ -15,6 +15,7 @@ CLEAR = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 """Written to ``CLEAR`` it sets the kernel's high-water mark of this process back to the present."""
 SAMPLE_SECONDS = 0.05
+MOST_SAMPLES = 300
 
 
 @dataclass
@@ -92,7 +93,8 @@ class StageMeter:
             "peak_mb": max(stage.peak_mb for stage in self.figures.values()),
         }
         stages = {name: vars(stage) for name, stage in self.figures.items()}
-        return {"stages": stages, "total": total, "memory": self.memory}
+        thinned = self.memory[:: max(len(self.memory) // MOST_SAMPLES, 1)]
+        return {"stages": stages, "total": total, "memory": thinned}
 
 
 def _status_mb(key: str) -> float:

@@ -145,10 +145,9 @@ def _draw_beside(report: dict[str, Any], axes: Any) -> None:
     for rival in report["rivals"]:
         axes.barh(rival["name"].replace(" (", "\n(").replace(": ", ":\n"), rival["total_cpu"], color="0.6")
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.set_xlabel("processor seconds, one thread (log)")
+    axes.set_xlabel("processor seconds, one thread")
     axes.set_title("The CT as acquired; grey: the network alone")
-    axes.legend(fontsize="x-small", loc="lower right")
+    axes.legend(fontsize="x-small", loc="upper right")
 
 
 def _draw_growth(report: dict[str, Any], axes: Any) -> None:

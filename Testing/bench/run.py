@@ -159,6 +159,15 @@ def rivals(runs: list[dict[str, Any]], image: sitk.Image) -> dict[str, Any]:
     return {"rivals": [asdict(each) | {"total_cpu": each.total_cpu} for each in costs], "steps": pairs}
 
 
+def say_totals(run: dict[str, Any]) -> None:
+    """What a run took, at once: the whole bench takes long."""
+    total = run["total"]
+    say(
+        f"  {total['cpu_seconds']:.1f} processor s, {total['seconds']:.1f} s by the clock, "
+        f"{total['peak_mb']:.0f} MB"
+    )
+
+
 def say(what: str) -> None:
     """How far it is."""
     print(what, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 @pytest.fixture
-def transforms(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def transforms(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Voxels of each distance transform: the most expensive pass over a volume."""
     seen: list[int] = []
     real = ndimage.distance_transform_edt

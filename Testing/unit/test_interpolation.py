@@ -29,7 +29,7 @@ def image_of(values: np.ndarray, spacing: tuple[float, ...]) -> sitk.Image:
 
 def by_itk(
     values: np.ndarray, old: tuple[float, ...], shape: tuple[int, ...], new: tuple[float, ...], how: int
-):
+) -> np.ndarray:
     resample = sitk.ResampleImageFilter()
     resample.SetSize(shape[::-1])
     resample.SetOutputSpacing(new[::-1])
