@@ -30,8 +30,9 @@ Spacing = tuple[float, float, float]
 Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
 
-SURE = 0.5
-"""Probability of lung from which dense tissue counts as lung."""
+LIKELY, CERTAIN, LEAST_CERTAIN = 0.6, 0.9, 0.2
+"""Dense tissue of the first probability of lung counts as lung where this share of its piece has the second."""
+REACH_MM = 12.0  # and where that lies no farther away: else one certain lesion brings heart and diaphragm along
 THINNEST_MM = 12.0  # a dense rim thinner than this at the pleura is the coarse network's error, not lung
 BELOW_MM, ABOVE_MM, BESIDE_MM = (
     60.0,
@@ -410,9 +411,20 @@ def _dense_by_network(
             "thresholds find; check the lung mask"
         )
         return "classical", np.zeros_like(found), [sentence]
-    missed = (1 - shares[0] > SURE) & (found == 0) & allowed
-    dense = _thick(missed, ndimage.binary_dilation(found > 0, iterations=2))
+    missed, lung = (found == 0) & allowed, ndimage.binary_dilation(found > 0, iterations=2)
+    likely, certain = (_thick(missed & (1 - shares[0] > least), lung) for least in (LIKELY, CERTAIN))
+    dense = _pieces_with(likely, certain, LEAST_CERTAIN)
+    if dense.any():
+        dense &= ndimage.distance_transform_edt(~certain) * WORK_MM <= REACH_MM
     return "network", np.where(dense, side, np.uint8(0)), []
+
+
+def _pieces_with(mask: np.ndarray, inside: np.ndarray, least: float) -> np.ndarray:
+    """Pieces of a mask of which at least such a share is ``inside``."""
+    labels, count = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    shares = np.bincount(labels[inside], minlength=count + 1) / np.maximum(sizes, 1)
+    return ((shares >= least) & (np.arange(count + 1) > 0))[labels]
 
 
 def _around_lungs(work: np.ndarray, found: np.ndarray, network: Network) -> np.ndarray:
