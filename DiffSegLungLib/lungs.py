@@ -19,7 +19,8 @@ from .parallel import run_all
 WORK_MM = 2.0  # isotropic working grid: fine enough for pleura and main bronchi, 10x fewer voxels than the CT
 AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-way value of -380 HU
 NO_TISSUE_HU = -985.0  # median below: bowel or room air; the worst emphysema lies above
-BULLA_HU, THINNEST_GAS_MM, MUCH_GAS_ML = -970.0, 8.0, 50.0  # gas in a space of its own
+BULLA_HU, THINNEST_GAS_MM = -970.0, 8.0  # gas in a space of its own
+MUCH_GAS_ML, MUCH_GAS_SHARE = 50.0, 0.1  # of a lung; whichever is less
 GAS_HU = -940.0  # below: gas rather than parenchyma, unless emphysematous
 CUT_LUNG_ML = 4.0  # below: thinner than the cut lung that is kept, an eighth of a ball of 20 mm at the least
 SLIT_MM = 4.0
@@ -602,11 +603,12 @@ def _gas_warnings(work: np.ndarray, sides: np.ndarray) -> list[str]:
     cores = ndimage.distance_transform_edt(~(_depth(gas) > THINNEST_GAS_MM / 2)) * WORK_MM
     thick = gas & (cores <= THINNEST_GAS_MM / 2)
     volumes = {name: 1000 * _litres((thick & (sides == side)).sum()) for side, name in SIDE_NAMES.items()}
+    whole = {name: 1000 * _litres((sides == side).sum()) for side, name in SIDE_NAMES.items()}
     return [
         f"{volume:.0f} mL of gas without tissue lie in the {name} lung and count as emphysema; "
         "check that it is a bulla, not a pneumothorax"
         for name, volume in volumes.items()
-        if volume > MUCH_GAS_ML
+        if volume > min(MUCH_GAS_ML, MUCH_GAS_SHARE * whole[name]) > 0
     ]
 
 

@@ -46,6 +46,12 @@ SMALLEST_TILT_DEGREES = 0.5
 
 STANDARD_ERROR = 2
 GZIP_SIGN = b"\x1f\x8b"
+_SIGNS = (
+    (b"NRRD000", 0, "NRRD", (".nrrd", ".nhdr")),
+    (b"n+1\0", 344, "NIfTI", (".nii", ".nii.gz")),
+    (b"ObjectType", 0, "MetaImage", (".mha", ".mhd")),
+)
+"""What files begin with: sign, its place, the format, its endings."""
 NIFTI_HEADER_BYTES = 348
 _EIGHT_BIT = (sitk.sitkUInt8, sitk.sitkInt8)
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
@@ -419,6 +425,7 @@ def _read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, s
         with _quiet():
             reader.ReadImageInformation()
             _check_size(reader, path.name)
+            _require_pixels(filter(None, [_header(path) if is_dicom(path) else None]), path.name)
             if as_ct:
                 _check_kind(reader.GetPixelID(), reader.GetNumberOfComponents(), reader.GetSize(), path.name)
                 _check_spacing(reader.GetSpacing(), path.name)
@@ -457,7 +464,7 @@ def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
         raise _unusable(path.name, "its header holds no voxel size; export the CT again.")
     bits = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * int(reader.GetMetaData("bitpix"))
     expected = int(float(reader.GetMetaData("vox_offset"))) + bits // 8
-    if path.suffix.lower() == ".nii":
+    if not _is_packed(path):
         complete = path.stat().st_size >= expected
     else:
         complete = _unpacked_size(path, expected) >= expected
@@ -465,12 +472,15 @@ def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
         raise _unusable(path.name, "the file is cut off; copy or export the CT again.")
 
 
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(GZIP_SIGN)) == GZIP_SIGN
+
+
 def _nifti_sides(path: Path) -> tuple[float, ...]:
     """Voxel size (x, y, z) in mm as the header of a NIfTI file has it; its reader turns 0 into 1."""
-    with path.open("rb") as stream:
-        packed = stream.read(2) == GZIP_SIGN
     try:
-        with gzip.open(path) if packed else path.open("rb") as stream:
+        with gzip.open(path) if _is_packed(path) else path.open("rb") as stream:
             header = stream.read(NIFTI_HEADER_BYTES)
         order = "<" if struct.unpack_from("<i", header)[0] == NIFTI_HEADER_BYTES else ">"
         return struct.unpack_from(f"{order}3f", header, 80)
@@ -503,6 +513,11 @@ def _three_dimensional(image: sitk.Image) -> sitk.Image:
 def _unreadable(path: Path, reason: str) -> UnusableInputError:
     if "orthonormal" in reason or "orthogonal" in reason:
         return _unusable(path.name, "its axes are sheared, which NIfTI cannot hold; save the CT as NRRD.")
+    with path.open("rb") as stream:
+        start = stream.read(NIFTI_HEADER_BYTES)
+    for sign, place, kind, endings in _SIGNS:
+        if start[place : place + len(sign)] == sign and not path.name.lower().endswith(endings):
+            return _unusable(path.name, f"is {kind} by its content; let its name end in {endings[0]}.")
     return _unusable(path.name, f"cannot be read; it is damaged or not {_FORMATS}; export the CT again.")
 
 
@@ -748,7 +763,7 @@ def _require_pixels(files: Iterable[_DicomFile], name: str) -> None:
         with file.path.open("rb") as stream:
             before = stream.read(max(total - pixels, 0))
         if not any(0 <= before.rfind(tag) <= len(before) - 8 for tag in _PIXEL_DATA):
-            raise _unusable(name, "a DICOM file of it is cut off; copy or export the series again.")
+            raise _unusable(name, "a DICOM file of it is cut off; copy or export it again.")
 
 
 def _bytes_a_value(reader: sitk.ImageFileReader) -> int:

@@ -143,12 +143,12 @@ def pixels_cut(name: str) -> Maker:
 
 
 def nifti_header(size: tuple[int, int, int]) -> bytes:
-    """352 bytes: int16, 1 mm, pixels right behind."""
+    """352 bytes: int16, 2.5 mm, pixels right behind."""
     header = bytearray(352)
     struct.pack_into("<i", header, 0, 348)
     struct.pack_into("<8h", header, 40, 3, *size, 1, 1, 1, 1)
     struct.pack_into("<2h", header, 70, 4, 16)
-    struct.pack_into("<8f", header, 76, 1, 1, 1, 1, 1, 1, 1, 1)
+    struct.pack_into("<8f", header, 76, 1, 2.5, 2.5, 2.5, 1, 1, 1, 1)
     struct.pack_into("<2f", header, 108, 352, 1)
     header[344:348] = b"n+1\0"
     return bytes(header)
@@ -281,9 +281,7 @@ CASES: list[Case] = [
     refused("a trunk without any gas", file(lambda: image_of(body())), NO_LUNGS),
     refused("air alone", file(lambda: nothing_but(-1000)), NO_LUNGS),
     refused("water alone", file(lambda: nothing_but(0)), r"no air near -1000 HU .*no chest CT"),
-    taken(
-        "one lung", file(lambda: changed(without_right_lung)), warns("the right lung is much smaller|only.*L")
-    ),
+    taken("one lung", file(lambda: changed(without_right_lung)), warns("the right lung is much smaller")),
     taken(
         "upper half of the lungs",
         file(lambda: chest()[:, :, 32:]),
@@ -293,7 +291,7 @@ CASES: list[Case] = [
     refused("one slice", file(lambda: chest()[:, :, 30:31]), "has 1 slice, 8 are needed; give the whole CT"),
     refused("two slices", file(lambda: chest()[:, :, 30:32]), "has 2 slices, 8 are needed"),
     refused("one DICOM slice", dicom(lambda: chest()[:, :, 30:31]), "1 slice|single 2D picture"),
-    taken("eight slices", file(lambda: chest()[:, :, 26:34]), warns("edge of the scan", "hold only")),
+    refused("eight slices of small lungs", file(lambda: chest()[:, :, 26:34]), NO_LUNGS),
     # not a CT in Hounsfield units
     refused("two time points", file(lambda: sitk.JoinSeries([chest()] * 2), "ct.nii.gz"), "has 4 dimensions"),
     taken(
@@ -466,7 +464,7 @@ CASES: list[Case] = [
         ),
         "voxels|cut off",
     ),
-    taken("NIfTI with 4 GB of zeros behind it", nifti_bomb, between("lung_ml", 20, 100)),
+    taken("NIfTI with 4 GB of zeros behind it", nifti_bomb, between("lung_ml", 480, 700)),
     # names and places
     refused("a text as NRRD", written("ct.nrrd", b"Dear colleague,\n"), NO_CT),
     refused("a text as NIfTI", written("ct.nii.gz", b"Dear colleague,\n"), NO_CT),
@@ -474,15 +472,15 @@ CASES: list[Case] = [
     refused("a JPEG as DICOM", written("ct.dcm", b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(500)), NO_CT),
     refused("a report", written("ct.pdf", b"%PDF-1.7\n"), NO_CT),
     refused("a notebook", written("ct.json", b"{}"), NO_CT),
-    taken(
+    refused(
         "NRRD called NIfTI",
         lambda folder: save(chest(), folder / "x.nrrd").rename(folder / "ct.nii"),
-        like_the_plain_chest(),
+        "is NRRD by its content; let its name end in .nrrd",
     ),
-    taken(
+    refused(
         "NIfTI called NRRD",
         lambda folder: save(chest(), folder / "x.nii").rename(folder / "ct.nrrd"),
-        like_the_plain_chest(),
+        "is NIfTI by its content; let its name end in .nii",
     ),
     taken(
         "NIfTI called packed",
@@ -605,7 +603,12 @@ CASES: list[Case] = [
     ),
     taken("a sharp kernel", dicom(ConvolutionKernel="B70f"), warns("The kernel B70f is sharp")),
     taken("pneumothorax", file(lambda: changed(pneumothorax)), warns("right lung.*pneumothorax")),
-    taken("effusion", file(lambda: changed(effusion)), warns("effusion|only .* L|dense")),
+    taken(
+        "effusion",
+        file(lambda: changed(effusion)),
+        between("consolidation_percent", 0, 5),
+        between("lung_ml", 300, 450),
+    ),
     taken("a body beyond the field of view", file(large_body), like_the_plain_chest(0.05, 3)),
     taken("prone", file(lambda: changed(prone)), like_the_plain_chest(0.05, 6)),
     taken("an adult", file(adult), between("lung_ml", 4200, 5200)),

@@ -144,8 +144,9 @@ def metal(hu: np.ndarray, sides: np.ndarray) -> None:
     """A pacemaker at the front of the left chest: beyond the scale, with streaks."""
     z, y, x = (int(middle) for middle in np.argwhere(sides == 2).mean(axis=0))
     hu[z : z + 3, 8:11, x : x + 4] = 30000.0
-    hu[z + 1, y - 8 : y + 8 : 3] += 400.0
-    hu[z + 1, y - 7 : y + 8 : 3] -= 500.0
+    near = slice(x - 8, x + 9)
+    hu[z + 1, y - 8 : y + 8 : 3, near] += 400.0
+    hu[z + 1, y - 7 : y + 8 : 3, near] -= 500.0
 
 
 def contrast(hu: np.ndarray, sides: np.ndarray) -> None:
@@ -179,7 +180,7 @@ def large_body() -> sitk.Image:
     hu = phantom().hu
     inside = ndimage.binary_fill_holes((hu > -400).any(axis=0))
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    return image_of(hu[:, rows[0] + 4 : rows[-1] - 4, columns[0] + 6 : columns[-1] - 6])
+    return image_of(hu[:, rows[0] + 2 : rows[-1] - 2, columns[0] + 3 : columns[-1] - 3])
 
 
 def round_field(value: float) -> Callable[[np.ndarray, np.ndarray], None]:
