@@ -32,8 +32,8 @@ Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
 
 LIKELY, CERTAIN, LEAST_CERTAIN = 0.6, 0.9, 0.2
-"""Dense tissue of the first probability of lung counts as lung where this share of its piece has the second."""
-REACH_MM = 12.0  # and where that lies no farther away: else one certain lesion brings heart and diaphragm along
+"""Dense tissue of the first probability counts as lung where this share of its piece has the second."""
+REACH_MM = 12.0  # and near it only: else one certain lesion brings heart and diaphragm along
 THINNEST_MM = 12.0  # a dense rim thinner than this at the pleura is the coarse network's error, not lung
 BELOW_MM, ABOVE_MM, BESIDE_MM = (
     60.0,
