@@ -86,7 +86,7 @@ def sheared(degrees: float) -> sitk.Image:
 def _ball(shape: Sequence[int], centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
     axes = np.ogrid[tuple(slice(0, side) for side in shape)]
     terms = zip(axes, centre, radii, strict=True)
-    return sum(((axis - c * SIDE / SIDE) / r) ** 2 for axis, c, r in terms) < 1
+    return np.asarray(sum(((axis - c) / r) ** 2 for axis, c, r in terms) < 1)
 
 
 def body(gas: Sequence[tuple[tuple[float, ...], tuple[float, ...]]] = ()) -> np.ndarray:
