@@ -425,7 +425,6 @@ def _read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, s
         with _quiet():
             reader.ReadImageInformation()
             _check_size(reader, path.name)
-            _require_pixels(filter(None, [_header(path) if is_dicom(path) else None]), path.name)
             if as_ct:
                 _check_kind(reader.GetPixelID(), reader.GetNumberOfComponents(), reader.GetSize(), path.name)
                 _check_spacing(reader.GetSpacing(), path.name)
@@ -691,11 +690,6 @@ def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
 # --- DICOM folders --------------------------------------------------------------------------------
 
 
-_PLAIN_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-_PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
-"""The tag in front of the pixels, by the order of bytes."""
-
-
 @dataclass(frozen=True)
 class _DicomFile:
     path: Path
@@ -711,7 +705,6 @@ class _DicomFile:
     spacing: tuple[float, ...]
     pixel: int
     components: int
-    bytes_a_value: int
     acquisition: dict[str, str]
 
     @property
@@ -743,7 +736,6 @@ def _read_dicom_folder(folder: Path) -> _Source:
         if damaged:
             warnings.append(f"DICOM files without a readable image, left out: {damaged}.")
         name = f"CT series {series[0].number}".strip()
-        _require_pixels(series, name)
         if len(series) == 1:
             image, metadata = _read_file(series[0].path, as_ct=True)
             return _Source(image, name, metadata, warnings, (series[0].path,))
@@ -751,25 +743,6 @@ def _read_dicom_folder(folder: Path) -> _Source:
         image = _read_series(ordered, name, warnings)
         files_in_order = tuple(file.path for file in ordered)
         return _Source(image, name, series[0].acquisition, warnings, files_in_order)
-
-
-def _require_pixels(files: Iterable[_DicomFile], name: str) -> None:
-    """Refuse a series of which a file was cut off: its reader would fill the slice up and say nothing."""
-    for file in files:
-        total = file.path.stat().st_size
-        pixels = math.prod(file.size) * file.components * file.bytes_a_value
-        if not pixels:  # packed: the decoder notices
-            continue
-        with file.path.open("rb") as stream:
-            before = stream.read(max(total - pixels, 0))
-        if not any(0 <= before.rfind(tag) <= len(before) - 8 for tag in _PIXEL_DATA):
-            raise _unusable(name, "a DICOM file of it is cut off; copy or export it again.")
-
-
-def _bytes_a_value(reader: sitk.ImageFileReader) -> int:
-    """Bytes of a stored value, 0 where the pixels are packed."""
-    packed = _tag(reader, "0002|0010") not in _PLAIN_SYNTAXES
-    return 0 if packed else int(_number(_tag(reader, "0028|0100"))) // 8
 
 
 def _header(path: Path) -> _DicomFile | None:
@@ -797,7 +770,6 @@ def _header(path: Path) -> _DicomFile | None:
         spacing=reader.GetSpacing(),
         pixel=reader.GetPixelID(),
         components=reader.GetNumberOfComponents(),
-        bytes_a_value=_bytes_a_value(reader),
         acquisition=_acquisition(reader),
     )
 

@@ -85,10 +85,8 @@ def sheared(degrees: float) -> sitk.Image:
 
 def _ball(shape: Sequence[int], centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
     axes = np.ogrid[tuple(slice(0, side) for side in shape)]
-    squares = np.zeros(tuple(shape))
-    for axis, middle, radius in zip(axes, centre, radii, strict=True):
-        squares += ((axis - middle) / radius) ** 2
-    return squares < 1
+    terms = zip(axes, centre, radii, strict=True)
+    return np.asarray(sum(((axis - c) / r) ** 2 for axis, c, r in terms) < 1)
 
 
 def body(gas: Sequence[tuple[tuple[float, ...], tuple[float, ...]]] = ()) -> np.ndarray:
