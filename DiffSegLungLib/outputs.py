@@ -180,6 +180,8 @@ def write_together(writers: Mapping[Path, Callable[[Path], None]]) -> None:
     Raises:
         UnusableInputError: one of the files cannot be written; then none appears.
     """
+    if not writers:
+        return
     with _turn_in(next(iter(writers)).parent) as take_turn, ExitStack() as stack:
         for path, write in writers.items():
             write(stack.enter_context(atomic_path(path)))

@@ -34,7 +34,7 @@ SIDE, SIDE_MM = 512, 0.7
 LARGE = ((768, 768, 1000), 0.4)
 PUBLISHED_PATCH_ML = 32 * 96 * 96 / 1000.0
 FILLING = 0.6
-"""Share of lung in the published patches that hold some, without overlap (measured on a phantom)."""
+"""Share of lung in the published patches that hold some, without overlap: an assumption."""
 
 
 def main() -> None:
