@@ -151,9 +151,6 @@ def check_request(request: SegmentRequest) -> None:
     from .outputs import IMAGE_SUFFIXES
 
     quality_of(request.quality)
-    for path in request.inputs:
-        if str(path) != THIRDS:
-            require_there(path)
     require_suffix("output", request.output, LABEL_SUFFIXES)
     require_suffix("lung mask", request.save_lungs, LABEL_SUFFIXES)
     require_suffix("uncertainty", request.uncertainty, IMAGE_SUFFIXES)
@@ -164,6 +161,9 @@ def check_request(request: SegmentRequest) -> None:
     require_suffix("measures", request.measures, (".csv",))
     check_dicom(request.dicom_seg, request.dicom_sr, request.source)
     require_different(request.inputs, request.outputs.values())
+    for path in request.inputs:
+        if str(path) != THIRDS:
+            require_there(path)
     require_places(request.outputs.values(), request.report)
 
 

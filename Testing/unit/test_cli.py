@@ -173,6 +173,7 @@ def test_a_link_to_the_input_is_the_input(tmp_path: Path) -> None:
 
 
 def test_the_output_folder_is_made(tmp_path: Path) -> None:
+    (tmp_path / "ct.nrrd").write_text("a CT")
     check_request(request(tmp_path, output=tmp_path / "new" / "deep" / "out.nii.gz"))
     assert list((tmp_path / "new" / "deep").iterdir()) == []
 
