@@ -2,6 +2,7 @@
 #   make demo [CT=file] [MODEL=folder]   segment a chest CT and leave the result in demo/
 #   make test                            run all tests
 #   make evaluate                        lesions of known truth, baselines, robustness (needs the real CT)
+#   make bench [QUICK=1]                 time and memory beside other methods (about an hour; QUICK=1: minutes)
 #   make robustness                      bad input, faults and security; ends with how many were tried and held
 #   make soak [CASES=300]                many cases in one process: does the memory stay flat?
 #   make fuzz [FUZZ_SECONDS=3600]        broken headers by the thousand; findings lie in fuzz/
@@ -31,7 +32,7 @@ LAYER_DM := slicer-layer-dm==2.0.0
 
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
-.PHONY: help demo test evaluate robustness soak fuzz audit screenshots lint format clean
+.PHONY: help demo test evaluate bench robustness soak fuzz audit screenshots lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -94,6 +95,9 @@ test: $(VENV)/.installed-test
 evaluate: $(VENV)/.installed-runtime
 	$(BIN)/diffseglung evaluate --output Testing/evaluation
 
+# On a quiet machine; the figures are kept beside those of `evaluate`.
+bench: $(VENV)/.installed-runtime
+	$(BIN)/python -m Testing.bench.run $(if $(QUICK),--quick)
 # The slow cases, which make test leaves out, too; one process, so that the model is loaded once.
 robustness: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest Testing/robustness --quiet

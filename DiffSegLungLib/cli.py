@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from .errors import DiffSegLungError, MissingPartError, is_out_of_memory
 from .quality import QUALITIES, STANDARD
+from .signals import handled
 from .tissues import DISEASES
 
 PROGRAM = "diffseglung"
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # it may stand anywhere
     try:
-        with _termination_as_interrupt():
+        with handled(_interrupt, "SIGTERM", "SIGBREAK"):
             with_training = "train" in words or "finetune" in words
             arguments = build_parser(with_training).parse_args(words)
             return int(arguments.handler(arguments) or DONE)
@@ -64,21 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, debug)
 
 
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """A request to end unwinds the stack like Ctrl+C, so that unfinished files are removed."""
-    names = [name for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        names = []  # Python sets signal handlers in the main thread only
-    previous = {name: signal.signal(getattr(signal, name), _interrupt) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in previous.items():
-            signal.signal(getattr(signal, name), handler)
-
-
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """A request to end unwinds the stack like Ctrl+C, so that unfinished files are removed."""
     raise KeyboardInterrupt
 
 

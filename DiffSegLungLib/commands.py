@@ -159,11 +159,11 @@ def check_request(request: SegmentRequest) -> None:
     require_suffix("overview", request.overview, (".png",))
     require_suffix("manifest", request.manifest, (".json",))
     require_suffix("measures", request.measures, (".csv",))
-    check_dicom(request.dicom_seg, request.dicom_sr, request.source)
     require_different(request.inputs, request.outputs.values())
     for path in request.inputs:
         if str(path) != THIRDS:
             require_there(path)
+    check_dicom(request.dicom_seg, request.dicom_sr, request.source)
     require_places(request.outputs.values(), request.report)
 
 
@@ -242,7 +242,7 @@ def _writer(
 
     writers: dict[str, Writer] = {
         "manifest": partial(write_json, content=manifest),
-        "uncertainty": partial(write_image, image=result.uncertainty),
+        "uncertainty": lambda path: write_image(path, result.uncertainty),  # made when it is asked for
         "overview": partial(_write_overview, result=result),
         "measures": partial(write_table, measures=result.measures),
         "lungs": partial(write_labels, labels=result.lungs, segments=LUNG_SEGMENTS),

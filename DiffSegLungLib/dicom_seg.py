@@ -174,6 +174,7 @@ def _segmentation(
         content_description=DESCRIPTION,
     )
     dataset.SeriesDescription = PRODUCT
+    dataset.ContentCreatorName = ""  # may be unknown, but must be there
     return dataset
 
 

@@ -10,10 +10,17 @@ from pathlib import Path
 
 from .errors import UnusableInputError
 
+CT_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 SEGMENTATION_SUFFIX = ".seg.nrrd"
 LONGEST_SHOWN = 1200
 """Characters of a path in a message; a longer one is shown by its ends."""
 LABEL_SUFFIXES = (SEGMENTATION_SUFFIX, ".nrrd", ".nii.gz")
+
+
+def may_be_ct(path: Path) -> bool:
+    """Whether a file's name is that of an image: neither hidden nor a segmentation."""
+    name = path.name.lower()
+    return name.endswith(CT_SUFFIXES) and not name.startswith(".") and not name.endswith(SEGMENTATION_SUFFIX)
 
 
 def bare_name(path: Path) -> str:

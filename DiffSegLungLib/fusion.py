@@ -9,10 +9,17 @@ arXiv 2605.11758; the edge-stopping function is Perona and Malik 1990, equation 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
-import torch
-from scipy import ndimage
+
+from DiffSegLungLib.filters import nearest_inside
+from DiffSegLungLib.parallel import run_all
+
+SOBEL, PREWITT = 2.0, 1.0
+"""Weight of the middle voxel when a difference is smoothed across."""
+SLAB = 8
+"""Slices whose gradients are taken at a time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,12 @@ class FusionSettings:
 
 
 def edge_map(
-    hu: np.ndarray, features: np.ndarray, mask: np.ndarray, spacing: float, settings: FusionSettings
+    hu: np.ndarray,
+    features: np.ndarray,
+    mask: np.ndarray,
+    spacing: float,
+    settings: FusionSettings,
+    nearest: np.ndarray | None = None,
 ) -> np.ndarray:
     """E of the equation above.
 
@@ -47,15 +59,25 @@ def edge_map(
         mask: bool (z, y, x), the lungs; beyond it is no edge.
         spacing: voxel side in mm.
         settings: the parameters.
+        nearest: what :func:`DiffSegLungLib.filters.nearest_inside` says of the mask, where it is known.
 
     Returns:
         float32 (z, y, x) in [0, 1], 0 outside the lungs.
     """
     # The nearest lung voxel is repeated outside the lungs, so that the pleura makes no edge.
-    nearest = tuple(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
-    ct = _robust(_gradient(_even_steps(hu)[nearest], spacing, ndimage.sobel, 32.0), mask)
-    gradients = [_gradient(channel[nearest], spacing, ndimage.prewitt, 18.0) for channel in features]
-    texture = _robust(np.sqrt(np.sum(np.square(gradients), axis=0)), mask)
+    nearest = nearest_inside(mask) if nearest is None else nearest
+
+    def steepness(values: np.ndarray, middle: float) -> np.ndarray:
+        return _gradient(values.take(nearest), spacing, middle)
+
+    tasks = [partial(steepness, _even_steps(hu), SOBEL)]
+    tasks += [partial(steepness, channel, PREWITT) for channel in features]
+    ct, *others = run_all(tasks)
+    ct = _robust(ct, mask)
+    texture = np.square(others[0])
+    for other in others[1:]:
+        texture += np.square(other)
+    texture = _robust(np.sqrt(texture, out=texture), mask)
     return (settings.ct_share * ct + (1 - settings.ct_share) * texture).astype(np.float32)
 
 
@@ -64,10 +86,37 @@ def _even_steps(hu: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(hu, -1000, 400) + 1024.0)
 
 
-def _gradient(values: np.ndarray, spacing: float, operator: object, gain: float) -> np.ndarray:
-    """Length of the gradient per mm; ``gain`` is the operator's response to a unit slope."""
-    parts = [operator(values, axis=axis) / (gain * spacing) for axis in range(3)]  # type: ignore[operator]
-    return np.sqrt(np.sum(np.square(parts), axis=0))
+def _gradient(values: np.ndarray, spacing: float, middle: float) -> np.ndarray:
+    """Length of the gradient per mm, by central differences smoothed across with (1, ``middle``, 1)."""
+    padded = np.pad(values, 1, mode="symmetric")
+    scale = 1.0 / (2.0 * (2.0 + middle) ** 2 * spacing)
+    result = np.empty(values.shape, np.float32)
+    for first in range(0, len(values), SLAB):  # what a slab makes stays in the cache
+        part = padded[first : first + SLAB + 2]
+        squares = np.square(_slope(part, 0, middle))
+        squares += np.square(_slope(part, 1, middle))
+        squares += np.square(_slope(part, 2, middle))
+        np.sqrt(squares, out=result[first : first + SLAB])
+    result *= scale
+    return result
+
+
+def _slope(padded: np.ndarray, along: int, middle: float) -> np.ndarray:
+    """Difference of both neighbours along an axis, smoothed across the others; one voxel less at each end."""
+    values = _but(padded, along, 2, 0) - _but(padded, along, 0, 2)
+    for across in {0, 1, 2} - {along}:
+        smooth = _but(values, across, 1, 1) * np.float32(middle)
+        smooth += _but(values, across, 0, 2)
+        smooth += _but(values, across, 2, 0)
+        values = smooth
+    return values
+
+
+def _but(values: np.ndarray, axis: int, first: int, last: int) -> np.ndarray:
+    """All but some voxels at both ends of an axis."""
+    where = [slice(None)] * values.ndim
+    where[axis] = slice(first, values.shape[axis] - last)
+    return values[tuple(where)]
 
 
 def _robust(edges: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -88,28 +137,44 @@ def fuse(posterior: np.ndarray, edges: np.ndarray, mask: np.ndarray, settings: F
     Returns:
         float32 (tissue, z, y, x), still summing to 1 inside the mask, 0 outside.
     """
-    flow = torch.from_numpy(np.exp(-np.square(edges / settings.edge)).astype(np.float32))
-    inside = torch.from_numpy(mask)
-    conductance = [_between(flow, inside, axis) for axis in range(3)]
-    return np.stack([_diffuse(channel * mask, conductance, settings) for channel in posterior])
+    from scipy.sparse import csr_array
 
-
-def _between(flow: torch.Tensor, inside: torch.Tensor, axis: int) -> torch.Tensor:
-    """Conductance between neighbours along an axis: the lesser of both, none across the mask's border."""
-    count = flow.shape[axis] - 1
-    first, second = flow.narrow(axis, 0, count), flow.narrow(axis, 1, count)
-    both = inside.narrow(axis, 0, count) & inside.narrow(axis, 1, count)
-    return torch.minimum(first, second) * both
-
-
-def _diffuse(channel: np.ndarray, conductance: list[torch.Tensor], settings: FusionSettings) -> np.ndarray:
-    values = torch.from_numpy(np.ascontiguousarray(channel, dtype=np.float32)).clone()
+    flow = np.exp(-np.square(edges[mask] / settings.edge)).astype(np.float32)
+    columns, weights = _flows(flow, mask, settings.step)
+    ends = np.arange(0, columns.size + 1, columns.shape[1])
+    exchange = csr_array((weights.ravel(), columns.ravel(), ends), shape=(len(flow), len(flow)))
+    values = np.ascontiguousarray(posterior[:, mask].T, dtype=np.float32)
     for _ in range(settings.steps):
-        change = torch.zeros_like(values)
-        for axis, between in enumerate(conductance):
-            count = values.shape[axis] - 1
-            flux = torch.diff(values, dim=axis).mul_(between).mul_(settings.step)
-            change.narrow(axis, 0, count).add_(flux)
-            change.narrow(axis, 1, count).sub_(flux)
-        values.add_(change)
-    return values.numpy()
+        values = exchange @ values
+    fused = np.zeros(posterior.shape, np.float32)
+    fused[:, mask] = values.T
+    return fused
+
+
+def _flows(flow: np.ndarray, mask: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of what lung voxels each one is made in a step, and by which shares: itself and its six neighbours.
+
+    Args:
+        flow: float32 (voxels,), g(E) in the lungs.
+        mask: bool (z, y, x), the lungs.
+        step: ``dt``.
+
+    Returns:
+        Numbers of voxels, int32 (voxels, 7), and shares, float32 (voxels, 7) that sum to 1.
+    """
+    count = len(flow)
+    number = np.full([side + 2 for side in mask.shape], -1, np.int32)
+    number[1:-1, 1:-1, 1:-1][mask] = np.arange(count, dtype=np.int32)
+    where = np.flatnonzero(number >= 0)
+    columns = np.empty((count, 7), np.int32)
+    weights = np.zeros((count, 7), np.float32)
+    columns[:, 6] = own = np.arange(count, dtype=np.int32)
+    strides = [stride // number.itemsize for stride in number.strides]
+    for member, offset in enumerate(sign * stride for stride in strides for sign in (-1, 1)):
+        neighbour = number.ravel()[where + offset]
+        there = neighbour >= 0
+        columns[:, member] = np.where(there, neighbour, own)
+        # The lesser conductance of both, none across the mask's border.
+        weights[:, member] = np.minimum(flow, flow[columns[:, member]]) * (step * there)
+    weights[:, 6] = 1.0 - weights[:, :6].sum(axis=1)
+    return columns, weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -12,9 +12,9 @@ from scipy import ndimage
 from .anatomy import LEFT_SIDE as LEFT
 from .anatomy import RIGHT_SIDE as RIGHT
 from .errors import UnusableInputError
-
-if TYPE_CHECKING:
-    import SimpleITK
+from .filters import Box, box_around, within
+from .interpolation import averaging_matrix, by_matrices, enlarged_slabs
+from .parallel import run_all
 
 WORK_MM = 2.0  # isotropic working grid: fine enough for pleura and main bronchi, 10x fewer voxels than the CT
 AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-way value of -380 HU
@@ -22,6 +22,7 @@ NO_TISSUE_HU = -985.0  # median below: bowel or room air; the worst emphysema li
 BULLA_HU, THINNEST_GAS_MM = -970.0, 8.0  # gas in a space of its own
 MUCH_GAS_ML, MUCH_GAS_SHARE = 50.0, 0.1  # of a lung; whichever is less
 GAS_HU = -940.0  # below: gas rather than parenchyma, unless emphysematous
+CUT_LUNG_ML = 4.0  # below: thinner than the cut lung that is kept, an eighth of a ball of 20 mm at the least
 SLIT_MM = 4.0
 CLOSING_MM = 8.0  # vessels, nodules and small juxta-pleural lesions stay inside
 SIDE_NAMES = {RIGHT: "right", LEFT: "left"}
@@ -30,8 +31,9 @@ Spacing = tuple[float, float, float]
 Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
 
-SURE = 0.5
-"""Probability of lung from which dense tissue counts as lung."""
+LIKELY, CERTAIN, LEAST_CERTAIN = 0.6, 0.9, 0.2
+"""Dense tissue of the first probability counts as lung where this share of its piece has the second."""
+REACH_MM = 12.0  # and near it only: else one certain lesion brings heart and diaphragm along
 THINNEST_MM = 12.0  # a dense rim thinner than this at the pleura is the coarse network's error, not lung
 BELOW_MM, ABOVE_MM, BESIDE_MM = (
     60.0,
@@ -94,8 +96,7 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
         found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)
     warnings += _recovery_warnings(recovered)
     warnings += _shape_warnings(found) + _gas_warnings(work, found)
-    native_airways = _upsample(airways, hu.shape, spacing) > 0.5
-    native = np.where(native_airways, np.uint8(0), _to_native(found, hu.shape, spacing))
+    native, native_airways = _to_native(found, airways, hu.shape, spacing)
     return Lungs(native, native_airways, tuple(warnings), origin)
 
 
@@ -122,7 +123,8 @@ def lungs_from_mask(
     if not (mask > 0).any():
         raise UnusableInputError("the lung mask is empty; draw the lungs or leave out --lungs")
     work = to_work_grid(hu, spacing)
-    airways = _upsample(_airways(work, (work < AIR_HU) & ~_outside_air(work)), hu.shape, spacing) > 0.5
+    tubes = _airways(work, (work < AIR_HU) & ~_outside_air(work))
+    _, airways = _to_native(np.zeros_like(tubes, np.uint8), tubes, hu.shape, spacing)
     sides = mask.astype(np.uint8) if sides_are_named else _sides_of_mask(mask, spacing)
     warnings = _side_warnings(sides) if sides_are_named else []
     warnings += _shape_warnings(_nearest_on_work_grid(sides, spacing))
@@ -132,51 +134,35 @@ def lungs_from_mask(
 # --- grids -----------------------------------------------------------------------------------------------
 
 
-def _image(array: np.ndarray, spacing: Spacing) -> SimpleITK.Image:
-    import SimpleITK
-
-    image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing(spacing[::-1])
-    image.SetOrigin([s / 2 for s in spacing[::-1]])  # the corner of the volume is the origin of millimetres
-    return image
-
-
 def _work_shape(shape: tuple[int, ...], spacing: Spacing) -> tuple[int, ...]:
     return tuple(max(1, round(n * s / WORK_MM)) for n, s in zip(shape, spacing, strict=True))
 
 
 def to_work_grid(hu: np.ndarray, spacing: Spacing) -> np.ndarray:
     """Average down and interpolate to the isotropic working grid."""
-    import SimpleITK
-
-    shrink = [max(1, int(WORK_MM / s)) for s in spacing[::-1]]
-    shrink = [min(k, n) for k, n in zip(shrink, hu.shape[::-1], strict=True)]
-    fine = SimpleITK.BinShrink(_image(np.asarray(hu, np.float32), spacing), shrink)
-    target = _image(np.zeros(_work_shape(hu.shape, spacing), np.uint8), (WORK_MM,) * 3)
-    extrapolate = SimpleITK.ResampleImageFilter()
-    extrapolate.SetReferenceImage(target)
-    extrapolate.SetUseNearestNeighborExtrapolator(True)
-    return np.clip(SimpleITK.GetArrayFromImage(extrapolate.Execute(fine)), -1024, 3000)
+    matrices = [
+        averaging_matrix(count, side, new_count, WORK_MM)
+        for count, side, new_count in zip(hu.shape, spacing, _work_shape(hu.shape, spacing), strict=True)
+    ]
+    return np.clip(by_matrices(hu, matrices), -1024, 3000)
 
 
-def _upsample(mask: np.ndarray, shape: tuple[int, ...], spacing: Spacing) -> np.ndarray:
-    """Interpolate a working-grid mask to the CT's grid; 0.5 is the edge."""
-    import SimpleITK
+def _to_native(
+    sides: np.ndarray, airways: np.ndarray, shape: tuple[int, ...], spacing: Spacing
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolate lungs and airways to the CT's grid, where the larger share wins and one half is the edge.
 
-    smooth = ndimage.gaussian_filter(mask.astype(np.float32), 0.6)
-    resample = SimpleITK.ResampleImageFilter()
-    resample.SetSize([int(n) for n in shape[::-1]])
-    resample.SetOutputSpacing(spacing[::-1])
-    resample.SetOutputOrigin([s / 2 for s in spacing[::-1]])
-    resample.SetUseNearestNeighborExtrapolator(True)
-    return SimpleITK.GetArrayFromImage(resample.Execute(_image(smooth, (WORK_MM,) * 3)))
-
-
-def _to_native(sides: np.ndarray, shape: tuple[int, ...], spacing: Spacing) -> np.ndarray:
-    right, left = (_upsample(sides == side, shape, spacing) for side in (RIGHT, LEFT))
-    native = np.where(right >= left, np.uint8(RIGHT), np.uint8(LEFT))
-    native[right + left < 0.5] = 0
-    return native
+    Returns:
+        Sides, uint8, without the airways; airways, bool.
+    """
+    masks = (sides == RIGHT, sides == LEFT, airways)
+    smooth = np.stack([ndimage.gaussian_filter(mask.astype(np.float32), 0.6) for mask in masks])
+    native, native_airways = np.zeros(shape, np.uint8), np.zeros(shape, bool)
+    for slab, (right, left, tubes) in enlarged_slabs(smooth, (WORK_MM,) * 3, shape, spacing):
+        inside = (right + left >= 0.5) & (tubes <= 0.5)
+        native[slab] = np.where(right >= left, np.uint8(RIGHT), np.uint8(LEFT)) * inside
+        native_airways[slab] = tubes > 0.5
+    return native, native_airways
 
 
 # --- air -------------------------------------------------------------------------------------------------
@@ -200,11 +186,14 @@ def _outside_air(work: np.ndarray) -> np.ndarray:
         return np.zeros(work.shape, bool)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[touching]
     contact = np.bincount(labels[border], minlength=count + 1)[touching]
-    medians = ndimage.median(work, labels, touching)
-    depth = ndimage.maximum(_depth(labels > 0), labels, touching)
     # a lung that the field of view cuts is thick, not pure air, and meets the border with a small part only
-    cut_lung = (np.asarray(medians) > -940) & (np.asarray(depth) > 20) & (contact < 0.03 * sizes)
-    return np.isin(labels, touching[~cut_lung])
+    candidates = (contact < 0.03 * sizes) & (sizes > _voxels(CUT_LUNG_ML))
+    cut_lung = [label for label in touching[candidates] if _is_thick_and_impure(labels == label, work)]
+    return np.isin(labels, np.setdiff1d(touching, cut_lung))
+
+
+def _is_thick_and_impure(piece: np.ndarray, work: np.ndarray) -> bool:
+    return bool(np.median(work[piece]) > GAS_HU and _depth(piece).max() > 20)
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:
@@ -262,7 +251,7 @@ def _middle(air: np.ndarray) -> float:
 def _bowel_gas(work: np.ndarray, air: np.ndarray) -> np.ndarray:
     """Gas of stomach, bowel and oesophagus: pure, low or in the midline, walled by soft tissue."""
     gas = (work < GAS_HU) & air
-    cores, _ = ndimage.label(_depth(gas) > 3)
+    cores, _ = ndimage.label(~within(~gas, 3 / WORK_MM))
     heights, middle = np.flatnonzero(air.any(axis=(1, 2))), _middle(air)
     found = np.zeros(air.shape, bool)
     for label, box in enumerate(ndimage.find_objects(cores), 1):
@@ -313,21 +302,24 @@ def _split_sides(lung_air: np.ndarray) -> np.ndarray:
     """Label right and left lung, cutting where they touch (anterior and posterior junction)."""
     from skimage.segmentation import watershed
 
-    depth = _depth(lung_air)
-    middle = _middle(lung_air) / WORK_MM
+    box = box_around(lung_air)
+    depth, middle = _depth(lung_air[box]), _middle(lung_air[box]) / WORK_MM
     for erosion_mm in range(0, 24, 2):
         cores, _ = ndimage.label(depth > erosion_mm)
-        sizes = np.bincount(cores.ravel())[1:]
+        there = np.nonzero(cores)
+        sizes = np.bincount(cores[there])[1:]
         if sizes.size == 0:  # thinner than the erosion and still in one piece
             return _cut_in_the_middle(lung_air)
-        centres = np.array(ndimage.center_of_mass(cores > 0, cores, range(1, sizes.size + 1)))[:, 2]
+        centres = np.bincount(cores[there], weights=there[2])[1:] / sizes
         right, left = (sizes[where].max(initial=0) for where in (centres < middle, centres >= middle))
         if min(right, left) > 0.1 * max(right, left):
             break
     else:
         return _cut_in_the_middle(lung_air)
     names = np.concatenate([[0], np.where(centres < middle, RIGHT, LEFT)])
-    return watershed(-depth, names[cores], mask=lung_air).astype(np.uint8)
+    split = np.zeros(lung_air.shape, np.uint8)
+    split[box] = watershed(-depth, names[cores], mask=lung_air[box])
+    return split
 
 
 def _cut_in_the_middle(lung_air: np.ndarray) -> np.ndarray:
@@ -342,12 +334,22 @@ def _cut_in_the_middle(lung_air: np.ndarray) -> np.ndarray:
 def _close_sides(sides: np.ndarray, airways: np.ndarray) -> np.ndarray:
     """Close each lung in millimetres and fill its holes; never into the other lung or the airways."""
     closed = sides.copy()
-    for side in (RIGHT, LEFT):
-        # Filling plane by plane leaves slits one voxel wide in dense lung; a narrow closing takes them.
-        filled = _closing(_fill_enclosed(_closing(sides == side, CLOSING_MM)), SLIT_MM)
-        closed[filled & (closed == 0)] = side
+    boxes = _boxes(sides)
+    whole = run_all([partial(_closed, sides[box] == side) for side, box in boxes.items()])
+    for (side, box), filled in zip(boxes.items(), whole, strict=True):
+        closed[box][filled & (closed[box] == 0)] = side
     closed[airways] = 0
     return closed
+
+
+def _closed(lung: np.ndarray) -> np.ndarray:
+    # Filling plane by plane leaves slits one voxel wide in dense lung; a narrow closing takes them.
+    return _closing(_fill_enclosed(_closing(lung, CLOSING_MM)), SLIT_MM)
+
+
+def _boxes(sides: np.ndarray) -> dict[int, Box]:
+    """A box around each lung that is there."""
+    return {side: box_around(sides == side) for side in (RIGHT, LEFT) if (sides == side).any()}
 
 
 def _fill_enclosed(lung: np.ndarray) -> np.ndarray:
@@ -375,11 +377,11 @@ def _holes(lung: np.ndarray, normal: int | None) -> np.ndarray:
 
 
 def _closing(mask: np.ndarray, radius_mm: float) -> np.ndarray:
-    """Closing with a ball in mm by two distance maps (fast for any radius)."""
-    margin = int(radius_mm / WORK_MM) + 2
+    """Closing with a ball in mm."""
+    radius = radius_mm / WORK_MM
+    margin = int(radius) + 2
     padded = np.pad(mask, margin)
-    dilated = ndimage.distance_transform_edt(~padded) * WORK_MM <= radius_mm
-    inner = ndimage.distance_transform_edt(dilated) * WORK_MM > radius_mm
+    inner = ~within(~within(padded, radius), radius)
     return (inner | padded)[margin:-margin, margin:-margin, margin:-margin]
 
 
@@ -410,9 +412,20 @@ def _dense_by_network(
             "thresholds find; check the lung mask"
         )
         return "classical", np.zeros_like(found), [sentence]
-    missed = (1 - shares[0] > SURE) & (found == 0) & allowed
-    dense = _thick(missed, ndimage.binary_dilation(found > 0, iterations=2))
+    missed, lung = (found == 0) & allowed, ndimage.binary_dilation(found > 0, iterations=2)
+    likely, certain = (_thick(missed & (1 - shares[0] > least), lung) for least in (LIKELY, CERTAIN))
+    dense = _pieces_with(likely, certain, LEAST_CERTAIN)
+    if dense.any():
+        dense &= ndimage.distance_transform_edt(~certain) * WORK_MM <= REACH_MM
     return "network", np.where(dense, side, np.uint8(0)), []
+
+
+def _pieces_with(mask: np.ndarray, inside: np.ndarray, least: float) -> np.ndarray:
+    """Pieces of a mask of which at least such a share is ``inside``."""
+    labels, count = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    shares = np.bincount(labels[inside], minlength=count + 1) / np.maximum(sizes, 1)
+    return ((shares >= least) & (np.arange(count + 1) > 0))[labels]
 
 
 def _around_lungs(work: np.ndarray, found: np.ndarray, network: Network) -> np.ndarray:
@@ -465,20 +478,28 @@ def _dense_at_chest_wall(work: np.ndarray, sides: np.ndarray) -> np.ndarray:
         uint8, right and left label of the recovered tissue, 0 elsewhere.
     """
     recovered = np.zeros(sides.shape, np.uint8)
-    for side in (RIGHT, LEFT):
-        if not (sides == side).any():
-            continue
-        dent = _costal_dents(sides == side, outward=-1 if side == RIGHT else 1) & (sides == 0)
-        soft = ndimage.binary_opening(dent & (work > -20) & (work < 150), iterations=2)
-        labels, _ = ndimage.label(soft)
-        sizes = np.bincount(labels.ravel())
-        sizes[0] = 0
-        lost = ndimage.binary_dilation((sizes > _voxels(1.5))[labels], iterations=2) & dent & (work < 150)
-        if lost.any():  # the lost tissue closes the mouth of what reaches behind the lung's edge
-            # Rays leave slits one voxel wide; a narrow closing fills them before the enclosed is filled.
-            whole = _fill_enclosed(_closing((sides == side) | lost, SLIT_MM))
-            recovered[whole & (sides == 0) & (work < 150)] = side
+    boxes = _boxes(sides)
+    dense = run_all([partial(_dense_beside, work[box], sides[box], side) for side, box in boxes.items()])
+    for (side, box), lost in zip(boxes.items(), dense, strict=True):
+        recovered[box][lost] = side
     return recovered
+
+
+def _dense_beside(work: np.ndarray, sides: np.ndarray, side: int) -> np.ndarray:
+    """The same for one lung, bool, in a box around it: a dent lies within its hull and 4 mm more."""
+    lung = sides == side
+    dent = _costal_dents(lung, outward=-1 if side == RIGHT else 1) & (sides == 0)
+    soft = ndimage.binary_opening(dent & (work > -20) & (work < 150), iterations=2)
+    labels, _ = ndimage.label(soft)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    lost = ndimage.binary_dilation((sizes > _voxels(1.5))[labels], iterations=2) & dent & (work < 150)
+    if not lost.any():
+        return lost
+    # The lost tissue closes the mouth of what reaches behind the lung's edge.  Rays leave slits one voxel
+    # wide; a narrow closing fills them before the enclosed is filled.
+    whole = _fill_enclosed(_closing(lung | lost, SLIT_MM))
+    return whole & (sides == 0) & (work < 150)
 
 
 def _costal_dents(lung: np.ndarray, outward: int) -> np.ndarray:

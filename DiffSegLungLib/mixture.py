@@ -15,8 +15,9 @@ import torch
 LEAST_POINTS = 200
 """Points that a component needs for a full covariance."""
 
-BLOCK = 16384
-"""Voxels a block of the posterior: large enough for the matrix product, small enough for the cache."""
+BLOCK, GPU_BLOCK = 4096, 262144
+"""Voxels a block of the posterior: large enough for the matrix product, small enough for a processor's cache,
+or for a graphics card's memory."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,33 @@ class Mixture:
     means: np.ndarray
     covariances: np.ndarray
 
-    def log_densities(self, points: np.ndarray) -> np.ndarray:
+    def log_densities(self, points: np.ndarray, device: str = "cpu") -> np.ndarray:
         """Log of each component's density at each point, without its weight: float32 (points, components).
 
         One matrix product with the inverse Cholesky factors gives all Mahalanobis distances of a block.
         """
         components, dimensions = self.means.shape
         whiten = np.linalg.inv(np.linalg.cholesky(self.covariances))
-        offset = torch.from_numpy(np.einsum("kij,kj->ki", whiten, self.means).reshape(-1)).float()
-        matrix = torch.from_numpy(whiten.reshape(-1, dimensions).T.copy()).float()
+        offset = torch.from_numpy(np.einsum("kij,kj->ki", whiten, self.means)[..., None]).float().to(device)
+        factors = torch.from_numpy(whiten).float().to(device)
         constant = np.log(np.einsum("kii->ki", whiten)).sum(1) - 0.5 * dimensions * np.log(2 * np.pi)
+        # The factors are triangular: their upper half needs but half of the dimensions.
+        half = dimensions // 2
+        parts = [slice(0, half), slice(half, dimensions)] if half else [slice(0, dimensions)]
         result = np.empty((len(points), components), np.float32)
-        for first in range(0, len(points), BLOCK):
-            block = torch.from_numpy(np.ascontiguousarray(points[first : first + BLOCK], dtype=np.float32))
-            white = torch.addmm(-offset, block, matrix).view(-1, components, dimensions)
-            distance = white.square_().sum(2)
-            result[first : first + BLOCK] = (torch.from_numpy(constant).float() - 0.5 * distance).numpy()
+        size = BLOCK if device == "cpu" else GPU_BLOCK
+        for first in range(0, len(points), size):
+            # Voxels last: the sum over dimensions then runs over whole rows.
+            rows_of_voxels = np.ascontiguousarray(points[first : first + size].T, dtype=np.float32)
+            block = torch.from_numpy(rows_of_voxels).to(device)
+            distance = torch.zeros((components, block.shape[1]), device=device)
+            for rows in parts:
+                matrix = factors[:, rows, : rows.stop].reshape(-1, rows.stop)
+                white = (
+                    (matrix @ block[: rows.stop]).view(components, -1, block.shape[1]).sub_(offset[:, rows])
+                )
+                distance += white.square_().sum(1)
+            result[first : first + size] = distance.mul_(-0.5).cpu().numpy().T + constant.astype(np.float32)
         return result
 
     def posterior(self, points: np.ndarray) -> np.ndarray:

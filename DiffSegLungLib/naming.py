@@ -135,9 +135,10 @@ def _layers(rows: np.ndarray, count: int) -> list[slice]:
 
 def _gravity_line(points: np.ndarray, spacing: float) -> tuple[float, float]:
     """Robust line through (row, HU): slope in HU a row, within what gravity does, and level at row 0."""
-    from scipy.stats import theilslopes
-
-    slope = float(np.clip(theilslopes(points[:, 1], points[:, 0]).slope, 0.0, STEEPEST_HU_PER_MM * spacing))
+    # Theil and Sen's median of the slopes of all pairs; scipy.stats has it, but takes a second to import.
+    first, second = np.triu_indices(len(points), 1)
+    rows, hu = (points[second] - points[first]).T
+    slope = float(np.clip(np.median(hu / rows), 0.0, STEEPEST_HU_PER_MM * spacing))
     return slope, float(np.median(points[:, 1] - slope * points[:, 0]))
 
 
@@ -259,10 +260,14 @@ def tissue_posterior(
     Returns:
         float32 (voxels, tissues in the order of ``NAMED``).
     """
-    score = sharpness * (log_densities + np.log(np.maximum(weights, 1e-9)))
-    score -= score.max(axis=1, keepdims=True)
-    component = np.exp(score)
-    gathered = np.stack([component[:, labels == label].sum(axis=1) for label in NAMED], axis=1)
-    gathered /= gathered.sum(axis=1, keepdims=True)
-    posterior = (gathered + rule.floor) * np.exp(log_prior)
-    return (posterior / posterior.sum(axis=1, keepdims=True)).astype(np.float32)
+    score = sharpness * (log_densities + np.log(np.maximum(weights, 1e-9)).astype(np.float32))
+    # Voxels come last: what is done for each component runs over whole rows.
+    score = np.ascontiguousarray(score.T)
+    score -= score.max(axis=0)
+    component = np.exp(score, out=score)
+    belongs = np.stack([labels == label for label in NAMED]).astype(np.float32)
+    gathered = belongs @ component
+    gathered /= gathered.sum(axis=0)
+    posterior = (gathered + np.float32(rule.floor)) * np.exp(log_prior.T)
+    posterior /= posterior.sum(axis=0)
+    return np.ascontiguousarray(posterior.T, dtype=np.float32)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,10 @@ from DiffSegLungLib import measures as measuring
 from DiffSegLungLib.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.distillation import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, upsample_cells
+from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
+from DiffSegLungLib.filters import nearest_inside
 from DiffSegLungLib.fusion import edge_map, fuse
+from DiffSegLungLib.interpolation import enlarged_slabs
 from DiffSegLungLib.lung_network import LungNetwork
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
 from DiffSegLungLib.mixture import Mixture, adapt
@@ -39,7 +42,7 @@ from DiffSegLungLib.naming import (
 )
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quality import STANDARD, Quality, quality_of
-from DiffSegLungLib.regions import agree_on_texture, drop_specks, grow_holes, part_rims
+from DiffSegLungLib.regions import agree_on_texture, drop_specks, grow_holes, likeliest, part_rims
 from DiffSegLungLib.segmentations import load_lungs, more_regions
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
@@ -57,6 +60,7 @@ LEAST_LUNG_ML = 1.0
 """Less than a thumbnail of lung is a slip of the pen, not a lung."""
 SLAB = 16
 """Slices whose descriptors are up-sampled at a time; bounds the memory of the mixture stage."""
+NO_AIRWAYS = np.zeros((0, 0, 0), bool)
 SAMPLE = 60_000
 """Voxels of the patient that the mixture is adapted on."""
 
@@ -96,10 +100,15 @@ class Grid:
     spacing: float
     slice_mm: float
 
-    @property
+    @cached_property
     def mask(self) -> np.ndarray:
         """The lungs, bool."""
         return self.sides > 0
+
+    @cached_property
+    def nearest(self) -> np.ndarray:
+        """For each voxel the flat index of the nearest lung voxel."""
+        return nearest_inside(self.mask)
 
 
 @dataclass(frozen=True)
@@ -125,21 +134,29 @@ class Result:
 
     Attributes:
         labels: uint8 label map in the input's geometry; values of ``tissues.py``.
-        uncertainty: float32 normalised entropy of the posterior, 0 to 1, in the input's geometry.
         measures: region x measure.
         manifest: versions, weights and their SHA-256, parameters, seed, warnings, times, peak memory.
         volume: the CT in canonical axes.
         label_array: uint8 (z, y, x), the labels in canonical axes.
         lungs: uint8 lung mask in the input's geometry: 1 right, 2 left.
+        map_entropy: makes the uncertainty in canonical axes, (z, y, x).
     """
 
     labels: sitk.Image
-    uncertainty: sitk.Image
     measures: pandas.DataFrame
     manifest: dict[str, Any]
     volume: Volume
     label_array: np.ndarray
     lungs: sitk.Image
+    map_entropy: Callable[[], np.ndarray]
+
+    @cached_property
+    def uncertainty(self) -> sitk.Image:
+        """float32 normalised entropy of the posterior, 0 to 1, in the input's geometry.
+
+        Made when it is asked for: it takes four times the memory of the labels, and most runs do without it.
+        """
+        return to_input_geometry(self.map_entropy(), self.volume)
 
 
 @dataclass
@@ -199,10 +216,11 @@ def segment(
         loaded = load(model, choose_device(device))
     with clock.stage("lungs", 0.05):
         found = find_lungs(volume, lungs, None if classical_lungs else loaded.lungs)
-        named_regions = measured_regions(volume, found, regions)
+        own_regions = more_regions(regions, volume, found.sides)
     with clock.stage("grid", 0.2):
         grid = working_grid(volume, found, loaded.spacing)
         parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
+        found = replace(found, airways=NO_AIRWAYS)  # they are on the grid now, and large on the CT's own
     with clock.stage("features", 0.3):
         fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
         cells = _embed(loaded, grid, seed, effort, progress)
@@ -211,33 +229,52 @@ def segment(
     with clock.stage("fusion", 0.75):
         fused = refine(loaded, grid, parenchyma, fine, tissues)
     with clock.stage("labels", 0.82):
-        labels, entropy = to_volume(fused, grid, volume, found.mask)
+        labels = label_map(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
-        table = measuring.measure(labels, volume.hu, volume.spacing, named_regions, volume.voxel_ml)
-    warnings = _warnings(volume, found, float(upper_shift(healthy, loaded.rule).mean()))
-    options = {"quality": quality, "lungs": found.origin}
-    manifest = _manifest(volume, loaded, options, device, seed, warnings, healthy, clock)
-    return _result(volume, labels, entropy, found, table, manifest)
+        table = _measure(labels, volume, found.sides, own_regions, grid.box)
+    return _result(loaded, volume, found, grid, fused, labels, table, clock, quality, device, seed)
 
 
 def _result(
+    model: Model,
     volume: Volume,
-    labels: np.ndarray,
-    entropy: np.ndarray,
     found: Lungs,
+    grid: Grid,
+    fused: Tissues,
+    labels: np.ndarray,
     table: pandas.DataFrame,
-    manifest: dict[str, Any],
+    clock: Clock,
+    quality: str,
+    device: str,
+    seed: int,
 ) -> Result:
-    """What was found, in the input's geometry."""
+    """What was found, in the input's geometry, and how."""
+    healthy = fused.healthy
+    computed = precision(next(model.student.parameters()).device.type)
+    options = {"quality": quality, "lungs": found.origin, "precision": computed}
+    warnings = _warnings(volume, found, float(upper_shift(healthy, model.rule).mean()))
     return Result(
         labels=to_input_geometry(labels, volume),
-        uncertainty=to_input_geometry(entropy, volume),
         measures=table,
-        manifest=manifest,
+        manifest=_manifest(volume, model, options, device, seed, warnings, healthy, clock),
         volume=volume,
         label_array=labels,
         lungs=to_input_geometry(found.sides, volume),
+        map_entropy=partial(entropy_map, fused, grid, volume, labels > 0),
     )
+
+
+def _measure(
+    labels: np.ndarray,
+    volume: Volume,
+    sides: np.ndarray,
+    own_regions: dict[str, np.ndarray],
+    box: tuple[slice, slice, slice],
+) -> pandas.DataFrame:
+    """The measures of whole, right and left lung and of the user's regions, taken in the lungs' box alone."""
+    regions = measuring.regions_from_sides(sides[box])
+    regions |= {name: mask[box] for name, mask in own_regions.items()}
+    return measuring.measure(labels[box], volume.hu[box], volume.spacing, regions, volume.voxel_ml)
 
 
 def choose_device(device: str) -> str:
@@ -260,23 +297,18 @@ def find_lungs(volume: Volume, given: Source | None, network: LungNetwork | None
     return lungs_from_mask(mask, volume.hu, volume.spacing, sides_are_named)
 
 
-def measured_regions(volume: Volume, found: Lungs, given: Source | None) -> dict[str, np.ndarray]:
-    """Whole, right and left lung, and each of the user's regions within the lungs."""
-    return measuring.regions_from_sides(found.sides) | more_regions(given, volume, found.sides)
-
-
 def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
     """Crop to the lungs and resample to the model's spacing."""
     if np.count_nonzero(found.mask) * volume.voxel_ml < LEAST_LUNG_ML:
         raise UnusableInputError("the lungs are too small to be measured; check the lung mask")
     box = _lung_box(found.mask, volume.spacing)
     new = (spacing,) * 3
-    hu = resample(np.ascontiguousarray(volume.hu[box]), volume.spacing, new)
+    hu = resample(volume.hu[box], volume.spacing, new)
     sides = _to_grid(found.sides, box, volume.spacing, new, hu.shape)
-    airways = _to_grid(found.airways.astype(np.uint8), box, volume.spacing, new, hu.shape)
+    airways = _to_grid(found.airways, box, volume.spacing, new, hu.shape)
     if not sides.any():
         raise UnusableInputError("the lungs are too small to be measured; check the lung mask")
-    return Grid(box, hu, sides, airways > 0, spacing, volume.spacing[0])
+    return Grid(box, hu, sides, airways, spacing, volume.spacing[0])
 
 
 def _lung_box(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
@@ -295,7 +327,7 @@ def _to_grid(
     new: tuple[float, float, float],
     shape: tuple[int, ...],
 ) -> np.ndarray:
-    return resample(np.ascontiguousarray(labels[box]), spacing, new, interpolation="nearest", size=shape)
+    return resample(labels[box], spacing, new, interpolation="nearest", size=shape)
 
 
 def _embed(model: Model, grid: Grid, seed: int, quality: Quality, progress: Progress) -> np.ndarray:
@@ -367,14 +399,14 @@ def _posterior(
     net: np.ndarray,
 ) -> np.ndarray:
     prior = log_density_prior(density, healthy, model.rule)
-    densities = patient.log_densities(points)
+    densities = patient.log_densities(points, next(model.student.parameters()).device.type)
     posterior = tissue_posterior(densities, patient.weights, model.labels, prior, model.rule, model.sharpness)
     return share_by_texture(posterior, net, model.rule)
 
 
 def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, tissues: Tissues) -> Tissues:
     """Sobel-Diffusion Fusion of the posteriors; cavities and vessels in aerated lung keep their outlines."""
-    edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion)
+    edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion, grid.nearest)
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
     borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
     borne_out = agree_on_texture(borne_out, NAMED, grid.mask, model.regions)
@@ -382,45 +414,49 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     edge = hole_edge(tissues.healthy)[:, None]
     borne_out = grow_holes(borne_out, NAMED, grid.hu, edge, grid.mask, grid.spacing, model.regions)
     # Within diseased tissue a line is part of the disease: a reticulum, an air bronchogram's wall.
-    aerated = np.isin(borne_out.argmax(axis=0), [NAMED.index(HEALTHY), NAMED.index(EMPHYSEMA)])
+    best = likeliest(borne_out)
+    aerated = (best == NAMED.index(HEALTHY)) | (best == NAMED.index(EMPHYSEMA))
     return Tissues(borne_out, tissues.vessels & aerated, tissues.cavities, tissues.healthy)
 
 
 def to_volume(
     tissues: Tissues, grid: Grid, volume: Volume, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and normalised entropy on the CT's own grid.
+    """Labels and normalised entropy on the CT's own grid."""
+    return label_map(tissues, grid, volume, mask), entropy_map(tissues, grid, volume, mask)
 
-    Posteriors, not labels, are interpolated, one tissue at a time: outlines stay smooth and memory small.
+
+def label_map(tissues: Tissues, grid: Grid, volume: Volume, mask: np.ndarray) -> np.ndarray:
+    """Labels on the CT's own grid, uint8.
+
+    Posteriors, not labels, are interpolated, some slices at a time: outlines stay smooth and memory small.
     """
-    shape = volume.hu[grid.box].shape
-    new = (grid.spacing,) * 3
-
-    def up(values: np.ndarray) -> np.ndarray:
-        return resample(values, new, volume.spacing, anti_alias=False, size=shape)
-
-    nearest = _nearest_lung(grid.mask)
-    best, entropy = np.full(shape, -1.0, np.float32), np.zeros(shape, np.float32)
-    label = np.zeros(shape, np.uint8)
-    for value, posterior in zip(NAMED, tissues.posterior, strict=True):
-        share = up(posterior[nearest])
-        label[share > best] = value
-        np.maximum(best, share, out=best)
-        entropy -= share * np.log(np.maximum(share, 1e-6))
-    label[up(tissues.vessels.astype(np.float32)) > 0.5] = VESSEL
-    label[up(tissues.cavities.astype(np.float32)) > 0.5] = CAVITY
-    inside = mask[grid.box]
-    labels, uncertainty = np.zeros(mask.shape, np.uint8), np.zeros(mask.shape, np.float32)
-    labels[grid.box] = label * inside
-    uncertainty[grid.box] = np.clip(entropy / np.log(len(NAMED)), 0, 1) * inside
-    return labels, uncertainty
+    channels = [*_beyond_lungs(tissues, grid), tissues.vessels, tissues.cavities]
+    labels, box, spacing = np.zeros(mask.shape, np.uint8), grid.box, (grid.spacing,) * 3
+    stacked = np.stack(channels, dtype=np.float32)
+    for rows, values in enlarged_slabs(stacked, spacing, mask[box].shape, volume.spacing):
+        label = np.array(NAMED, np.uint8)[likeliest(values[: len(NAMED)])]
+        label[values[-2] > 0.5] = VESSEL
+        label[values[-1] > 0.5] = CAVITY
+        labels[box][rows] = label * mask[box][rows]
+    return labels
 
 
-def _nearest_lung(mask: np.ndarray) -> tuple[np.ndarray, ...]:
-    """For each voxel the nearest lung voxel, so that the lungs' rim on a finer grid has a posterior."""
-    from scipy import ndimage
+def entropy_map(tissues: Tissues, grid: Grid, volume: Volume, mask: np.ndarray) -> np.ndarray:
+    """Normalised entropy of the posterior on the CT's own grid, float32, 0 to 1."""
+    entropies, box, spacing = np.zeros(mask.shape, np.float32), grid.box, (grid.spacing,) * 3
+    posterior = np.stack(_beyond_lungs(tissues, grid))
+    for rows, shares in enlarged_slabs(posterior, spacing, mask[box].shape, volume.spacing):
+        inside = mask[box][rows]
+        within = shares[:, inside]
+        entropy = -(within * np.log(np.maximum(within, 1e-6))).sum(axis=0)
+        entropies[box][rows][inside] = np.clip(entropy / np.log(len(NAMED)), 0, 1)
+    return entropies
 
-    return tuple(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
+
+def _beyond_lungs(tissues: Tissues, grid: Grid) -> list[np.ndarray]:
+    """Posteriors with the nearest lung voxel's outside the lungs: their rim on a finer grid needs one."""
+    return [channel.take(grid.nearest) for channel in tissues.posterior]
 
 
 def _warnings(volume: Volume, found: Lungs, shift: float) -> list[str]:

@@ -6,13 +6,23 @@ wall neither brightens the rim of the lungs nor takes part in any mean.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import SimpleITK as sitk
+import torch
 from scipy import ndimage
 
-from DiffSegLungLib.filters import masked_mean, masked_opening, masked_share
+from DiffSegLungLib.filters import (
+    box_around,
+    masked_mean,
+    masked_opening,
+    masked_share,
+    nearest_inside,
+    squared_distance,
+)
+from DiffSegLungLib.parallel import run_all
 
 SMALL_MM = 3.0
 """Half the side of the cube that removes peripheral vessels, airway walls and reticular lines."""
@@ -35,6 +45,8 @@ BRONCHIAL_MM = 30.0
 """And this near the trachea or a main bronchus."""
 HILAR_THICKNESS_MM = 15.0
 """In the hilar zone only what is thicker than this counts as diseased tissue."""
+BLOCK = 65536
+"""Voxels whose medians are taken at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,38 +76,68 @@ def separate_vessels(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spa
     Returns:
         Vessels, lines, and the density of the tissue between, all valid inside the lungs.
     """
+    whole = Parenchyma(
+        np.zeros(hu.shape, bool), np.zeros(hu.shape, np.float32), np.full(hu.shape, OUTSIDE_HU, np.float32)
+    )
+    if (sides > 0).any():  # nothing depends on what lies outside the lungs
+        box = box_around(sides > 0)
+        inside = _separate(hu[box], sides[box], airways[box], spacing)
+        whole.vessels[box], whole.lines[box], whole.density[box] = (
+            inside.vessels,
+            inside.lines,
+            inside.density,
+        )
+    return whole
+
+
+def _separate(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: float) -> Parenchyma:
+    """The same in a box around the lungs."""
     mask = sides > 0
     smooth = masked_mean(hu, mask, 0.7)
     opened = masked_opening(smooth, mask, round(SMALL_MM / spacing))
     lines = np.where(mask, np.maximum(smooth - opened, 0), 0).astype(np.float32)
     between = mask & (lines < _line_threshold(lines, opened, mask))
-    density = _density_between(hu, opened, between, spacing)
+    density, near_hilum = run_all(
+        [
+            partial(_density_between, hu, opened, between, mask, spacing),
+            partial(hilar_zone, sides, airways, spacing),
+        ]
+    )
     # The outermost voxels hold chest wall in part, which looks like a line.
     thin = ndimage.binary_erosion(mask) & (lines > VESSEL_HU) & (density < AERATED_HU)
-    near_hilum = hilar_zone(sides, airways, spacing)
     thick = _thick_vessels(opened, mask, spacing) | _hilar_structures(density, mask, near_hilum, spacing)
     density[thick] = masked_mean(hu, between & ~thick, 6.0 / spacing)[thick]
     return Parenchyma(thin | thick, lines, np.where(mask, density, OUTSIDE_HU).astype(np.float32))
 
 
-def _density_between(hu: np.ndarray, opened: np.ndarray, between: np.ndarray, spacing: float) -> np.ndarray:
-    """Density with the lines filled from their surroundings and the noise taken out.
+def _density_between(
+    hu: np.ndarray, opened: np.ndarray, between: np.ndarray, mask: np.ndarray, spacing: float
+) -> np.ndarray:
+    """Density with the lines filled from their surroundings and the noise taken out, inside the lungs.
 
     A median, since a mean would draw a rim of ground glass around every consolidation and fill small holes.
     """
-    around = masked_mean(hu, between, 1.5 / spacing)
-    around = np.where(masked_share(between, 1.5 / spacing) > 0.05, around, opened)
+    share = masked_share(between, 1.5 / spacing)
+    around = np.where(share > 0.05, masked_mean(hu, between, 1.5 / spacing, share), opened)
     filled = np.nan_to_num(np.where(between, hu, around), posinf=OUTSIDE_HU, neginf=OUTSIDE_HU)
-    return _median(filled, between)
+    return _median(filled, between, mask)
 
 
-def _median(values: np.ndarray, between: np.ndarray) -> np.ndarray:
-    """Median over 3 x 3 x 3 voxels; beyond the lungs the nearest density is repeated."""
-    nearest = ndimage.distance_transform_edt(~between, return_distances=False, return_indices=True)
+def _median(values: np.ndarray, between: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Median over 3 x 3 x 3 voxels in the lungs; beyond them the nearest density is repeated."""
     lungs = ndimage.binary_dilation(between, iterations=2)
-    repeated = np.where(lungs, values, values[tuple(nearest)])
-    image = sitk.GetImageFromArray(repeated.astype(np.float32))
-    return sitk.GetArrayFromImage(sitk.Median(image, [1, 1, 1]))
+    repeated = np.where(lungs, values, values.take(nearest_inside(between))).astype(np.float32)
+    padded = np.pad(repeated, 1, mode="edge")
+    strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+    around = (np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1) @ strides).ravel()
+    where = np.flatnonzero(np.pad(mask, 1))
+    medians = np.empty(where.size, np.float32)
+    for first in range(0, where.size, BLOCK):
+        cubes = padded.take(where[first : first + BLOCK, None] + around)
+        medians[first : first + BLOCK] = torch.from_numpy(cubes).median(dim=1).values.numpy()
+    result = np.full(mask.shape, OUTSIDE_HU, np.float32)
+    result[mask] = medians
+    return result
 
 
 def _line_threshold(lines: np.ndarray, opened: np.ndarray, mask: np.ndarray) -> float:
@@ -148,10 +190,14 @@ def hilar_zone(sides: np.ndarray, airways: np.ndarray, spacing: float) -> np.nda
     Returns:
         bool (z, y, x).
     """
-    zone = mediastinal_distance(sides, spacing) < HILAR_MM
+    zone = _nearer_than(_between_lungs(sides), HILAR_MM / spacing)
     if airways.any():
-        zone &= ndimage.distance_transform_edt(~airways, sampling=spacing) < BRONCHIAL_MM
+        zone &= _nearer_than(airways, BRONCHIAL_MM / spacing)
     return zone
+
+
+def _nearer_than(mask: np.ndarray, voxels: float) -> np.ndarray:
+    return squared_distance(mask, math.ceil(voxels)) < voxels**2
 
 
 def mediastinal_distance(sides: np.ndarray, spacing: float | tuple[float, ...]) -> np.ndarray:
@@ -161,11 +207,16 @@ def mediastinal_distance(sides: np.ndarray, spacing: float | tuple[float, ...]) 
         sides: uint8 (z, y, x), 1 in the right lung (low x), 2 in the left.
         spacing: voxel side in mm, one number or one an axis.
     """
+    between = _between_lungs(sides)
+    if not between.any():
+        return np.full(sides.shape, np.inf, np.float32)
+    return ndimage.distance_transform_edt(~between, sampling=spacing).astype(np.float32)
+
+
+def _between_lungs(sides: np.ndarray) -> np.ndarray:
+    """The tissue between the lungs: on each row what lies between the right lung's end and the left one's."""
     columns = np.arange(sides.shape[2])
     right, left = sides == 1, sides == 2
     right_end = np.where(right.any(2), np.where(right, columns, -1).max(2), sides.shape[2])
     left_end = np.where(left.any(2), np.where(left, columns, sides.shape[2]).min(2), -1)
-    between = (columns > right_end[..., None]) & (columns < left_end[..., None]) & (sides == 0)
-    if not between.any():
-        return np.full(sides.shape, np.inf, np.float32)
-    return ndimage.distance_transform_edt(~between, sampling=spacing).astype(np.float32)
+    return (columns > right_end[..., None]) & (columns < left_end[..., None]) & (sides == 0)

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from DiffSegLungLib.errors import DiffSegLungError
 from DiffSegLungLib.models import list_models
+from DiffSegLungLib.training.run_files import SAMPLES, read_log
 
 from . import display, finetuning, losses, ownModels
 from .choices import Device, Stage, fillSelector
@@ -264,13 +265,14 @@ class TrainingSection:
             self._polls += 1
             if not goesOn or self._polls % REFRESH_CHARTS_EACH == 0:
                 self._showLosses(job)
+                self._showSamples(job)
             if not goesOn:
                 self._onEnded(job)
         if self._job is None and self._preflight is None:
             self._timer.stop()
 
     def _showLosses(self, job: finetuning.Job) -> list:
-        log = losses.readLog(job.folder)
+        log = read_log(job.folder)
         warning = _(
             "The embedding has collapsed: all regions look alike to it. Pause, discard, and start again with "
             "more time or with the diffusion only."
@@ -279,10 +281,20 @@ class TrainingSection:
         self.ui.trainingWarningLabel.visible = losses.hasCollapsed(log)
         return losses.show(job.name, log)
 
+    def _showSamples(self, job: finetuning.Job) -> None:
+        """What the network draws at present; the file comes anew with each comparison."""
+        picture = job.folder / SAMPLES
+        self.ui.trainingSamplesLabel.visible = picture.is_file()
+        if picture.is_file():
+            pixmap = qt.QPixmap(str(picture)).scaledToWidth(PICTURE_WIDTH, qt.Qt.SmoothTransformation)
+            self.ui.trainingSamplesLabel.setPixmap(pixmap)
+
     def _onEnded(self, job: finetuning.Job) -> None:
         self._job = None
         if job.log:
             self.ui.trainingLogText.appendPlainText(job.log)
+        if job.state is not State.PAUSED:
+            self.ui.trainingSamplesLabel.visible = False
         if job.state is State.DONE:
             self.ui.trainingProgressWidget.visible = False
             self.ui.trainingNameEdit.text = ""

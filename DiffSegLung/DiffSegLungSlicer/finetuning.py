@@ -21,8 +21,9 @@ from DiffSegLungLib import models
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError, MissingPartError, UnusableInputError
 from DiffSegLungLib.outputs import write_json
 from DiffSegLungLib.training.lock import locked
+from DiffSegLungLib.training.run_files import LOG, PLAN, STOP, TRAINING_STAGE, read_log
 
-from . import losses, ownModels
+from . import ownModels
 from .childProcess import ProgressRecord
 from .parameters import ConsoleParameters
 from .run import POLL_SECONDS, OnProgress, Run, newFolder
@@ -31,9 +32,6 @@ from .trainingSources import PATIENTS, Sources
 
 REQUEST = "request.json"
 """In the run folder: what was asked for."""
-STOP, PLAN, CHECKPOINT = "stop", "finetune.json", "checkpoint.safetensors"
-"""As in `DiffSegLungLib.training.finetune`, which loads torch and so is not for Slicer's own process."""
-TRAINING_STAGE = "train"
 ENDING_SECONDS = 3.0
 
 
@@ -180,7 +178,7 @@ class Job:
     def _commit(self) -> Path:
         """Of the run only its log is kept: the exported CT and what was made of them are patients' data."""
         for path in self.folder.iterdir():
-            if path.name != losses.LOG:
+            if path.name != LOG:
                 _remove(path)
         return ownModels.use() / self.name
 
@@ -260,7 +258,7 @@ def unfinished() -> list[dict]:
         folder, name = file.parent, file.parent.name.removesuffix(ownModels.RUN_SUFFIX)
         with contextlib.suppress(OSError, ValueError, KeyError):
             parameters = json.loads(file.read_text(encoding="utf-8"))["parameters"]
-            log = losses.readLog(folder)
+            log = read_log(folder)
             step = int(log[-1]["step"]) if log else 0
             steps = _plannedSteps(folder)
             found.append({"name": name, "step": step, "steps": steps, "parameters": parameters})

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from itertools import accumulate
-from pathlib import Path
 
 import slicer
 
+from DiffSegLungLib.training.run_files import COLLAPSED
+
 from . import charts, results
 
-LOG = "log.jsonl"
-"""As in `DiffSegLungLib.training.trainer`, which loads torch and so is not for Slicer's own process."""
-COLLAPSED = 0.2
-"""Likewise: spread of the embedding below which all regions look alike to it."""
 MEAN_OF = 20
 """A step's noise loss hangs on the noise that was drawn: the mean of so many steps is shown."""
 ROLE = "DiffSegLung.losses"
 TRAINED, HELD_BACK = (31, 119, 180), (214, 39, 40)
 CONTRAST, REGRESSION = (44, 160, 44), (148, 103, 189)
-
-
-def readLog(runFolder: Path) -> list[dict[str, float]]:
-    """The figures of each step; a line that is being written, or that a kill cut short, is left out."""
-    try:
-        lines = (runFolder / LOG).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def hasCollapsed(log: list[dict[str, float]]) -> bool:

@@ -11,10 +11,10 @@ import slicer
 
 from DiffSegLungLib import models
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.training.run_files import PICTURE
 
 VARIABLE = "DIFFSEGLUNG_MODELS"
 RUN_SUFFIX = ".run"
-PICTURE = "before_after.png"
 
 
 def use() -> Path:

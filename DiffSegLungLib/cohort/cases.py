@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UnusableInputError
-from ..files import LABEL_SUFFIXES, SEGMENTATION_SUFFIX
+from ..files import CT_SUFFIXES, LABEL_SUFFIXES, SEGMENTATION_SUFFIX, may_be_ct
 from ..volume import is_dicom, safe_title, study_of
 
-CT_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 LONGEST_CODE = 12
 MOST_TRIED = 20
 """Files of a folder that are opened to find out its study: reports and the like may come first."""
@@ -69,15 +68,11 @@ def _walk(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
     for place, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-        files += [path for path in paths if path.name.lower().endswith(CT_SUFFIXES) and not _is_mask(path)]
+        files += [path for path in paths if may_be_ct(path)]
         study = _study(path for path in paths if not path.name.lower().endswith(CT_SUFFIXES))
         if study is not None:
             studies.setdefault(study or place, []).append(Path(place))
     return files, studies
-
-
-def _is_mask(path: Path) -> bool:
-    return path.name.lower().endswith(SEGMENTATION_SUFFIX)
 
 
 def _study(paths: Iterable[Path]) -> str | None:

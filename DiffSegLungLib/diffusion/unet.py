@@ -1,12 +1,12 @@
-"""The 3D diffusion U-Net (MONAI's), its encoder-only path, and the HU-preserving window."""
+"""The 3D diffusion U-Net, its encoder-only path, and the HU-preserving window."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from monai.networks.nets import DiffusionModelUNet
-from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
+
+from DiffSegLungLib.diffusion.network import DiffusionUNet
 
 HU_MINIMUM = -1000.0
 HU_MAXIMUM = 400.0
@@ -28,7 +28,7 @@ def to_hounsfield(x: torch.Tensor) -> torch.Tensor:
     return (x + 1.0) * 700.0 + HU_MINIMUM
 
 
-def build_unet(channels: Sequence[int] = (16, 32, 48, 64), groups: int = 8) -> DiffusionModelUNet:
+def build_unet(channels: Sequence[int] = (16, 32, 48, 64), groups: int = 8) -> DiffusionUNet:
     """A 3D U-Net that predicts the noise: two channels in (noised CT, lung mask), one out.
 
     Args:
@@ -39,22 +39,12 @@ def build_unet(channels: Sequence[int] = (16, 32, 48, 64), groups: int = 8) -> D
         The network.  Attention works in the middle block alone, as in the published code, where the
         requested level never occurs in the encoder.
     """
-    levels = len(channels)
     # With one channel a group the normalisation would take the timestep's embedding out again.
     groups = max(min(groups, min(channels) // 2), 1)
-    return DiffusionModelUNet(
-        spatial_dims=3,
-        in_channels=2,
-        out_channels=1,
-        num_res_blocks=[1] * levels,
-        channels=list(channels),
-        attention_levels=[False] * levels,
-        norm_num_groups=groups,
-        num_head_channels=[groups] * (levels - 1) + [channels[-1]],
-    )
+    return DiffusionUNet(channels, groups)
 
 
-def encode(unet: DiffusionModelUNet, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+def encode(unet: DiffusionUNet, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     """The bottleneck of ``unet``: the very numbers its middle block gives, a sixth of the work.
 
     Args:
@@ -65,15 +55,16 @@ def encode(unet: DiffusionModelUNet, x: torch.Tensor, timesteps: torch.Tensor) -
     Returns:
         (batch, channels, z/8, y/8, x/8).
     """
-    embedding = unet.time_embed(get_timestep_embedding(timesteps, unet.block_out_channels[0]).to(x.dtype))
+    embedding = unet.embed_time(timesteps, x.dtype)
     hidden = unet.conv_in(x)
     for block in unet.down_blocks:
-        hidden, _ = block(hidden_states=hidden, temb=embedding, context=None)
-    return unet.middle_block(hidden_states=hidden, temb=embedding, context=None)
+        hidden, _ = block(hidden, embedding)
+    bottleneck: torch.Tensor = unet.middle_block(hidden, embedding)
+    return bottleneck
 
 
 def predict_noise_and_encode(
-    unet: DiffusionModelUNet, x: torch.Tensor, timesteps: torch.Tensor
+    unet: DiffusionUNet, x: torch.Tensor, timesteps: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One whole pass that also returns the bottleneck, for training: (noise, bottleneck)."""
     kept: list[torch.Tensor] = []

@@ -133,7 +133,15 @@ def _pictures(chest: Chest, measures: pandas.DataFrame) -> dict[str, list[Pictur
         "Stacked bars: share of each tissue per region, as in the table of tissues.",
         "Share of each tissue per region, of the parenchyma.",
     )
+    glance = Picture(
+        figures.glance_png(chest, choose_cuts(chest, axial=1)),
+        "The most diseased axial, coronal and sagittal slice, the lungs in three dimensions, projections of "
+        "each disease and the histogram.",
+        "Above: the axial, coronal and sagittal slice with most disease, lung window, and the lungs from "
+        "the front. Below: share of the lung's depth that each disease takes; histogram of the lungs.",
+    )
     return {
+        "glance": [glance],
         "slices": [_slice_picture(chest, cut) for cut in choose_cuts(chest)],
         "projection": [projection, body],
         "charts": [histogram, bars],

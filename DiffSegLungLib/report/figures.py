@@ -11,7 +11,7 @@ import numpy as np
 
 from DiffSegLungLib.measures import DEFINITIONS, LEFT, RIGHT, WHOLE, number_text
 from DiffSegLungLib.report import slices
-from DiffSegLungLib.report.relief import VIEWS, relief
+from DiffSegLungLib.report.relief import FRONT, GRID_MM, VIEWS, relief
 from DiffSegLungLib.report.slices import CORONAL, Chest, Cut
 from DiffSegLungLib.tissues import BY_LABEL, DISEASES, REPORTED, TISSUES
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DPI = 100
 PAIR_WIDTH = 1400
+GLANCE_WIDTH, GLANCE_ROWS = 1150, (330, 265)
+"""Of the picture on the PDF's first page, and the most height of its rows; narrow, so that it can be read."""
 OVERVIEW_WIDTH = 2000
 GAP = 8
 SCALE_BAR_MM = 50.0
@@ -67,12 +69,41 @@ def relief_png(chest: Chest) -> bytes:
     rows, columns = pictures[0].shape[:2]
     height = round(rows * width / columns)
     figure = _figure(PAIR_WIDTH, height, "black")
-    for index, (title, (_, left, right)) in enumerate(VIEWS.items()):
-        axes = _axes(figure, (index * (width + GAP), 0, width, height))
-        _show(axes, np.clip(slices.resample_colour(pictures[index], (height, width)), 0, 1))
-        _lettering(axes, 0.02, 0.98, title, "left", "top", size=15)
-        _lettering(axes, 0.02, 0.5, left, "left", "center", size=18)
-        _lettering(axes, 0.98, 0.5, right, "right", "center", size=18)
+    for index, title in enumerate(VIEWS):
+        _draw_body(figure, pictures[index], title, (index * (width + GAP), 0, width, height), 18)
+    return _png(figure)
+
+
+def glance_png(chest: Chest, cuts: Sequence[Cut]) -> bytes:
+    """What page one shows: cuts with the tissues and the body from the front, then projections and histogram.
+
+    Args:
+        chest: the cropped volume.
+        cuts: to be shown side by side.
+    """
+    body = relief(chest, VIEWS[FRONT][0])
+    millimetres = [slices.plane_millimetres(chest, cut.axis) for cut in cuts]
+    millimetres.append((body.shape[0] * GRID_MM, body.shape[1] * GRID_MM))
+    free = GLANCE_WIDTH - GAP * len(cuts)
+    scale = min(
+        free / sum(wide for _, wide in millimetres), GLANCE_ROWS[0] / max(high for high, _ in millimetres)
+    )
+    height = round(max(high for high, _ in millimetres) * scale)
+    figure = _figure(GLANCE_WIDTH, height + GAP + GLANCE_ROWS[1], PAPER)
+    _fill(figure, (0, 0, GLANCE_WIDTH, height), "black")
+    left = (free - sum(wide for _, wide in millimetres) * scale) / 2
+    for cut, (high, wide) in zip(cuts, millimetres, strict=False):
+        shape = (max(int(high * scale), 1), max(int(wide * scale), 1))
+        axes = _axes(figure, (round(left), (height - shape[0]) // 2, shape[1], shape[0]))
+        _show(axes, slices.overlay_picture(chest, cut, shape))
+        _annotate_plane(axes, cut, shape, chest, 0.75)
+        left += shape[1] + GAP
+    high, wide = (int(side * scale) for side in millimetres[-1])
+    _draw_body(figure, body, FRONT, (round(left), (height - high) // 2, wide, high), 13)
+    tile = (GLANCE_WIDTH * 0.6 - 4 * GAP) / len(DISEASES)
+    _draw_projections(figure, chest, (0, height + GAP), tile, 8)
+    box = (GLANCE_WIDTH * 0.665, height + 40, GLANCE_WIDTH * 0.325, GLANCE_ROWS[1] - 82)
+    _draw_histogram(figure, chest, box)
     return _png(figure)
 
 
@@ -176,11 +207,23 @@ def _scale_bar(axes: Axes, shape: tuple[int, int], width_mm: float, size: float)
     _lettering(axes, x + length / 2, y + 7 / shape[0], "5 cm", "center", "bottom", size=size)
 
 
+def _draw_body(figure: Figure, picture: np.ndarray, title: str, box: Box, size: float) -> None:
+    """A view of the lungs in three dimensions, with the patient's sides."""
+    _, left, right = VIEWS[title]
+    axes = _axes(figure, box)
+    _show(axes, np.clip(slices.resample_colour(picture, (int(box[3]), int(box[2]))), 0, 1))
+    _lettering(axes, 0.02, 0.98, title, "left", "top", size=0.8 * size)
+    _lettering(axes, 0.02, 0.5, left, "left", "center", size=size)
+    _lettering(axes, 0.98, 0.5, right, "right", "center", size=size)
+
+
 def _projection_height(chest: Chest, width: float) -> int:
     return _pixels(chest, CORONAL, width)[0] + 78
 
 
-def _draw_projections(figure: Figure, chest: Chest, corner: tuple[float, float], width: float) -> None:
+def _draw_projections(
+    figure: Figure, chest: Chest, corner: tuple[float, float], width: float, size: float = 12.5
+) -> None:
     left, top = corner
     shape = _pixels(chest, CORONAL, width)
     depth, shares = slices.depth_shares(chest)
@@ -196,7 +239,7 @@ def _draw_projections(figure: Figure, chest: Chest, corner: tuple[float, float],
         _show(axes, slices.resample_colour(picture, shape))
         _lettering(axes, 0.02, 0.99, "R", "left", "top")
         _lettering(axes, 0.98, 0.99, "L", "right", "top")
-        _text(figure, (x + 8, top + 16), tissue.name, size=12.5, colour="white", weight="bold")
+        _text(figure, (x + 8, top + 16), tissue.name, size=size, colour="white", weight="bold")
         _draw_ramp(figure, (x + 8, top + shape[0] + 40, width - 16, 10), np.array(tissue.colour) / 255, limit)
 
 

@@ -84,6 +84,7 @@ class Content:
         densities: rows of densitometry.
         definitions: rows that say how each number is computed.
         method: how the tissues were found.
+        origin: program, weights and time of the run, in a line.
         facts: titles and rows of what the result was made with.
     """
 
@@ -97,6 +98,7 @@ class Content:
     densities: list[dict[str, Any]]
     definitions: list[dict[str, str]]
     method: str
+    origin: str
     facts: list[tuple[str, list[tuple[str, str]]]]
 
 
@@ -121,6 +123,7 @@ def content_of(name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any
         densities=_density_rows(measures),
         definitions=_definition_rows() + _score_definitions(measures),
         method=METHOD if is_ours else METHOD_UNKNOWN,
+        origin=_origin(manifest),
         facts=_facts(manifest),
     )
 
@@ -130,7 +133,7 @@ def render(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> str:
 
     Args:
         content: what it says.
-        pictures: the sections ``slices``, ``projection`` and ``charts``.
+        pictures: the sections ``slices``, ``projection`` and ``charts``; the PDF has ``glance`` too.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -229,6 +232,15 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
     run = {key: manifest[key] for key in RUN_FACTS if key in manifest}
     sections.append(("Run", [row for row in _fact_rows(run) if row[1]]))
     return [(title, rows) for title, rows in sections if rows]
+
+
+def _origin(manifest: Mapping[str, Any]) -> str:
+    known = {key: manifest.get(key) for key in ("software", "model")}
+    software, model = (value if isinstance(value, Mapping) else {} for value in known.values())
+    parts = [f"{software.get('name', 'DiffSegLung')} {software.get('version', '')}".strip()]
+    if model:
+        parts.append(f"weights {model.get('name', '')} {model.get('version', '')}".strip())
+    return "; ".join([*parts, *([str(manifest["created"])] if "created" in manifest else [])])
 
 
 def _fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

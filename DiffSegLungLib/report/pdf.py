@@ -28,6 +28,10 @@ TEXT, SMALL, HEADING, TITLE = 8.5, 7.0, 12.0, 17.0
 LEADING = 1.35
 GAP = 12.0
 """Between pictures side by side."""
+MAIN_REGIONS = 3
+"""On page one: both lungs, right and left."""
+METHOD_ROOM, LEAST_SHRUNK = 36.0, 150.0
+"""Kept free below the pictures of page one, and the height that these have at least."""
 COLUMNS = 8
 """Regions side by side: the lungs and the five lobes.  More of them make a second table."""
 MEASURE_DPI = 720.0
@@ -39,7 +43,7 @@ def pdf_bytes(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> by
 
     Args:
         content: what it says.
-        pictures: the sections ``slices``, ``projection`` and ``charts``.
+        pictures: the sections ``glance``, ``slices``, ``projection`` and ``charts``.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_pdf import PdfPages
@@ -50,7 +54,8 @@ def pdf_bytes(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> by
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in another script
         with PdfPages(buffer, metadata=about) as file:
             sheet = Sheet(file, content)
-            _summary(sheet, content)
+            _summary(sheet, content, pictures["glance"])
+            _regions(sheet, content)
             _pictures(sheet, pictures)
             _background(sheet, content)
             sheet.finish()
@@ -60,17 +65,31 @@ def pdf_bytes(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> by
 # --- sections --------------------------------------------------------------------------------------------
 
 
-def _summary(sheet: Sheet, content: Content) -> None:
-    """What a reader wants first: warnings, the main numbers and both tables."""
+def _summary(sheet: Sheet, content: Content, glance: Sequence[Picture]) -> None:
+    """Page one, to be filed by itself: warnings, main numbers and tables, pictures, and how it was made."""
     sheet.paragraph(content.name, size=TITLE, weight="bold")
     sheet.paragraph(content.introduction)
     if content.warnings:
         _warnings(sheet, content.warnings)
     _headlines(sheet, content.headlines)
+    main = range(min(MAIN_REGIONS, len(content.regions)))
     sheet.heading("Tissues", CAPTIONS["tissues"])
+    _tissue_table(sheet, content, main)
+    sheet.heading("Densitometry", CAPTIONS["densities"])
+    _density_table(sheet, content, main)
+    sheet.pictures(glance, shrunk=True)
+    sheet.paragraph(f"{content.method} {content.origin}.", size=SMALL, colour=PALE)
+
+
+def _regions(sheet: Sheet, content: Content) -> None:
+    """The tables of all regions, where page one does not hold them."""
+    if len(content.regions) <= MAIN_REGIONS:
+        return
+    sheet.new_page()
+    sheet.heading("Tissues by region", "")
     for chosen in _groups(content.regions):
         _tissue_table(sheet, content, chosen)
-    sheet.heading("Densitometry", CAPTIONS["densities"])
+    sheet.heading("Densitometry by region", "")
     for chosen in _groups(content.regions):
         _density_table(sheet, content, chosen)
 
@@ -298,8 +317,13 @@ class Sheet:
         self.y += SMALL * LEADING
         self._rule(self.y, RULE, 0.3)
 
-    def pictures(self, pictures: Sequence[Picture]) -> None:
-        """Pictures side by side over the page's width, each with its caption under it."""
+    def pictures(self, pictures: Sequence[Picture], shrunk: bool = False) -> None:
+        """Pictures side by side over the page's width, each with its caption under it.
+
+        Args:
+            pictures: one or more.
+            shrunk: rather make them smaller than begin a new page, where a fair size is left.
+        """
         from matplotlib.image import imread
 
         width = (INNER - GAP * (len(pictures) - 1)) / len(pictures)
@@ -307,7 +331,9 @@ class Sheet:
         captions = [wrap(picture.caption, width, SMALL) for picture in pictures]
         below = max(len(lines) for lines in captions) * SMALL * LEADING + 10
         # A tall one is made to fit a page.
-        sizes = [_fitted(image.shape[:2], width, BOTTOM - TOP - below) for image in images]
+        free = BOTTOM - self.y - below - METHOD_ROOM if shrunk else 0.0
+        most = free if free >= LEAST_SHRUNK else BOTTOM - TOP - below
+        sizes = [_fitted(image.shape[:2], width, most) for image in images]
         deepest = max(height for _, height in sizes)
         self.require(deepest + below)
         for index, (image, size, lines) in enumerate(zip(images, sizes, captions, strict=True)):

@@ -15,7 +15,8 @@ from DiffSegLungLib.tissues import BY_LABEL, OUTSIDE
 GRID_MM = 2.0
 TURN_DEGREES = 30.0
 """How far the patient is turned about the body's axis, so that depth is seen."""
-VIEWS = {"From the front": (TURN_DEGREES, "R", "L"), "From behind": (180.0 + TURN_DEGREES, "L", "R")}
+FRONT = "From the front"
+VIEWS = {FRONT: (TURN_DEGREES, "R", "L"), "From behind": (180.0 + TURN_DEGREES, "L", "R")}
 """Title: the turn, and the patient's side on the viewer's left and right."""
 VEIL = 0.30
 """Share of the lung's surface in the colour in front of disease."""

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import UnusableInputError
-from ..files import SEGMENTATION_SUFFIX
+from ..files import CT_SUFFIXES, may_be_ct
 from ..volume import is_dicom
-
-CT_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 
 
 def find_scans(source: Path) -> dict[str, Path]:
@@ -30,7 +28,9 @@ def find_scans(source: Path) -> dict[str, Path]:
         return {source.resolve().name: source.resolve()}
     root = source.resolve()
     entries = [entry for entry in sorted(root.iterdir()) if entry.resolve().is_relative_to(root)]
-    scans = {entry.name: entry for entry in entries if _is_image(entry) or _is_dicom(entry)}
+    scans = {
+        entry.name: entry for entry in entries if (entry.is_file() and may_be_ct(entry)) or _is_dicom(entry)
+    }
     if not scans:
         known = ", ".join(CT_SUFFIXES)
         raise UnusableInputError(f"{source} holds no CT: give a folder with files in {known} or DICOM.")
@@ -49,10 +49,7 @@ def scan_named(scans: Mapping[str, Path], name: object) -> Path:
 
 
 def _is_image(path: Path) -> bool:
-    name = path.name.lower()
-    if name.startswith(".") or name.endswith(SEGMENTATION_SUFFIX):
-        return False
-    return path.is_file() and name.endswith(CT_SUFFIXES)
+    return path.is_file() and may_be_ct(path)
 
 
 def _is_dicom(folder: Path) -> bool:

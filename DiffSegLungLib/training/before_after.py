@@ -27,14 +27,15 @@ from DiffSegLungLib.training.finetune import (
 from DiffSegLungLib.training.healthy import HealthyLung
 from DiffSegLungLib.training.judge import draw_held_back, noise_loss, teacher_r2
 from DiffSegLungLib.training.reference import ReferenceSettings, fit_reference
+from DiffSegLungLib.training.run_files import PICTURE
 from DiffSegLungLib.training.store import Patient
 
-PICTURE = "before_after.png"
 CARD = "MODEL_CARD.md"
 MOST_SEGMENTED = 2
 """CT held back that both models segment: each takes minutes."""
 CLEAR_NOISE, CLEAR_R2, CLEAR_POINTS = 0.002, 0.01, 0.5
 """Changes smaller than these are called none."""
+HELD_BACK = "on the patients held back"
 
 Sources = tuple[list[Path], list[Path]]
 Patients = tuple[list[Patient], list[Patient]]
@@ -70,6 +71,7 @@ def finish(
         before, after = _compare(base, tuned, patients[1], sources[1], partial, part(progress, 0.3, 1.0))
         verdict = judge(before, after, request.stage)
         ended = ended_because(request.run_folder)
+        before, after = _rounded(before), _rounded(after)
         facts["metrics"] = {"before": before, "after": after, "verdict": verdict, "ended": ended}
         _write_description(partial, facts, base)
         write_text(partial / CARD, _card(facts))
@@ -163,10 +165,10 @@ def _compare(
     patches = draw_held_back(held_back, base.plan.window)
     both: list[dict[str, Any]] = [
         {
-            "noise_loss": _rounded(noise_loss(model.student, patches)),
-            "teacher_r2": _rounded(teacher_r2(model.student, patches, min(16, *base.plan.window))),
+            "noise_loss": _known(noise_loss(model.student, patches)),
+            "teacher_r2": _known(teacher_r2(model.student, patches, min(16, *base.plan.window))),
             # Each with its own mixture: what a reader of a healthy CT would see.
-            "healthy_phantom_diseased_percent": _rounded(HealthyLung(model).diseased_percent(model.student)),
+            "healthy_phantom_diseased_percent": _known(HealthyLung(model).diseased_percent(model.student)),
             "held_back_ct": [],
         }
         for model in (base, tuned)
@@ -186,9 +188,13 @@ def _compare(
     return both[0], both[1]
 
 
-def _rounded(value: float) -> float | None:
+def _known(value: float) -> float | None:
     """JSON has no name for what is no number."""
-    return round(value, 4) if math.isfinite(value) else None
+    return value if math.isfinite(value) else None
+
+
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
 
 
 def _volumes(result: Result) -> dict[str, float]:
@@ -229,24 +235,10 @@ def judge(before: dict[str, Any], after: dict[str, Any], stage: str) -> list[str
         after: figures of the new one.
         stage: what was trained.
     """
-    noise = _gain(before["noise_loss"], after["noise_loss"], CLEAR_NOISE, lower_is_better=True)
-    told = _gain(before["teacher_r2"], after["teacher_r2"], CLEAR_R2)
     healthy = "healthy_phantom_diseased_percent"
     drift = (after[healthy] or 0.0) - (before[healthy] or 0.0)
-    worse = [
-        name for name, gain in (("noise", noise), ("texture", told)) if gain < 0 and name in _aims(stage)
-    ]
-    if drift > CLEAR_POINTS:
-        worse.append("healthy")
-    better = noise > 0 or told > 0
-    summary = (
-        "The new model is WORSE than its base on the patients held back: do not use it without looking why."
-        if worse
-        else "The new model is better than its base on the patients held back."
-        if better
-        else "The new model is about as good as its base on the patients held back."
-    )
-    lines = [summary, _line("Noise loss", "noise_loss", before, after, "lower is better")]
+    lines = [_summary(before, after, stage, drift)]
+    lines.append(_line("Noise loss", "noise_loss", before, after, "lower is better"))
     lines.append(
         _line("Radiomics told by the embedding, R2", "teacher_r2", before, after, "higher is better")
     )
@@ -257,6 +249,20 @@ def judge(before: dict[str, Any], after: dict[str, Any], stage: str) -> list[str
     for old, new in zip(*shares, strict=True):
         lines.append(f"Disease in a CT held back: {old:.1f} % before, {new:.1f} % after.")
     return lines
+
+
+def _summary(before: dict[str, Any], after: dict[str, Any], stage: str, drift: float) -> str:
+    """One sentence; what got clearly worse weighs more than what got better."""
+    gains = {
+        "noise": _gain(before["noise_loss"], after["noise_loss"], CLEAR_NOISE, lower_is_better=True),
+        "texture": _gain(before["teacher_r2"], after["teacher_r2"], CLEAR_R2),
+    }
+    if drift > CLEAR_POINTS or min(gains[aim] for aim in _aims(stage)) < 0:
+        return f"The new model is WORSE than its base {HELD_BACK}: do not use it without looking why."
+    if min(gains.values()) < 0:
+        return f"The new model is better in one respect and worse in another {HELD_BACK}: look below first."
+    kind = "better than" if max(gains.values()) > 0 else "about as good as"
+    return f"The new model is {kind} its base {HELD_BACK}."
 
 
 def _aims(stage: str) -> tuple[str, ...]:

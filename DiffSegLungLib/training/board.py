@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from DiffSegLungLib.training.trainer import Trainer
 
 FOLDER = "tensorboard"
-SAMPLES, SAMPLE_STEPS = 4, 10
+SAMPLE_COUNT, SAMPLE_STEPS = 4, 10
 
 
 class Board:
@@ -47,7 +47,7 @@ class Board:
             if name != "step":
                 self.writer.add_scalar(name, value, step)
         if step % self.every == 0:
-            self.shown = self.shown or patches_of(trainer, SAMPLES)
+            self.shown = self.shown or patches_of(trainer, SAMPLE_COUNT)
             picture = samples_picture(trainer, self.shown, SAMPLE_STEPS)
             self.writer.add_image("samples", picture, step, dataformats="HW")
             self.writer.flush()

@@ -9,22 +9,22 @@ import argparse
 import json
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.errors import CancelledError, UnusableInputError
 from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.signals import handled
+from DiffSegLungLib.training.run_files import CHECKPOINT
 
 if TYPE_CHECKING:
     from DiffSegLungLib.features import EmbeddingPlan
     from DiffSegLungLib.training.store import Patient
     from DiffSegLungLib.training.trainer import Settings, Watch
 
-CHECKPOINT = "checkpoint.safetensors"
 DESCRIPTION = "training.json"
 """Beside the checkpoint: the store's spacing and patients, which the checkpoint does not hold."""
 SETTINGS = ("channels", "batch", "steps", "stage_two", "warm_up", "head_first", "seed", "precision")
@@ -262,17 +262,9 @@ def processor(threads: int | None) -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-@contextmanager
-def interrupt_as_termination() -> Iterator[None]:
+def interrupt_as_termination() -> AbstractContextManager[None]:
     """Ctrl+C ends a run as SIGTERM does: after the step, with a checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python sets signal handlers in the main thread only
-        return
-    previous = signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    return handled(lambda *_: signal.raise_signal(signal.SIGTERM), "SIGINT")
 
 
 # --- report ----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,13 @@ from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.healthy import HealthyLung
 from DiffSegLungLib.training.judge import teacher_r2
 from DiffSegLungLib.training.lock import locked
+from DiffSegLungLib.training.run_files import BEST, CHECKPOINT, PLAN, SAMPLES, STOP
 from DiffSegLungLib.training.sources import find_ct, read_persons, require_different_names
 from DiffSegLungLib.training.split import describe_split, read_split, split_patients, write_split
 from DiffSegLungLib.training.store import Patient, load_store, name_of, prepare
 from DiffSegLungLib.training.trainer import Settings, Trainer, stored_settings
 
 STAGES = ("diffusion", "distillation", "both")
-BEST, PLAN, STOP = "best.safetensors", "finetune.json", "stop"
-"""In the run's folder: the best weights so far, what was asked for, and the file that asks for a stop."""
 DEFAULT_MINUTES = 30.0
 BATCH = 8
 CHECKS = 10
@@ -273,7 +272,7 @@ def _train(
     progress: Progress,
 ) -> None:
     """Train until the budget is used up or nothing is gained; raises CancelledError where it was stopped."""
-    state = request.run_folder / "checkpoint.safetensors"
+    state = request.run_folder / CHECKPOINT
     if state.exists() and checkpoint.load_facts(state)["notes"].get("ended"):
         return
     device = choose_device(request.device)
@@ -309,6 +308,8 @@ class Guard:
         self.last = now
         if "held_back" in facts:
             self._compare(trainer, facts["held_back"])
+            if trainer.ranks.number == 0:
+                _draw_samples(self.request.run_folder / SAMPLES, trainer)
         if "ended" not in notes and notes["seconds"] > self.limit_s:
             notes["ended"] = "the time asked for is used up"
         return "ended" in notes or (self.request.run_folder / STOP).exists()
@@ -336,6 +337,20 @@ class Guard:
             notes["ended"] = f"nothing was gained on the patients held back since step {notes['best_step']}"
 
 
+def _draw_samples(path: Path, trainer: Trainer) -> None:
+    """What the network makes of noise at present, below real patches of the patients held back."""
+    from matplotlib.image import imsave
+
+    from DiffSegLungLib.training.board import SAMPLE_COUNT, SAMPLE_STEPS, samples_picture
+
+    held_back = trainer.held_back
+    assert held_back is not None
+    shown = replace(held_back, hu=held_back.hu[:SAMPLE_COUNT], mask=held_back.mask[:SAMPLE_COUNT])
+    picture = samples_picture(trainer, shown, SAMPLE_STEPS)
+    with atomic_path(path) as partial:
+        imsave(partial, picture, cmap="gray", vmin=0, vmax=1)
+
+
 def _keep(path: Path, student: Student) -> None:
     tensors = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
     with atomic_path(path) as partial:
@@ -350,19 +365,19 @@ def _best_student(run: Path, base: models.Model) -> Student:
     if (run / BEST).exists():
         student.load_state_dict(load_file(str(run / BEST)))
     elif not ended_because(run).startswith(DRIFTED):  # the time was over before the first comparison
-        student.load_state_dict(checkpoint.load_module(run / "checkpoint.safetensors", "average"))
+        student.load_state_dict(checkpoint.load_module(run / CHECKPOINT, "average"))
     return student.eval().requires_grad_(False)
 
 
 def ended_because(run: Path) -> str:
     """Why the training of a run ended before its budget was used up; empty if it did not."""
-    facts = checkpoint.load_facts(run / "checkpoint.safetensors")
+    facts = checkpoint.load_facts(run / CHECKPOINT)
     return str(facts["notes"].get("ended", ""))
 
 
 def trained_steps(run: Path) -> int:
     """Steps that a run has taken."""
-    return int(checkpoint.load_facts(run / "checkpoint.safetensors")["step"])
+    return int(checkpoint.load_facts(run / CHECKPOINT)["step"])
 
 
 __all__ = ["STAGES", "FinetuneOutcome", "FinetuneRequest", "finetune"]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -34,11 +31,12 @@ from DiffSegLungLib.lungs import lungs_from_mask, segment_lungs, to_work_grid
 from DiffSegLungLib.models import LUNGS, storage
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.progress import Progress
+from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.lung_lesions import depth_of, paint_disease
+from DiffSegLungLib.training.run_files import CHECKPOINT, LOG, TRAINING_STAGE
 from DiffSegLungLib.volume import load_mask, load_volume
 
-CHECKPOINT = "checkpoint.safetensors"
 MASK_SUFFIX = "_lungmask.nii.gz"
 """A file of the CT's name with this ending is the expert's mask of its lungs."""
 PHANTOM_SEEDS = range(101, 107)
@@ -260,28 +258,16 @@ class LungTrainer:
         if self.checkpoint_path.exists():
             facts = checkpoint.load(self.checkpoint_path, self._modules(), self.optimiser, self.random)
             self.step = int(facts["step"])
-        with self._stopping_at_sigterm():
+        with handled(lambda *_: setattr(self, "stop_requested", True), "SIGTERM"):
             while self.step < self.settings.steps and not self.stop_requested:
                 facts = self.train_step()
                 self._log(facts)
                 if self.step % save_every == 0:
                     self.save()
                 if progress is not None:
-                    progress("train", self.step / self.settings.steps, f"loss {facts['loss']:.3f}")
+                    progress(TRAINING_STAGE, self.step / self.settings.steps, f"loss {facts['loss']:.3f}")
             self.save()
         return self.checkpoint_path
-
-    @contextmanager
-    def _stopping_at_sigterm(self) -> Iterator[None]:
-        """SIGTERM asks for a stop while this lasts; only the main thread can listen to signals."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, previous)
 
     def train_step(self) -> dict[str, float]:
         """One step of the optimiser; returns what it cost."""
@@ -331,7 +317,7 @@ class LungTrainer:
         checkpoint.save(self.checkpoint_path, self._modules(), self.optimiser, self.random, facts)
 
     def _log(self, facts: dict[str, float]) -> None:
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps({key: round(value, 5) for key, value in facts.items()}) + "\n")
 
 

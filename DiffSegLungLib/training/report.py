@@ -13,7 +13,7 @@ import numpy as np
 from DiffSegLungLib.outputs import atomic_path, write_text
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.training import checkpoint
-from DiffSegLungLib.training.trainer import COLLAPSED, read_log
+from DiffSegLungLib.training.run_files import CHECKPOINT, COLLAPSED, read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def write_run_report(run: Path, store: Path | None, output: Path, progress: Prog
     """
     output.mkdir(parents=True, exist_ok=True)
     log = read_log(run)
-    facts = checkpoint.load_facts(run / "checkpoint.safetensors")
+    facts = checkpoint.load_facts(run / CHECKPOINT)
     progress("report", 0.0, "losses")
     _save(output / "losses.png", draw_losses(log, int(facts["settings"]["stage_two"])))
     pictures = ["losses.png"]

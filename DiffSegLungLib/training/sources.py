@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.files import CT_SUFFIXES, may_be_ct
 from DiffSegLungLib.training.store import name_of
 from DiffSegLungLib.volume import is_dicom
-
-SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
-LABEL_SUFFIX = ".seg.nrrd"
 
 
 def find_ct(given: Iterable[Path]) -> list[Path]:
@@ -32,7 +30,7 @@ def find_ct(given: Iterable[Path]) -> list[Path]:
         inside = _inside(path) if path.is_dir() else [path]
         if not inside:
             raise UnusableInputError(
-                f"no CT in {path}: it holds neither DICOM nor {', '.join(SUFFIXES)} files"
+                f"no CT in {path}: it holds neither DICOM nor {', '.join(CT_SUFFIXES)} files"
             )
         found += inside
     return found
@@ -42,8 +40,7 @@ def _inside(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if any(is_dicom(file) for file in files):
         return [folder]
-    images = [file for file in files if file.name.lower().endswith(SUFFIXES)]
-    found = [file for file in images if not file.name.lower().endswith(LABEL_SUFFIX)]
+    found = [file for file in files if may_be_ct(file)]
     for below in sorted(path for path in folder.iterdir() if path.is_dir()):
         found += _inside(below)
     return found

@@ -6,11 +6,8 @@ import copy
 import hashlib
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,19 +32,18 @@ from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.outputs import write_text
 from DiffSegLungLib.progress import Progress
 from DiffSegLungLib.radiomics.batched import teacher_for_patches
+from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.distributed import Ranks, share_batch_norm
 from DiffSegLungLib.training.judge import LEAST_LUNG, draw_held_back, noise_loss
 from DiffSegLungLib.training.patches import PatchSampler, build_sampler
+from DiffSegLungLib.training.run_files import CHECKPOINT, COLLAPSED, LOG, TRAINING_STAGE, read_log
 from DiffSegLungLib.training.store import Patient
 
-COLLAPSED = 0.2
-"""Spread of the embedding below which it has collapsed: all cells look alike to it."""
 CACHED_CELLS = 100_000
 SCALE_BATCHES, SCALE_CELLS = 6, 1500
 """Batches, and cells of them at most, over which the teacher's numbers are standardised."""
 LOSSES = {"noise": "noise loss", "info_nce": "InfoNCE"}
-LOG = "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -196,7 +192,7 @@ class Trainer:
     @property
     def checkpoint_path(self) -> Path:
         """Where the run's state lies."""
-        return self.folder / "checkpoint.safetensors"
+        return self.folder / CHECKPOINT
 
     @property
     def _wide_patch(self) -> tuple[int, int, int]:
@@ -249,14 +245,14 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint_path.exists():
             self.resume()
-        with self._stopping_at_sigterm():
+        with handled(lambda *_: setattr(self, "_stop", True), "SIGTERM"):
             while self.step < self.settings.steps and not self._stop:
                 facts = self.train_step()
                 if self.step % save_every == 0:
                     facts |= self._judge()
                 self._log(facts)
                 if progress is not None:
-                    progress("train", self.step / self.settings.steps, _sentence(facts))
+                    progress(TRAINING_STAGE, self.step / self.settings.steps, _sentence(facts))
                 asked = self._stop or (watch is not None and watch(self, facts))
                 self._stop = self.ranks.any(asked)
                 if self.step % save_every == 0 and not self._stop:
@@ -267,18 +263,6 @@ class Trainer:
     def _judge(self) -> dict[str, float]:
         """The averaged network's noise loss on the patients held back."""
         return {"held_back": noise_loss(self.average, self.held_back)} if self.held_back else {}
-
-    @contextmanager
-    def _stopping_at_sigterm(self) -> Iterator[None]:
-        """SIGTERM asks for a stop while this lasts; only the main thread can listen to signals."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_stop", True))
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, previous)
 
     def train_step(self) -> dict[str, float]:
         """One step of the optimiser; returns its losses."""
@@ -460,14 +444,6 @@ def stored_settings(stored: dict[str, Any]) -> Settings:
         name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
     }
     return Settings(**values)
-
-
-def read_log(folder: Path) -> list[dict[str, float]]:
-    """The figures of each step of a run; a line that a kill cut short is left out."""
-    if not (folder / LOG).exists():
-        return []
-    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def _sentence(facts: dict[str, float]) -> str:

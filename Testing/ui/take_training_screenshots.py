@@ -1,6 +1,6 @@
 """Screenshots of a real fine-tuning in the panel, driven by clicks: checked, paused, killed, finished, used.
 
-    python Testing/ui/take_training_screenshots.py FOLDER CT CT [CT ...] [--steps N]
+    python Testing/ui/take_training_screenshots.py FOLDER CT CT [CT ...] [--steps N] [--store FOLDER]
 
 The CT are any that Slicer reads, of different patients.  Needs slicer-core, PySide6 and torch; works with and
 without a display.  What happens is told with its time and memory.
@@ -87,14 +87,14 @@ class Story:
 
     def start(self) -> Any:
         """Starts or resumes; returns the job once a step more has been made."""
-        from DiffSegLungSlicer import losses
+        from DiffSegLungLib.training.run_files import read_log
 
         click(self.ui.trainingStartButton)
         job = self.section._job
         if job is None:
             raise RuntimeError(self.ui.trainingErrorLabel.text)
-        before = len(losses.readLog(job.folder))
-        wait(self.app, lambda: self.section._job is None or len(losses.readLog(job.folder)) > before + 1)
+        before = len(read_log(job.folder))
+        wait(self.app, lambda: self.section._job is None or len(read_log(job.folder)) > before + 1)
         return job
 
     def pauseAndKill(self) -> None:
@@ -147,6 +147,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("ct", type=Path, nargs="+")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--store", type=Path, help="keeps the new model in this folder")
     arguments = parser.parse_args()
     import slicer
 
@@ -154,8 +155,8 @@ def main() -> int:
     import standin
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as store:
-        os.environ["DIFFSEGLUNG_MODELS"] = store
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["DIFFSEGLUNG_MODELS"] = str(arguments.store.resolve() if arguments.store else temporary)
         app = standin.start(testing=True)
         standin.loadScriptedModule(REPOSITORY / "DiffSegLung" / "DiffSegLung.py")
         for ct in arguments.ct:

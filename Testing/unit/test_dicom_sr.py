@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,48 @@ def test_dciodvfy_finds_no_error(written: Written) -> None:
     said = (result.stdout + result.stderr).splitlines()
     assert [line for line in said if line.startswith("Error")] == []
     assert any("Comprehensive3DSR" in line for line in said), "it was checked as a structured report"
+
+
+def read_by_dcmqi(program: str, folder: Path, *words: str) -> Any:
+    """What dcmqi, which Slicer reads these with, makes of a file."""
+    pytest.importorskip("dcmqi", reason="dcmqi is not installed")
+    command = [str(Path(sys.executable).with_name(program)), *words]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert not [line for line in result.stderr.splitlines() if line.startswith(("E:", "W:"))], result.stderr
+    [metadata] = folder.glob("*.json")
+    return json.loads(metadata.read_text())
+
+
+def test_dcmqi_reads_the_report(written: Written, tmp_path: Path) -> None:
+    words = ["--inputDICOM", str(written.path), "--outputMetadata", "sr.json"]
+    found = read_by_dcmqi("tid1500reader", tmp_path, *words)["Measurements"]
+    emphysema = next(one for one in found if one["TrackingIdentifier"] == "DiffSegLung emphysema")
+    assert emphysema["Finding"]["CodeMeaning"] == "Pulmonary emphysema"
+    assert emphysema["FindingSite"]["CodeMeaning"] == "Lung"
+    assert emphysema["segmentationSOPInstanceUID"] == written.segmentation.SOPInstanceUID
+    volume, share = emphysema["measurementItems"]
+    row = written.measures.loc["whole lung"]
+    assert (float(volume["value"]), volume["units"]["CodeValue"]) == (
+        pytest.approx(row["emphysema_ml"]),
+        "ml",
+    )
+    assert (float(share["value"]), share["units"]["CodeValue"]) == (
+        pytest.approx(row["emphysema_percent"]),
+        "%",
+    )
+
+
+def test_dcmqi_reads_the_segmentation(written: Written, tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    written.segmentation.save_as(tmp_path / "seg.dcm")
+    words = ["--inputDICOM", "seg.dcm", "--outputDirectory", ".", "--outputType", "nrrd", "--prefix", "s"]
+    found = read_by_dcmqi("segimage2itkimage", tmp_path, *words)["segmentAttributes"]
+    assert [one[0]["SegmentLabel"] for one in found] == ["Healthy lung", "Emphysema", "Consolidation"]
+    for number, tissue in enumerate((HEALTHY, EMPHYSEMA, CONSOLIDATION), start=1):
+        voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"s-{number}.nrrd"))) > 0
+        assert voxels.sum() == (written.labels == tissue).sum()
 
 
 def test_it_is_a_tid_1500_report_of_the_same_patient_and_study(written: Written) -> None:

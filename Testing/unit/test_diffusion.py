@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.networks.nets import DiffusionModelUNet
+from monai.networks.schedulers import DDPMScheduler
 from torch.utils.flop_counter import FlopCounterMode
 
 from DiffSegLungLib.diffusion import (
@@ -17,6 +18,7 @@ from DiffSegLungLib.diffusion import (
     noise_schedule,
     to_hounsfield,
 )
+from DiffSegLungLib.diffusion.network import DiffusionUNet
 from DiffSegLungLib.diffusion.unet import predict_noise_and_encode
 
 OFFSET = 0.008
@@ -32,15 +34,56 @@ def closed_form(timesteps: int) -> np.ndarray:
     return level[1:] / level[0]
 
 
-def tiny_unet() -> DiffusionModelUNet:
+def tiny_unet() -> DiffusionUNet:
     torch.manual_seed(0)
     # Two channels a group: with one, the normalisation would take out what the timestep adds.
     unet = build_unet((8, 8, 8, 8), groups=4).eval()
-    # MONAI starts the last convolution of every block at zero; a trained one is not.
+    # The last convolution of every block starts at zero; a trained one is not.
     with torch.no_grad():
         for parameter in unet.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
     return unet
+
+
+@pytest.mark.parametrize(("channels", "groups"), [((8, 8, 8, 8), 4), ((16, 32, 48, 64), 8), ((32, 64), 8)])
+def test_the_network_is_that_of_monai(channels: tuple[int, ...], groups: int) -> None:
+    """Names, order and random start of the parameters, and the numbers that come out."""
+    levels = len(channels)
+    torch.manual_seed(3)
+    theirs = DiffusionModelUNet(
+        spatial_dims=3,
+        in_channels=2,
+        out_channels=1,
+        num_res_blocks=[1] * levels,
+        channels=list(channels),
+        attention_levels=[False] * levels,
+        norm_num_groups=groups,
+        num_head_channels=[groups] * (levels - 1) + [channels[-1]],
+    ).eval()
+    torch.manual_seed(3)
+    ours = build_unet(channels, groups).eval()
+    state = theirs.state_dict()
+    assert list(ours.state_dict()) == list(state)
+    assert all(torch.equal(ours.state_dict()[name], value) for name, value in state.items())
+    trained = {name: value + 0.05 * torch.randn(value.shape) for name, value in state.items()}
+    theirs.load_state_dict(trained)
+    ours.load_state_dict(trained)
+    x, timesteps = torch.randn(2, 2, 16, 16, 24), torch.tensor([7, 180])
+    expected = theirs(x, timesteps)
+    expected = expected.detach()
+    assert float(expected.abs().max()) > 0.1
+    assert torch.allclose(ours(x, timesteps), expected, atol=2e-5)  # with gradients
+    with torch.inference_mode():
+        assert torch.allclose(ours(x, timesteps), expected, atol=2e-5)  # in place
+
+
+def test_the_schedule_is_that_of_monai() -> None:
+    theirs = DDPMScheduler(num_train_timesteps=TIMESTEPS, schedule="cosine", clip_sample=False)
+    assert torch.equal(noise_schedule().betas, theirs.betas)
+    assert torch.equal(noise_schedule().alphas_cumprod, theirs.alphas_cumprod)
+    x, noise, timesteps = torch.randn(3, 1, 4, 4, 4), torch.randn(3, 1, 4, 4, 4), torch.tensor([0, 90, 249])
+    expected = theirs.add_noise(x, noise, timesteps)
+    assert torch.allclose(noise_schedule().add_noise(x, noise, timesteps), expected, atol=1e-6)
 
 
 def test_the_schedule_is_the_cosine_of_nichol_and_dhariwal() -> None:

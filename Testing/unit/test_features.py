@@ -10,6 +10,7 @@ from DiffSegLungLib.distillation import DOWNSAMPLING, EMBEDDING, LOCAL_CHANNELS
 from DiffSegLungLib.features import (
     DESCRIPTORS,
     EmbeddingPlan,
+    _windows,
     embed,
     fine_descriptors,
     upsample_cells,
@@ -122,6 +123,21 @@ def test_overlapping_windows_are_blended(student: Student, monkeypatch: pytest.M
     assert cells[..., 0] == pytest.approx(left[..., 0], abs=1e-5)
     assert cells[..., 2] == pytest.approx(right[..., 1], abs=1e-5)
     assert cells[..., 1] == pytest.approx(0.5 * (left[..., 1] + right[..., 0]), abs=1e-5)
+
+
+def test_windows_hold_all_lung_and_overlap_as_planned() -> None:
+    plan, mask = EmbeddingPlan(), np.zeros((48, 104, 160), bool)
+    mask[6:41, 13:70, 9:60] = True
+    mask[10:45, 20:95, 91:150] = True
+    covered = np.zeros(mask.shape, int)
+    corners = list(_windows(mask, plan))
+    for corner in corners:
+        assert all(start % DOWNSAMPLING == 0 for start in corner)
+        box = tuple(slice(c, c + w) for c, w in zip(corner, plan.window, strict=True))
+        assert mask[box].any() and covered[box].shape == plan.window  # within the volume
+        covered[box] += 1
+    assert (covered[mask] > 0).all() and covered[mask].mean() > 1.4
+    assert len(corners) == len(set(corners))
 
 
 def test_an_empty_mask_is_an_error(student: Student, projection: Projection) -> None:

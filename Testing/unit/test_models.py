@@ -245,6 +245,7 @@ def test_the_shipped_model_is_whole_and_the_default(
     assert {file.name for file in SHIPPED.iterdir()} == {
         "weights.safetensors",
         "mixture.safetensors",
+        "lungs.safetensors",
         "model.json",
         "MODEL_CARD.md",
     }

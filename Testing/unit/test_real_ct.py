@@ -13,6 +13,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from DiffSegLungLib import models
+from DiffSegLungLib.evaluation.cases import make_case
+from DiffSegLungLib.evaluation.hosts import HostFile, load_host
+from DiffSegLungLib.evaluation.lesions import Lesion
+from DiffSegLungLib.lungs import segment_lungs
 from DiffSegLungLib.measures import WHOLE
 from DiffSegLungLib.pipeline import Result, segment
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, VESSEL
@@ -58,3 +63,14 @@ def test_bulla_is_emphysema() -> None:
     bulla = parts == np.bincount(parts.ravel())[1:].argmax() + 1
     assert bulla.sum() * result.volume.voxel_ml > 20
     assert np.mean(result.label_array[bulla] == EMPHYSEMA) > 0.9
+
+
+def test_lobar_consolidation_is_lung() -> None:
+    """Thresholds lose it: from pleura to heart it is as dense as what surrounds the lung."""
+    healthy = load_host(HostFile("ct/normal001"), DATA)
+    case = make_case(healthy, [Lesion("lobar", 60.0, 0.8, seed=101_000)])
+    dense = case.truth == CONSOLIDATION
+    by_thresholds = segment_lungs(case.hu, healthy.spacing)
+    found = segment_lungs(case.hu, healthy.spacing, models.load().lungs)
+    assert by_thresholds.mask[dense].mean() < 0.2, "thresholds would do"
+    assert found.mask[dense].mean() > 0.7

@@ -337,7 +337,8 @@ def pdf_of(table: pandas.DataFrame, manifest: dict[str, Any] = MANIFEST, name: s
     buffer = BytesIO()
     Image.new("RGB", (1400, 600), (10, 20, 30)).save(buffer, format="PNG")
     picture = Picture(buffer.getvalue(), "alternative", "A caption.")
-    sections = {"slices": [picture] * 6, "projection": [picture], "charts": [picture] * 2}
+    sections = {"glance": [picture], "slices": [picture] * 6, "projection": [picture]}
+    sections["charts"] = [picture] * 2
     return pdf_bytes(content_of(name, table, manifest, NOT_CLINICAL), sections)
 
 
@@ -356,12 +357,12 @@ def test_the_pdf_is_a4_with_its_fonts_inside_and_says_no_time(written: Any) -> N
     assert b"/Creator (DiffSegLung)" in pdf
 
 
-def text_of(pdf: bytes, folder: Path) -> str:
+def text_of(pdf: bytes, folder: Path, *options: str) -> str:
     program = shutil.which("pdftotext")
     if program is None:
         pytest.skip("pdftotext (poppler) is not installed")
     (folder / "r.pdf").write_bytes(pdf)
-    command = [program, "-layout", str(folder / "r.pdf"), "-"]
+    command = [program, "-layout", *options, str(folder / "r.pdf"), "-"]
     return subprocess.run(command, capture_output=True, check=True).stdout.decode("utf-8")
 
 
@@ -374,6 +375,19 @@ def test_the_pdf_says_what_the_page_says(written: Any, tmp_path: Path) -> None:
     for row in content.densities:
         assert " ".join([f"{row['name']}, {row['unit']}", *row["cells"]]) in text
     assert text.count(NOT_CLINICAL) >= 2 * len(pages_of(written[0]["pdf"].read_bytes()))
+
+
+def test_page_one_can_be_filed_by_itself(written: Any, tmp_path: Path) -> None:
+    text = " ".join(text_of(written[0]["pdf"].read_bytes(), tmp_path, "-l", "1").split())
+    content = content_of(HOSTILE, written[1], MANIFEST, NOT_CLINICAL)
+    for said in (NOT_CLINICAL, HOSTILE, content.warnings[0], content.method, content.origin):
+        assert " ".join(said.split()) in text
+    for row in content.tissues:
+        assert " ".join([row["name"], *(cell for cell in row["cells"][:6] if cell)]) in text
+    for row in content.densities:
+        assert " ".join([f"{row['name']}, {row['unit']}", *row["cells"][:3]]) in text
+    assert "most disease" in text, "the pictures' caption: they did not go to the next page"
+    assert "1.2.3" in content.origin
 
 
 PDF_AGAIN = """

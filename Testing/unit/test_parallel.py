@@ -1,0 +1,67 @@
+"""Work on several threads: the same results in the same order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+from DiffSegLungLib import filters
+from DiffSegLungLib.parallel import run_all
+
+
+def use(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr("DiffSegLungLib.parallel.threads", lambda: count)
+    monkeypatch.setattr(filters, "threads", lambda: count)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_results_keep_the_order_of_the_tasks(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    use(monkeypatch, count)
+
+    def slowly(number: int) -> int:
+        time.sleep(0.02 * (3 - number))
+        return number
+
+    assert run_all([partial(slowly, number) for number in range(4)]) == [0, 1, 2, 3]
+
+
+def test_tasks_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, 2)
+    both = threading.Barrier(2, timeout=10)  # broken unless two wait at once
+    assert sorted(run_all([both.wait, both.wait])) == [0, 1]
+
+
+def test_an_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, 2)
+
+    def fine() -> int:
+        return 0
+
+    def broken() -> int:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        run_all([fine, broken])
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_the_opening_does_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPatch, radius: int) -> None:
+    random = np.random.default_rng(0)
+    values, mask = random.normal(size=(23, 20, 21)).astype(np.float32), random.random((23, 20, 21)) > 0.3
+    use(monkeypatch, 1)
+    alone = filters.masked_opening(values, mask, radius)
+    use(monkeypatch, 5)
+    assert np.array_equal(alone, filters.masked_opening(values, mask, radius))
+
+
+def test_a_known_share_changes_nothing() -> None:
+    random = np.random.default_rng(0)
+    values, mask = random.normal(size=(9, 10, 11)).astype(np.float32), random.random((9, 10, 11)) > 0.3
+    share = filters.masked_share(mask, 1.5)
+    assert np.array_equal(
+        filters.masked_mean(values, mask, 1.5), filters.masked_mean(values, mask, 1.5, share)
+    )

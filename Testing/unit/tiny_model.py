@@ -1,0 +1,36 @@
+"""A model folder for tests: a shipped one's mixture and rules around an untrained network of few channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from DiffSegLungLib import models
+from DiffSegLungLib.models import storage
+from DiffSegLungLib.models.student import Student
+
+CHANNELS = (8, 8, 8, 8)
+
+
+def write_tiny_model(folder: Path, spacing: float, like: str | None = None) -> Path:
+    """Write it.
+
+    Args:
+        folder: the model's, whose last name is its name.
+        spacing: voxel side in mm that it works on.
+        like: the shipped model that it takes after; the default one without it.
+
+    Returns:
+        The folder.
+    """
+    shipped = models.load(like)
+    architecture = shipped.description["architecture"] | {"channels": CHANNELS}
+    torch.manual_seed(0)
+    student = Student(CHANNELS, clean=bool(architecture.get("clean", False)))
+    storage.write_student(folder, student.state_dict())
+    storage.write_mixture(folder, shipped.projection, shipped.mixture, shipped.labels)
+    facts = {"name": folder.name, "spacing_mm": spacing, "architecture": architecture}
+    facts = shipped.description | facts
+    storage.write_description(folder, facts, shipped.plan, shipped.rule, shipped.fusion, shipped.regions)
+    return folder
