@@ -146,7 +146,8 @@ def write_description(
     regions: RegionSettings,
 ) -> None:
     """Write ``model.json`` last: it holds the checksums of the other files."""
-    checksums = {name: sha256_of(folder / name) for name in (WEIGHTS, MIXTURE)}
+    files = (WEIGHTS, MIXTURE, LUNGS) if "lungs" in facts else (WEIGHTS, MIXTURE)
+    checksums = {name: sha256_of(folder / name) for name in files}
     content = {
         "format": FORMAT,
         **facts,

@@ -143,6 +143,9 @@ def _write(
 ) -> None:
     storage.write_student(folder, {key: value.cpu() for key, value in student.state_dict().items()})
     storage.write_mixture(folder, *reference)
+    if "lungs" in base.description:  # it is not trained here, and goes along
+        shutil.copyfile(base.info.folder / models.LUNGS, folder / models.LUNGS)
+        facts["lungs"] = base.description["lungs"]
     _write_description(folder, facts, base)
 
 

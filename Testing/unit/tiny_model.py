@@ -31,6 +31,6 @@ def write_tiny_model(folder: Path, spacing: float, like: str | None = None) -> P
     storage.write_student(folder, student.state_dict())
     storage.write_mixture(folder, shipped.projection, shipped.mixture, shipped.labels)
     facts = {"name": folder.name, "spacing_mm": spacing, "architecture": architecture}
-    facts = shipped.description | facts
+    facts = {key: value for key, value in shipped.description.items() if key != "lungs"} | facts
     storage.write_description(folder, facts, shipped.plan, shipped.rule, shipped.fusion, shipped.regions)
     return folder
