@@ -7,7 +7,7 @@ exact border of aerated lung (``lungs.py``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -77,21 +77,9 @@ def build_unet(channels: Sequence[int] = CHANNELS) -> torch.nn.Module:
 
     Blocks of 2 x 2 x 2 voxels become channels first and last, so that nothing costly runs at full size.
     """
-    from monai.networks.nets import UNet
     from torch import nn
 
-    class Blocks(nn.Module):
-        """2 x 2 x 2 blocks to channels, or back."""
+    from DiffSegLungLib.lung_unet import Blocks, ResidualUNet
 
-        def __init__(self, back: bool) -> None:
-            super().__init__()
-            self.back = back
-
-        def forward(self, x: Any) -> Any:
-            from monai.networks.utils import pixelshuffle, pixelunshuffle
-
-            return pixelshuffle(x, 3, 2) if self.back else pixelunshuffle(x, 3, 2)
-
-    strides = (1, *[2] * (len(channels) - 2))
-    unet = UNet(3, 2 * 8, 3 * 8, tuple(channels), strides, num_res_units=1, act="LEAKYRELU")
+    unet = ResidualUNet(2 * 8, 3 * 8, channels)
     return nn.Sequential(Blocks(back=False), unet, Blocks(back=True))

@@ -105,6 +105,21 @@ def test_probabilities_on_any_grid_sum_to_one() -> None:
     assert np.allclose(shares.sum(axis=0), 1, atol=1e-5)
 
 
+def test_the_layers_are_those_of_monai() -> None:
+    from monai.networks.nets import UNet
+    from monai.networks.utils import pixelshuffle, pixelunshuffle
+
+    torch.manual_seed(0)
+    channels = (4, 6, 8, 10)
+    theirs = UNet(3, 16, 24, channels, (1, 2, 2), num_res_units=1, act="LEAKYRELU").eval()
+    ours = build_unet(channels).eval()
+    ours.get_submodule("1").load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 2, 16, 16, 32)
+    with torch.inference_mode():
+        expected = pixelshuffle(theirs(pixelunshuffle(x, 3, 2)), 3, 2)
+        assert torch.allclose(ours(x), expected, atol=1e-5)
+
+
 def test_windows_keep_fluid_apart_from_consolidation() -> None:
     channels = from_hounsfield(torch.tensor([-1000.0, 5.0, 45.0, 400.0]).reshape(1, 1, 1, 1, 4))
     assert channels.shape == (1, 2, 1, 1, 4)
