@@ -377,10 +377,10 @@ def test_without_memory_it_says_so(tmp_path: Path, megabytes: int) -> None:
 def test_a_ct_that_memory_cannot_hold_is_refused_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from DiffSegLungLib import volume
+    from DiffSegLungLib import image_files
 
     save(image_of(phantom().hu), tmp_path / "ct.nrrd")
-    monkeypatch.setattr(volume, "free_memory_mb", lambda: 1.0)
+    monkeypatch.setattr(image_files, "free_memory_mb", lambda: 1.0)
     assert cli.main(["segment", str(tmp_path / "ct.nrrd"), "-o", str(tmp_path / "r.nrrd")]) == 3
     assert "1 MB are free; close other programs" in one_line(capfd.readouterr().err.splitlines()[-1])
 

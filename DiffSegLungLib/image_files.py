@@ -1,0 +1,258 @@
+"""Read one image file; what is no CT, damaged, or huge by its header is refused before memory is taken."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import re
+import struct
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from .acquisition import read_acquisition
+from .errors import MissingPartError, UnusableInputError, is_out_of_memory
+from .files import require_there
+from .progress import free_memory_mb
+
+FEWEST_SLICES = 8
+MOST_VOXELS = 2**31
+BYTES_A_VOXEL = 6  # as stored and as float32
+SPACING_LIMITS_MM = (0.1, 10.0)
+
+STANDARD_ERROR = 2
+GZIP_SIGN = b"\x1f\x8b"
+_SIGNS = (
+    (b"NRRD000", 0, "NRRD", (".nrrd", ".nhdr")),
+    (b"n+1\0", 344, "NIfTI", (".nii", ".nii.gz")),
+    (b"ObjectType", 0, "MetaImage", (".mha", ".mhd")),
+)
+"""What files begin with: sign, its place, the format, its endings."""
+NIFTI_HEADER_BYTES = 348
+_EIGHT_BIT = (sitk.sitkUInt8, sitk.sitkInt8)
+_COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
+FORMATS = "NRRD, NIfTI, MetaImage or a DICOM folder"
+
+
+@dataclass
+class Source:
+    """A CT as it was read, before any check of its values."""
+
+    image: sitk.Image
+    name: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    dicom_files: tuple[Path, ...] = ()
+
+
+def read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, str]]:
+    """Read a file, and what its header tells of the acquisition.
+
+    Args:
+        path: NRRD, NIfTI, MetaImage or DICOM.
+        as_ct: refuse what cannot be a CT by its header: colour, 2D, 8 bit, too few slices, odd spacing.
+
+    Raises:
+        UnusableInputError: it cannot be read, or is no CT.
+        MissingPartError: the memory does not suffice.
+        MemoryError: it ran out while reading.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with quiet():
+            reader.ReadImageInformation()
+            _check_size(reader, path.name)
+            if as_ct:
+                check_kind(reader.GetPixelID(), reader.GetNumberOfComponents(), reader.GetSize(), path.name)
+                check_spacing(reader.GetSpacing(), path.name)
+                if reader.GetPixelID() == sitk.sitkFloat64:
+                    reader.SetOutputPixelType(sitk.sitkFloat32)
+            _check_complete(reader, path)
+            return three_dimensional(reader.Execute()), read_acquisition(reader)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        raise _unreadable(path, str(error)) from error
+
+
+def existing(source: str | os.PathLike[str]) -> Path:
+    """Return the path; an error where nothing is, or may not be read."""
+    path = Path(source)
+    require_there(path)
+    return path
+
+
+def safe_title(path: Path) -> str:
+    """Return the file's name without its endings, with only characters that any file system takes."""
+    stem = re.sub(r"(?i)(\.seg)?\.(nrrd|nhdr|nii\.gz|nii|mha|mhd|dcm|hdr|img)$", "", path.name)
+    return re.sub(r"[^\w .()+-]", "_", stem).strip(" .")[:80] or "CT"
+
+
+# --- ITK's own lines ------------------------------------------------------------------------------
+
+
+_READING = threading.RLock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep ITK's own lines off standard error: what matters is said in ``Volume.warnings`` or in the error.
+
+    The readers below ITK (MetaIO, niftilib) write there by themselves, so its file is put aside; one thread
+    at a time, since it belongs to the whole process.
+    """
+    with _READING, _standard_error_aside():
+        shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            yield
+        finally:
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def _standard_error_aside() -> Iterator[None]:
+    try:
+        kept = os.dup(STANDARD_ERROR)
+    except OSError:  # a program without a console has none
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STANDARD_ERROR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, STANDARD_ERROR)
+        os.close(kept)
+        os.close(nowhere)
+
+
+# --- is the file whole? ---------------------------------------------------------------------------
+
+
+def _check_size(reader: sitk.ImageFileReader, name: str) -> None:
+    """Refuse a file that says it is huge before memory is taken for it: a small file may say so, too."""
+    size = reader.GetSize()
+    voxels = math.prod(size) * max(reader.GetNumberOfComponents(), 1)
+    if voxels > MOST_VOXELS:
+        found = " x ".join(map(str, size))
+        raise unusable(name, f"says it has {found} voxels, more than any CT; export it again, or crop it.")
+    needed, free = voxels * BYTES_A_VOXEL / 1e6, free_memory_mb()
+    if needed > free:
+        raise MissingPartError(
+            f"{name}: takes {needed:.0f} MB of memory to read, {free:.0f} MB are free; close other programs."
+        )
+
+
+def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
+    """Refuse a NIfTI file that was cut off, or whose voxels have no size.
+
+    Its reader would fill the rest with zeros, take 1 mm, and say nothing.
+    """
+    if not reader.HasMetaDataKey("vox_offset") or not path.name.lower().endswith((".nii", ".nii.gz")):
+        return
+    if not all(side > 0 for side in _nifti_sides(path)):
+        raise unusable(path.name, "its header holds no voxel size; export the CT again.")
+    bits = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * int(reader.GetMetaData("bitpix"))
+    expected = int(float(reader.GetMetaData("vox_offset"))) + bits // 8
+    if not _is_packed(path):
+        complete = path.stat().st_size >= expected
+    else:
+        complete = _unpacked_size(path, expected) >= expected
+    if not complete:
+        raise unusable(path.name, "the file is cut off; copy or export the CT again.")
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(GZIP_SIGN)) == GZIP_SIGN
+
+
+def _nifti_sides(path: Path) -> tuple[float, ...]:
+    """Voxel size (x, y, z) in mm as the header of a NIfTI file has it; its reader turns 0 into 1."""
+    try:
+        with gzip.open(path) if _is_packed(path) else path.open("rb") as stream:
+            header = stream.read(NIFTI_HEADER_BYTES)
+        order = "<" if struct.unpack_from("<i", header)[0] == NIFTI_HEADER_BYTES else ">"
+        return struct.unpack_from(f"{order}3f", header, 80)
+    except (EOFError, OSError, zlib.error, struct.error):
+        return (0.0,)
+
+
+def _unpacked_size(path: Path, expected: int) -> int:
+    """Return a gzip file's content size in bytes; its last four bytes say it, else all is unpacked."""
+    with path.open("rb") as packed:
+        packed.seek(-4, os.SEEK_END)
+        if int.from_bytes(packed.read(4), "little") == expected % 2**32:
+            return expected
+    size = 0
+    try:
+        with gzip.open(path) as unpacked:
+            while size < expected and (block := unpacked.read(1 << 24)):  # what comes after is not read
+                size += len(block)
+    except (EOFError, OSError, zlib.error):
+        return -1
+    return size
+
+
+def three_dimensional(image: sitk.Image) -> sitk.Image:
+    """Return a 4D image of one time point as the 3D one it is; any other as it came."""
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        return image[:, :, :, 0]
+    return image
+
+
+def _unreadable(path: Path, reason: str) -> UnusableInputError:
+    if "orthonormal" in reason or "orthogonal" in reason:
+        return unusable(path.name, "its axes are sheared, which NIfTI cannot hold; save the CT as NRRD.")
+    with path.open("rb") as stream:
+        start = stream.read(NIFTI_HEADER_BYTES)
+    for sign, place, kind, endings in _SIGNS:
+        if start[place : place + len(sign)] == sign and not path.name.lower().endswith(endings):
+            return unusable(path.name, f"is {kind} by its content; let its name end in {endings[0]}.")
+    return unusable(path.name, f"cannot be read; it is damaged or not {FORMATS}; export the CT again.")
+
+
+# --- is it a CT? ----------------------------------------------------------------------------------
+
+
+def unusable(name: str, sentence: str) -> UnusableInputError:
+    """An error that begins with the name of what cannot be used."""
+    return UnusableInputError(f"{name}: {sentence}")
+
+
+def check_kind(pixel: int, components: int, size: Sequence[int], name: str) -> None:
+    """Refuse what is no CT by its header: pixel type of SimpleITK, values a voxel, size (x, y, z, ...)."""
+    if components > 1 or pixel in _COMPLEX:
+        raise unusable(name, "holds several values per voxel (colour or vectors); give a CT.")
+    if len(size) > 3 and any(n > 1 for n in size[3:]):
+        raise unusable(name, f"has {len(size)} dimensions; give one 3D CT, a single time point.")
+    if len(size) < 3:
+        raise unusable(name, "is a single 2D picture; give the whole CT, for DICOM its folder.")
+    if pixel in _EIGHT_BIT:
+        raise unusable(name, "holds 8-bit grey values, not Hounsfield units; export the CT as 16 bit.")
+    if min(size[:3]) < FEWEST_SLICES:
+        raise _too_few(min(size[:3]), name)
+
+
+def _too_few(count: int, name: str) -> UnusableInputError:
+    slices = f"{count} slice{'s' * (count != 1)}"
+    return unusable(
+        name,
+        f"has {slices}, {FEWEST_SLICES} are needed; give the whole CT, for DICOM its folder.",
+    )
+
+
+def check_spacing(spacing: Sequence[float], name: str) -> None:
+    """Refuse voxel sizes (mm) that no CT of a chest has."""
+    low, high = SPACING_LIMITS_MM
+    if not all(low <= mm <= high for mm in spacing[:3]):
+        found = " x ".join(f"{mm:.3g}" for mm in spacing[:3])
+        raise unusable(name, f"voxel size {found} mm lies beyond {low:g} to {high:g} mm; correct it.")
