@@ -28,7 +28,7 @@ from DiffSegLungLib.pipeline import choose_device
 from DiffSegLungLib.progress import Progress, part, silent
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.healthy import HealthyLung
-from DiffSegLungLib.training.judge import teacher_r2
+from DiffSegLungLib.training.judge import noise_loss, teacher_r2
 from DiffSegLungLib.training.lock import locked
 from DiffSegLungLib.training.run_files import BEST, CHECKPOINT, PLAN, SAMPLES, STOP
 from DiffSegLungLib.training.sources import find_ct, read_persons, require_different_names
@@ -43,6 +43,7 @@ CHECKS = 10
 """Comparisons with the patients held back in a run."""
 LEAST_STEPS_BETWEEN, MOST_STEPS_BETWEEN = 20, 100
 """A comparison takes as long as some ten steps."""
+MOST_RISING_STEPS = 50
 PATIENCE = 4
 """Comparisons without a gain after which the run ends."""
 DRIFT_POINTS = 2.0
@@ -232,6 +233,7 @@ def base_settings(request: FinetuneRequest, base: models.Model, steps: int) -> S
         learning_rate=1e-4,
         learning_rate_two=3e-5,
         constant_rate=True,
+        rise=min(steps // 5, MOST_RISING_STEPS),
         seed=request.seed,
     )
 
@@ -295,6 +297,7 @@ class Guard:
 
     def __init__(self, request: FinetuneRequest, base: models.Model, settings: Settings) -> None:
         self.request, self.settings = request, settings
+        self.base = base.student
         self.healthy = HealthyLung(base)
         self.at_first = self.healthy.diseased_percent(base.student)
         self.limit_s = 60 * request.minutes if request.minutes else float("inf")
@@ -315,7 +318,7 @@ class Guard:
         return "ended" in notes or (self.request.run_folder / STOP).exists()
 
     def _compare(self, trainer: Trainer, noise: float) -> None:
-        """The score is the noise loss held back; with distillation also what the embedding does not tell."""
+        """Keep the weights if they are the best so far."""
         notes = trainer.notes
         diseased = self.healthy.diseased_percent(trainer.average)
         if diseased > self.at_first + DRIFT_POINTS:
@@ -324,17 +327,36 @@ class Guard:
                 f"{self.at_first:.1f} % before"
             )
             return
-        score = noise
-        if trainer.held_back is not None and self.settings.distillation > 0:
-            explained = teacher_r2(trainer.average, trainer.held_back, self.settings.region)
-            score += R2_WEIGHT * (1 - explained) if explained == explained else 0.0
-        if score < notes.get("best", float("inf")):
-            notes |= {"best": score, "best_step": trainer.step, "waited": 0}
+        reached = self._score(trainer, noise)
+        if "best_score" not in notes or reached < notes["best_score"]:
+            notes |= {"best_score": reached, "best_step": trainer.step, "waited": 0}
             _keep(self.request.run_folder / BEST, trainer.average)
         else:
             notes["waited"] += 1
         if notes["waited"] >= PATIENCE:
             notes["ended"] = f"nothing was gained on the patients held back since step {notes['best_step']}"
+
+    def _score(self, trainer: Trainer, noise: float) -> list[float]:
+        """The averaged weights' :func:`score` on the patients held back."""
+        assert trainer.held_back is not None
+        if "base_noise" not in trainer.notes:
+            trainer.notes["base_noise"] = noise_loss(self.base, trainer.held_back)
+        explained = float("nan")
+        if self.settings.distillation > 0:
+            explained = teacher_r2(trainer.average, trainer.held_back, self.settings.region)
+        return score(noise, trainer.notes["base_noise"], explained)
+
+
+def score(noise: float, base_noise: float, explained: float) -> list[float]:
+    """What weights are worth; of two lists the lower one is better.
+
+    Args:
+        noise: noise loss on the patients held back.
+        base_noise: the base model's; a loss above it counts before all else.
+        explained: R2 of the teacher's numbers; NaN where it is not known or not asked for.
+    """
+    untold = R2_WEIGHT * (1 - explained) if explained == explained else 0.0
+    return [float(noise > base_noise), noise + untold]
 
 
 def _draw_samples(path: Path, trainer: Trainer) -> None:

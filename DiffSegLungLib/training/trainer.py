@@ -71,6 +71,8 @@ class Settings:
         augmentation: change the patches by chance, each time in another way.
         hu_preserved: give the network HU; else each patient is stretched to one mean and spread.
         constant_rate: keep the learning rates as they are; else they fall.
+        rise: steps over which the learning rates rise from zero, so that a trained network is not upset by
+            the optimiser's first steps, whose size knows nothing of the gradients yet.
         precision: ``float32``, or ``bfloat16`` where the device computes faster in it.
     """
 
@@ -94,6 +96,7 @@ class Settings:
     augmentation: bool = True
     hu_preserved: bool = True
     constant_rate: bool = False
+    rise: int = 0
     precision: str = "float32"
 
 
@@ -304,6 +307,7 @@ class Trainer:
         settings = self.settings
         fall = 0.1 + 0.45 * (1 + np.cos(np.pi * min(self.step / settings.steps, 1.0)))
         fall = 1.0 if settings.constant_rate else fall
+        fall *= min((self.step + 1) / (settings.rise + 1), 1.0)
         second = self.step >= settings.stage_two
         unet_rate = settings.learning_rate_two if second else settings.learning_rate
         for group, rate in zip(self.optimiser.param_groups, (unet_rate, settings.learning_rate), strict=True):

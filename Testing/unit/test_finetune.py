@@ -16,8 +16,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from DiffSegLungLib import cli, models
+from DiffSegLungLib.lung_network import build_unet
+from DiffSegLungLib.models import storage
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.before_after import judge
+from DiffSegLungLib.training.finetune import score
 from DiffSegLungLib.training.lock import locked
 from Testing.unit.tiny_model import write_tiny_model
 
@@ -40,8 +43,11 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, untrained."""
-    return write_tiny_model(tmp_path_factory.mktemp("base") / "tiny", SPACING, like="second")
+    """A tiny model with a lung network, both untrained."""
+    folder = write_tiny_model(tmp_path_factory.mktemp("base") / "tiny", SPACING, like="second")
+    channels = [8] * 5
+    storage.write_lung_network(folder, build_unet(channels).state_dict(), {"channels": channels})
+    return folder
 
 
 def words(ct: Path, base: Path, store: Path, *more: str) -> list[str]:
@@ -71,15 +77,23 @@ def test_it_writes_a_model_that_loads(tuned: Path, base: Path) -> None:
     assert files == {
         "weights.safetensors",
         "mixture.safetensors",
+        "lungs.safetensors",
         "model.json",
         "MODEL_CARD.md",
         "before_after.png",
     }
+    assert model.lungs is not None, "the lung network goes along"
     old, new = (load_file(folder / "weights.safetensors") for folder in (base, tuned / "own"))
     key = "unet.conv_in.conv.weight"
     assert old.keys() == new.keys() and not np.array_equal(old[key], new[key])
     assert np.abs(old[key] - new[key]).max() < 0.01, "the rate is low"
     assert {path.name for path in tuned.iterdir()} == {"own", "own.run"}
+
+
+def test_weights_that_lose_on_patients_held_back_are_kept_last() -> None:
+    assert score(0.139, 0.140, 0.3) < score(0.141, 0.140, 0.9), "a noise loss above the base model's"
+    assert score(0.139, 0.140, 0.4) < score(0.139, 0.140, 0.3), "a better embedding"
+    assert score(0.138, 0.140, float("nan")) < score(0.139, 0.140, float("nan"))
 
 
 def test_it_compares_both_models_on_patients_held_back(tuned: Path) -> None:
