@@ -7,6 +7,7 @@
 #   make soak [CASES=300]                many cases in one process: does the memory stay flat?
 #   make fuzz [FUZZ_SECONDS=3600]        broken headers by the thousand; findings lie in fuzz/
 #   make audit                           bandit, pip-audit (needs a network) and an SBOM, audit/sbom.json
+#   make slow                            the slow lane of CI: robustness, audit, soak
 #   make screenshots [CT=file]           pictures of the Slicer panel at work, into Resources/Screenshots
 #   make lint                            formatting, lint, types
 #   make format                          let ruff put the formatting right
@@ -32,7 +33,7 @@ LAYER_DM := slicer-layer-dm==2.0.0
 
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
-.PHONY: help demo test evaluate bench robustness soak fuzz audit screenshots lint format clean
+.PHONY: help demo test evaluate bench robustness soak fuzz audit slow screenshots lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -119,7 +120,10 @@ audit: $(VENV)/.installed-audit
 	@mkdir -p audit
 	$(BIN)/bandit --recursive DiffSegLung DiffSegLungLib --severity-level medium --quiet
 	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file audit/sbom.json
-	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
+	$(BIN)/python -m Testing.robustness.audit $(BIN)/pip-audit
+
+# CI's slow lane: what takes too long for each change.
+slow: robustness audit soak
 
 # With a display (or xvfb-run) the window is a real one; without, Qt draws off screen.
 screenshots: $(VENV)/.installed-test $(filter $(PHANTOM),$(CT))

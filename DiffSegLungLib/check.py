@@ -174,6 +174,14 @@ def inspect_package(requirement: Requirement) -> Package:
     return Package(requirement.name, found, wanted, _package_state(requirement, Version(found)))
 
 
+def untried() -> list[str]:
+    """Packages that are newer than what was tried, each with its version: what a fault may come from."""
+    packages = (inspect_package(requirement) for requirement in requirements())
+    return [
+        f"{each.name} {each.version} (tried: {each.wanted})" for each in packages if each.state == UNTRIED
+    ]
+
+
 def _package_state(requirement: Requirement, found: Version) -> str:
     from packaging.version import Version
 

@@ -95,9 +95,25 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return MissingPartError.exit_status, (
             f"The Python package {error.name} is missing: install DiffSegLung's requirements with pip."
         )
+    if isinstance(error, ImportError) and not str(error.name).startswith(str(__package__)):
+        return MissingPartError.exit_status, (
+            f"A Python package cannot be used: {error}.{_newer_packages()} See 'diffseglung check'."
+        )
     return OUR_FAULT, (
-        f"{type(error).__name__}: {error}. The fault is DiffSegLung's: add --debug and report what it shows."
+        f"{type(error).__name__}: {error}.{_newer_packages()} The fault is DiffSegLung's: add --debug and "
+        "report what it shows."
     )
+
+
+def _newer_packages() -> str:
+    """A sentence on packages that are too new; nothing where there are none, or no way to tell."""
+    try:
+        from .check import untried
+
+        names = ", ".join(untried())
+    except Exception:  # an error is being explained: a second one would hide it
+        return ""
+    return f" Newer than what was tried: {names}; install the tried versions with pip." if names else ""
 
 
 def build_parser(with_training: bool = False) -> argparse.ArgumentParser:

@@ -21,8 +21,12 @@ AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-w
 NO_TISSUE_HU = -985.0  # median below: bowel or room air; the worst emphysema lies above
 BULLA_HU, THINNEST_GAS_MM = -970.0, 8.0  # gas in a space of its own
 MUCH_GAS_ML, MUCH_GAS_SHARE = 50.0, 0.1  # of a lung; whichever is less
+HIGH_IN_CHEST = 0.6  # of the lungs' height; stomach and bowel end below
 GAS_HU = -940.0  # below: gas rather than parenchyma, unless emphysematous
 CUT_LUNG_ML = 4.0  # below: thinner than the cut lung that is kept, an eighth of a ball of 20 mm at the least
+PASSAGE_MM = 12.0  # narrower: a streak of metal through the chest wall, not where a lung ends
+ALONE = 0.95  # share of the air on one side of the patient: the other lung holds none
+LEAST_OF_A_SIDE = 0.2  # of the air of the other half of the patient; below, a lung may have been lost
 SLIT_MM = 4.0
 CLOSING_MM = 8.0  # vessels, nodules and small juxta-pleural lesions stay inside
 SIDE_NAMES = {RIGHT: "right", LEFT: "left"}
@@ -80,13 +84,14 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
         UnusableInputError: No lungs were found.
     """
     work = to_work_grid(hu, spacing)
-    air = (work < AIR_HU) & ~_outside_air(work)
+    air, joined = _inner_air(work)
     airways = _airways(work, air)
     lung_air = air & ~ndimage.binary_dilation(airways)
-    lung_air &= ~_bowel_gas(work, lung_air)
+    bowel = _bowel_gas(work, lung_air)
+    lung_air &= ~bowel
     large = _large_components(lung_air)
     _require_tissue(work[large])
-    closed = _close_sides(_split_sides(large), airways)
+    closed = _close_sides(_split_sides(large, _alone(large, work)), airways)
     recovered = _dense_at_chest_wall(work, closed) * ~airways
     found = np.where(recovered > 0, recovered, closed)
     origin = "classical"
@@ -94,8 +99,8 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
     if network is not None:
         origin, dense, warnings = _dense_by_network(work, found, (work >= AIR_HU) | lung_air, network)
         found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)
-    warnings += _recovery_warnings(recovered)
-    warnings += _shape_warnings(found) + _gas_warnings(work, found)
+    warnings += joined + _recovery_warnings(recovered)
+    warnings += _shape_warnings(found) + _gas_warnings(work, found) + _left_out_warnings(bowel, found)
     native, native_airways = _to_native(found, airways, hu.shape, spacing)
     return Lungs(native, native_airways, tuple(warnings), origin)
 
@@ -174,6 +179,37 @@ def _litres(voxels: float) -> float:
 
 def _voxels(millilitres: float) -> float:
     return millilitres * 1000 / WORK_MM**3
+
+
+def _inner_air(work: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Air within the patient; where a lung is missing in it, also what a narrow passage joins to the outside.
+
+    Dark streaks of metal cross the chest wall: through them the room's air reaches into the lungs.
+
+    Returns:
+        The air, bool; a warning where passages were closed.
+    """
+    outside = _outside_air(work)
+    inner = (work < AIR_HU) & ~outside
+    middle = work.shape[2] // 2
+    halves = [np.count_nonzero(half) for half in (inner[..., :middle], inner[..., middle:])]
+    if min(halves) > LEAST_OF_A_SIDE * max(halves) and max(halves) > _voxels(100):
+        return inner, []
+    lung = _behind_passages(outside, work)
+    sentence = (
+        "the lungs are open to the air outside (streaks of metal?) and were closed; check the lung mask"
+    )
+    return inner | lung, [sentence] if lung.any() else []
+
+
+def _behind_passages(outside: np.ndarray, work: np.ndarray) -> np.ndarray:
+    """What is thick and impure as lung is, and away from the border once narrow passages are closed."""
+    labels, count = ndimage.label(_depth(outside) > PASSAGE_MM / 2)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    border = np.unique(np.concatenate([labels[:, [0, -1], :].ravel(), labels[:, :, [0, -1]].ravel()]))
+    candidates = np.setdiff1d(np.flatnonzero(sizes > _voxels(CUT_LUNG_ML)), np.append(border, 0))
+    lung = [label for label in candidates if np.median(work[labels == label]) > GAS_HU]
+    return within(np.isin(labels, lung), (PASSAGE_MM / 2 + WORK_MM) / WORK_MM) & outside
 
 
 def _outside_air(work: np.ndarray) -> np.ndarray:
@@ -298,10 +334,28 @@ def _no_lungs() -> UnusableInputError:
     )
 
 
-def _split_sides(lung_air: np.ndarray) -> np.ndarray:
-    """Label right and left lung, cutting where they touch (anterior and posterior junction)."""
+def _alone(lung_air: np.ndarray, work: np.ndarray) -> int:
+    """The side of the patient on which nearly all the air lies; 0 where both hold some."""
+    tissue = np.cumsum((work > AIR_HU).sum(axis=(0, 1)))
+    middle = int(np.searchsorted(tissue, tissue[-1] / 2))
+    columns = lung_air.sum(axis=(0, 1))
+    share = float(columns[:middle].sum() / columns.sum())
+    if share > ALONE or share < 1 - ALONE:
+        return RIGHT if share > 0.5 else LEFT
+    return 0
+
+
+def _split_sides(lung_air: np.ndarray, alone: int = 0) -> np.ndarray:
+    """Label right and left lung, cutting where they touch (anterior and posterior junction).
+
+    Args:
+        lung_air: Air of the lungs on the working grid.
+        alone: The side of a lung that is alone, which is not cut; 0 where there are two.
+    """
     from skimage.segmentation import watershed
 
+    if alone:
+        return lung_air * np.uint8(alone)
     box = box_around(lung_air)
     depth, middle = _depth(lung_air[box]), _middle(lung_air[box]) / WORK_MM
     for erosion_mm in range(0, 24, 2):
@@ -609,6 +663,24 @@ def _gas_warnings(work: np.ndarray, sides: np.ndarray) -> list[str]:
         "check that it is a bulla, not a pneumothorax"
         for name, volume in volumes.items()
         if volume > min(MUCH_GAS_ML, MUCH_GAS_SHARE * whole[name]) > 0
+    ]
+
+
+def _left_out_warnings(bowel: np.ndarray, sides: np.ndarray) -> list[str]:
+    """Say where gas that was taken for bowel reaches high into the chest: a pneumothorax looks so, too."""
+    labels, count = ndimage.label(bowel)
+    heights = np.flatnonzero((sides > 0).any(axis=(1, 2)))
+    high = heights[0] + HIGH_IN_CHEST * (heights[-1] - heights[0])
+    boxes = ndimage.find_objects(labels)
+    sizes = 1000 * _litres(1) * np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    volume = sum(
+        size for size, box in zip(sizes, boxes, strict=True) if size > MUCH_GAS_ML and box[0].stop > high
+    )
+    if not volume:
+        return []
+    return [
+        f"{volume:.0f} mL of gas high in the chest were not counted as lung; check that it is stomach or "
+        "bowel, not a pneumothorax or lung"
     ]
 
 

@@ -107,6 +107,11 @@ def healthy_density(density: np.ndarray, usable: np.ndarray, spacing: float, rul
     return (level + slope * np.arange(density.shape[1]) + QUARTILE_TO_MODE_HU).astype(np.float32)
 
 
+def is_reference(healthy: np.ndarray, rule: NamingRule) -> bool:
+    """Whether ``healthy_density`` found too little aerated lung and gave the reference back."""
+    return bool((healthy == np.float32(rule.reference_hu)).all())
+
+
 def upper_shift(healthy: np.ndarray | float, rule: NamingRule) -> np.ndarray:
     """How far the bound between healthy and raised density moves up in lung of this inflation, in HU."""
     return np.clip(np.asarray(healthy) - rule.reference_hu, 0.0, rule.largest_shift)

@@ -32,8 +32,10 @@ from DiffSegLungLib.mixture import Mixture, adapt
 from DiffSegLungLib.models import Model, load
 from DiffSegLungLib.naming import (
     NAMED,
+    NamingRule,
     healthy_density,
     hole_edge,
+    is_reference,
     log_density_prior,
     net_of_lines,
     share_by_texture,
@@ -252,7 +254,7 @@ def _result(
     healthy = fused.healthy
     computed = precision(next(model.student.parameters()).device.type)
     options = {"quality": quality, "lungs": found.origin, "precision": computed}
-    warnings = _warnings(volume, found, float(upper_shift(healthy, model.rule).mean()))
+    warnings = _warnings(volume, found, healthy, model.rule)
     return Result(
         labels=to_input_geometry(labels, volume),
         measures=table,
@@ -459,9 +461,15 @@ def _beyond_lungs(tissues: Tissues, grid: Grid) -> list[np.ndarray]:
     return [channel.take(grid.nearest) for channel in tissues.posterior]
 
 
-def _warnings(volume: Volume, found: Lungs, shift: float) -> list[str]:
-    """What the reader must know before the numbers; ``shift`` is the lungs' excess density, in HU."""
+def _warnings(volume: Volume, found: Lungs, healthy: np.ndarray, rule: NamingRule) -> list[str]:
+    """What the reader must know before the numbers; ``healthy`` is the HU of healthy lung by row."""
     warnings = [*volume.warnings, *found.warnings, *edge_warnings(found.mask, volume.spacing)]
+    if is_reference(healthy, rule):
+        warnings.append(
+            f"Too little aerated lung is left to read the patient's healthy density off: the reference of "
+            f"{rule.reference_hu:.0f} HU was taken, and ground glass and emphysema are judged against it."
+        )
+    shift = float(upper_shift(healthy, rule).mean())
     if shift >= EXPIRATION_SHIFT:
         warnings.append(
             f"Healthy lung is {shift:.0f} HU denser than at full inspiration: ground glass is judged against "

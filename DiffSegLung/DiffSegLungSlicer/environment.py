@@ -56,7 +56,10 @@ def isMet(requirement: Requirement) -> bool:
     if version is None:
         # Slicer 5.10 builds SimpleITK itself, without the metadata that pip looks for.
         return requirement.name == "SimpleITK" and hasattr(slicer, "app") and _imports("SimpleITK")
-    return requirement.specifier.contains(version, prereleases=True)
+    bounds = list(requirement.specifier)
+    if requirement.name in BELONGS_TO_SLICER:  # a newer one than was tried is no reason to refuse Slicer
+        bounds = [bound for bound in bounds if bound.operator not in ("<", "<=")]
+    return all(bound.contains(version, prereleases=True) for bound in bounds)
 
 
 def _imports(package: str) -> bool:

@@ -48,6 +48,7 @@ from Testing.robustness.scans import (
     image_of,
     large_body,
     metal,
+    metal_through_the_wall,
     nothing_but,
     phantom,
     pneumothorax,
@@ -339,6 +340,12 @@ CASES: list[Case] = [
     refused("many infinities", file(lambda: with_values(-np.inf, 0.2)), "are not numbers .* export again"),
     refused("all NaN", file(lambda: with_values(np.nan, 2)), "100% of the voxels are not numbers"),
     taken("metal of 30000 HU", file(lambda: changed(metal)), like_the_plain_chest(points=4)),
+    taken(
+        "metal with streaks through the chest wall",
+        file(lambda: changed(metal_through_the_wall)),
+        like_the_plain_chest(0.12, 6),
+        warns("open to the air outside .*check the lung mask"),
+    ),
     # voxel sizes
     *[
         refused(

@@ -2,7 +2,8 @@
 
 ``python -m Testing.robustness.fuzz [SECONDS] [FOLDER]`` with atheris where it is installed, which looks for
 new paths through our own code, else with bytes changed at random.  A finding is saved in the folder and
-printed; it becomes a case of ``test_fuzz``.
+printed; it becomes a case of ``test_fuzz``.  The library is imported late: atheris follows only what is
+imported under its eyes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.util
 import os
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,12 +25,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiffSegLungLib.errors import DiffSegLungError
-from DiffSegLungLib.volume import load_mask, load_volume
 from Testing.unit.dicom_series import write_series
 
 SECONDS = 3600
 SLOWEST_SECONDS = 20
 MOST_BYTES = 6 << 30
+CHILD = "--atheris"
+"""Word of the command line: this is the process that atheris may end."""
 HEADER_BYTES = {".nrrd": 900, ".mha": 400, ".nii": 352, ".nii.gz": 2000, ".dcm": 1200}
 """How much of the start of a file is changed."""
 NUMBERS = (
@@ -91,6 +94,8 @@ def read(content: bytes, ending: str) -> str:
     Raises:
         Exception: anything but a refusal: a finding.
     """
+    from DiffSegLungLib.volume import load_mask, load_volume
+
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / f"ct{ending}"
         path.write_bytes(content)
@@ -153,10 +158,10 @@ def by_chance(seconds: float, folder: Path) -> tuple[int, int]:
 
 
 def by_atheris(seconds: float, folder: Path) -> None:
-    """Look for new paths; libFuzzer ends the process and prints how many were tried."""
+    """Look for new paths; libFuzzer ends this process and prints how many files were tried."""
     import atheris
 
-    with atheris.instrument_imports():
+    with atheris.instrument_imports(include=["DiffSegLungLib"]):
         import DiffSegLungLib.volume  # noqa: F401
 
     endings = list(seeds())
@@ -174,9 +179,26 @@ def by_atheris(seconds: float, folder: Path) -> None:
     corpus.mkdir(exist_ok=True)
     for index, content in enumerate(seeds().values()):
         (corpus / f"seed{index}").write_bytes(content + bytes([index]))
-    options = [f"-max_total_time={int(seconds)}", "-max_len=4000", "-rss_limit_mb=0", str(corpus)]
+    options = [
+        f"-max_total_time={int(seconds)}",
+        f"-artifact_prefix={folder}/",
+        "-max_len=4000",
+        "-rss_limit_mb=0",
+        str(corpus),
+    ]
     atheris.Setup([sys.argv[0], *options], try_one)
     atheris.Fuzz()
+
+
+def in_a_child(seconds: float, folder: Path) -> int:
+    """Run ``by_atheris`` in a process of its own, which libFuzzer ends or a reader's crash; its findings."""
+    before = set(folder.iterdir())
+    words = [sys.executable, "-m", "Testing.robustness.fuzz", str(seconds), str(folder), CHILD]
+    status = subprocess.run(words).returncode
+    if status:
+        print(f"finding: the process ended with {status}; what it read last lies in {folder}/last.*")
+    fresh = [path for path in set(folder.iterdir()) - before if path.is_file()]
+    return sum(not path.name.startswith("last.") for path in fresh) + (status != 0)
 
 
 def main() -> int:
@@ -184,12 +206,15 @@ def main() -> int:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else "fuzz")
     folder.mkdir(parents=True, exist_ok=True)
+    with_atheris = importlib.util.find_spec("atheris") and not os.environ.get("DIFFSEGLUNG_FUZZ_BY_CHANCE")
+    if with_atheris and CHILD not in sys.argv:
+        findings = in_a_child(seconds, folder)
+        print(f"Fuzzing with atheris: {findings} findings")
+        return int(findings > 0)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     signal.signal(signal.SIGPROF, _too_slow)
-    with_atheris = importlib.util.find_spec("atheris") and not os.environ.get("DIFFSEGLUNG_FUZZ_BY_CHANCE")
     if with_atheris:
         by_atheris(seconds, folder)
-        return 0
     tried, findings = by_chance(seconds, folder)
     print(f"Fuzzing: {tried} files tried, {findings} findings")
     return int(findings > 0)

@@ -149,6 +149,16 @@ def metal(hu: np.ndarray, sides: np.ndarray) -> None:
     hu[z + 1, y - 7 : y + 8 : 3, near] -= 500.0
 
 
+def metal_through_the_wall(hu: np.ndarray, sides: np.ndarray) -> None:
+    """A pacemaker whose dark streaks cross the chest wall: the lungs' air meets the room's."""
+    z, y, x = (int(middle) for middle in np.argwhere(sides == 2).mean(axis=0))
+    rows, columns = np.mgrid[: hu.shape[1], : hu.shape[2]] - np.array([9, x])[:, None, None]
+    for angle in np.pi * np.arange(6) / 6:
+        streak = np.abs(rows * np.cos(angle) - columns * np.sin(angle)) < 1
+        hu[z - 8 : z + 8, streak] -= 800.0
+    hu[z - 8 : z + 8, 8:11, x - 2 : x + 3] = 30000.0
+
+
 def contrast(hu: np.ndarray, sides: np.ndarray) -> None:
     """Blood of heart and vessels at 350 HU."""
     hu[(hu > 20) & (hu < 70) & ndimage.binary_dilation(sides > 0, iterations=8)] += 300.0

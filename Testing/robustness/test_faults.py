@@ -17,9 +17,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from DiffSegLungLib import cli, models, outputs
+from DiffSegLungLib import cli, features, models, outputs
 from DiffSegLungLib.errors import UnusableInputError, is_out_of_memory
 from DiffSegLungLib.features import _in_batches_that_fit
+from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.pipeline import STAGES
 from Testing.robustness.scans import finer, image_of, phantom, save
 
@@ -141,6 +142,34 @@ def test_a_clock_that_jumps_forward_harms_no_file_of_a_living_process(
     assert (tmp_path / "a.txt").read_text() == "half"
 
 
+def test_what_a_dead_process_left_goes_though_the_clock_was_put_back(tmp_path: Path) -> None:
+    """The file is of tomorrow by the clock of today; its process is gone."""
+    done = subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(tmp_path)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    tomorrow = time.time() + 86400
+    for left in tmp_path.iterdir():
+        os.utime(left, (tomorrow, tomorrow))
+    outputs.write_text(tmp_path / "other.txt", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_changes_no_duration(inputs: Path, tmp_path: Path) -> None:
+    """The wall clock jumps by ten hours at every look; seconds come from the clock that only rises."""
+    code = (
+        "import itertools, sys, time; jumps = itertools.count(); real = time.time; "
+        "time.time = lambda: real() + 36000 * (-1) ** next(jumps) * next(jumps); "
+        "from DiffSegLungLib.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *words(inputs, tmp_path / "r.seg.nrrd")]
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    took = time.monotonic() - started
+    assert (done.returncode, done.stderr) == (0, "")
+    seconds = json.loads((tmp_path / "r.manifest.json").read_text())["seconds"]
+    assert all(0 <= each <= took for each in seconds.values()), seconds
+
+
 # --- two at once -----------------------------------------------------------------------------------------
 
 TWO_FILES = """
@@ -225,6 +254,53 @@ def test_a_missing_package_is_named(inputs: Path, tmp_path: Path, name: str) -> 
     assert done.returncode == 3, done.stderr
     assert f"package {name}" in one_line(done.stderr) and "pip" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def newer(folder: Path, package: str) -> dict[str, str]:
+    """An environment in which a package says that it is of a version nobody has tried."""
+    facts = folder / f"{package}-999.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 999.0\n")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+
+
+@pytest.mark.slow
+def test_a_package_that_is_too_new_is_said_and_does_not_stop(inputs: Path, tmp_path: Path) -> None:
+    environment = newer(tmp_path, "scipy")
+    program = [sys.executable, "-m", "DiffSegLungLib"]
+    done = subprocess.run([*program, "check"], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0 and "untried" in next(
+        line for line in done.stdout.splitlines() if line.strip().startswith("scipy")
+    )
+    command = [*program, *words(inputs, tmp_path / "r.seg.nrrd")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "r.manifest.json").read_text())["software"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "status", "sentence"),
+    [
+        ("del scipy.ndimage.label", 3, "cannot import name 'label'"),
+        ("scipy.ndimage.gaussian_filter = None", 1, "TypeError"),
+    ],
+)
+def test_a_fault_of_a_package_that_is_too_new_names_it(
+    inputs: Path, tmp_path: Path, change: str, status: int, sentence: str
+) -> None:
+    """What a new version took away, or does otherwise."""
+    code = f"import sys, scipy.ndimage; {change}; from DiffSegLungLib.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words(inputs, tmp_path / "r.seg.nrrd")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=newer(tmp_path, "scipy"),
+    )
+    line = one_line(done.stderr)
+    assert done.returncode == status and sentence in line, line
+    assert "Newer than what was tried: scipy 999.0 (tried: " in line and "install the tried versions" in line
 
 
 @pytest.mark.slow
@@ -323,6 +399,52 @@ def test_one_window_that_does_not_fit_is_said() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         list(_in_batches_that_fit([(0, 0, 0)] * 4, 4, compute))
+
+
+class SmallCard:
+    """A graphics card with room for so many windows, in the place of the network's own forward pass."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.passes = room, list[int]()
+        self.forward = Student.embed_hounsfield
+
+    def __call__(self, student: Student, patches: torch.Tensor, *more: Any) -> torch.Tensor:
+        self.passes.append(len(patches))
+        if len(patches) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.forward(student, patches, *more)
+
+
+def with_room(room: int, patch: pytest.MonkeyPatch) -> SmallCard:
+    card = SmallCard(room)
+    patch.setattr(Student, "embed_hounsfield", lambda student, *more: card(student, *more))
+    patch.setattr(features, "batch_size", lambda planned, device: 8)
+    return card
+
+
+def test_a_small_card_steps_down_says_so_and_gives_the_same(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The shipped network through the command line; its forward pass fails as torch's does on a full card."""
+    assert cli.main(words(inputs, tmp_path / "large.seg.nrrd")) == 0
+    card = with_room(1, monkeypatch)
+    assert cli.main(words(inputs, tmp_path / "small.seg.nrrd")) == 0
+    assert max(card.passes) > 1 and card.passes[-1] == 1
+    assert "memory is short: 1 windows a pass" in caplog.text
+    large, small = (sitk.ReadImage(str(tmp_path / f"{name}.seg.nrrd")) for name in ("large", "small"))
+    differ = sitk.GetArrayFromImage(large) != sitk.GetArrayFromImage(small)
+    assert differ.mean() < 0.001
+
+
+def test_a_card_without_room_for_one_window_is_said(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    card = with_room(0, monkeypatch)
+    assert cli.main(words(inputs, tmp_path / "out" / "r.seg.nrrd")) == 3
+    assert "Not enough memory: close other programs, or use --device cpu" in one_line(
+        capfd.readouterr().err.splitlines()[-1]
+    )
+    assert card.passes[-1] == 1 and list((tmp_path / "out").iterdir()) == []
 
 
 def test_another_fault_is_not_taken_for_it() -> None:

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from DiffSegLungLib import cli, models
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.volume import load_volume
+from Testing.robustness import audit
 from Testing.robustness.scans import SIDE, chest, image_of, phantom, save
 from Testing.unit.dicom_series import write_series
 from Testing.unit.test_models import write_tiny
@@ -331,3 +332,29 @@ def test_no_module_talks_to_the_network_when_it_is_loaded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "quiet", done.stderr
+
+
+# --- known faults of packages ----------------------------------------------------------------------------
+
+
+def report(*packages: dict[str, object]) -> str:
+    return json.dumps({"dependencies": list(packages), "fixes": []})
+
+
+SOUND = {"name": "a", "version": "1", "vulns": []}
+FAULTY = {"name": "b", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2.1"]}]}
+UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI"}
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "sentence"),
+    [
+        (report(SOUND, UNKNOWN), 0, "1 packages audited, 0 known faults, 1 unknown to the service: c"),
+        (report(SOUND, FAULTY), 1, "b 2: PYSEC-1; mended in 2.1"),
+        (report(UNKNOWN, UNKNOWN), 0, "NOT audited: none of 2 packages"),
+        ("", 0, "NOT audited, the service could not be asked"),
+    ],
+)
+def test_an_audit_that_could_ask_nobody_is_no_pass(text: str, status: int, sentence: str) -> None:
+    found, lines = audit.verdict(text, "ConnectionError: no network")
+    assert found == status and any(sentence in line for line in lines), lines

@@ -66,6 +66,43 @@ def test_intensity_statistics(patches: tuple[np.ndarray, np.ndarray], ours: np.n
     assert columns(ours, *names) == pytest.approx(np.array(expected), rel=1e-6, abs=1e-6)
 
 
+def test_densitometry_of_a_region() -> None:
+    """Volume, mean, shares and mass of ``measures`` by first-order and shape features, voxels anisotropic."""
+    from radiomics.firstorder import RadiomicsFirstOrder
+    from radiomics.shape import RadiomicsShape
+
+    from DiffSegLungLib.measures import measure
+    from DiffSegLungLib.tissues import HEALTHY
+
+    spacing = (2.5, 0.7, 0.9)
+    hu = np.rint(np.random.default_rng(2).normal(-820, 140, (12, 18, 16))).astype(np.float32)
+    hu[5, 5, 5:9] = (-950, -951, -600, -250)  # the bounds themselves
+    lung = np.zeros(hu.shape, bool)
+    lung[2:-2, 3:-3, 3:-3] = True
+    row = measure(lung * np.uint8(HEALTHY), hu, spacing, {"lung": lung}).loc["lung"]
+
+    def image(array: np.ndarray) -> Any:
+        made = sitk.GetImageFromArray(array)
+        made.SetSpacing(spacing[::-1])
+        return made
+
+    def volume_ml(mask: np.ndarray) -> float:
+        label = image(mask.astype(np.uint8))
+        return float(RadiomicsShape(image(hu), label).getVoxelVolumeFeatureValue()) / 1000
+
+    def mean(values: np.ndarray) -> float:
+        features = RadiomicsFirstOrder(image(values), image(lung.astype(np.uint8)))
+        features.enableAllFeatures()
+        return float(features.execute()["Mean"])
+
+    whole = volume_ml(lung)
+    assert row["lung_ml"] == row["healthy_ml"] == pytest.approx(whole)
+    assert row["mean_hu"] == pytest.approx(mean(hu))
+    assert row["laa950_percent"] == pytest.approx(100 * volume_ml(lung & (hu < -950)) / whole)
+    assert row["haa_percent"] == pytest.approx(100 * volume_ml(lung & (hu > -600) & (hu < -250)) / whole)
+    assert row["mass_g"] == pytest.approx(mean(np.maximum(hu + 1000, 0) / 1000) * whole)
+
+
 def glcm_of(plane: np.ndarray) -> np.ndarray:
     """Contrast, dissimilarity, homogeneity, energy, correlation and ASM, mean of the two axes' directions."""
     from radiomics.glcm import RadiomicsGLCM

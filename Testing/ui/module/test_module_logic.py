@@ -215,6 +215,15 @@ def test_slicers_own_packages_are_never_replaced(module: Any, tmp_path: Path) ->
         environment.ensure(file)
 
 
+def test_what_slicer_brings_may_be_newer_than_was_tried(module: Any, tmp_path: Path) -> None:
+    """A new Slicer is not refused for it; a package that pip brought is put right by pip."""
+    from DiffSegLungSlicer import environment
+
+    file = tmp_path / "requirements.txt"
+    file.write_text("numpy>=1,<1.5\njinja2>=2,<2.5\n", encoding="utf-8")
+    assert [each.name for each in environment.missing(file)] == ["jinja2"]
+
+
 def test_pip_is_held_to_what_is_there(module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What pip would see: the versions of Slicer's packages, and the folder of wheels as an address."""
     import slicer

@@ -171,6 +171,24 @@ def test_cancel_ends_the_launchers_child(module: Any, phantom: Any, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
+def test_a_child_that_dies_is_one_line_and_the_panel_goes_on(ready: Any) -> None:
+    """As the system does when memory runs out: kill -9 of launcher and Python in the middle of the work."""
+    before = steps.nodeIds()
+    processes = startAndGoHalfway(ready)
+    for process in reversed(processes):
+        process.kill()
+    steps.waitUntil(lambda: ready._run is None, 30)
+    assertLeftNothing(ready, processes)
+    assert "ended by signal 9; the computer may be short of memory" in ready.ui.errorLabel.text
+    assert "\n" not in ready.ui.errorLabel.text.strip() and ready.ui.errorLabel.isVisibleTo(ready.parent)
+    assert steps.nodeIds() == before
+    processes = startAndGoHalfway(ready)
+    assert not ready.ui.errorLabel.isVisibleTo(ready.parent)
+    steps.click(ready.ui.applyButton)
+    assertLeftNothing(ready, processes)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows needs a job object for this")
 def test_cancel_ends_the_child_of_a_dead_launcher(ready: Any) -> None:
     """Somebody ended the launcher alone: the real Python computes on, and must not outlive the click."""
