@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .acquisition import MODALITY_TAG, is_sharp, read_acquisition, tag_value
+from .dicom_elements import values_fit
 from .files import require_there
 from .geometry import Geometry
 from .image_files import (
@@ -20,6 +21,7 @@ from .image_files import (
     Source,
     check_kind,
     check_spacing,
+    is_dicom,
     quiet,
     read_file,
     unusable,
@@ -59,14 +61,10 @@ def read_dicom_folder(folder: Path) -> Source:
         return Source(image, name, series[0].acquisition, warnings, files_in_order)
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file calls itself DICOM; the index of a folder, DICOMDIR, does not count."""
-    with path.open("rb") as file:
-        return path.name.upper() != "DICOMDIR" and file.read(132)[128:] == b"DICM"
-
-
 def study_of(path: Path) -> str | None:
     """The study UID of a DICOM image, empty where it has none; None for what is no image."""
+    if not values_fit(path):
+        return None
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
@@ -114,6 +112,8 @@ class _DicomFile:
 
 
 def _header(path: Path) -> _DicomFile | None:
+    if not values_fit(path):
+        return None
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))

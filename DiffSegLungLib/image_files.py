@@ -17,6 +17,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from .acquisition import read_acquisition
+from .dicom_elements import values_fit
 from .errors import MissingPartError, UnusableInputError, is_out_of_memory
 from .files import require_there
 from .progress import free_memory_mb
@@ -63,6 +64,8 @@ def read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, st
         MissingPartError: the memory does not suffice.
         MemoryError: it ran out while reading.
     """
+    if is_dicom(path) and not values_fit(path):
+        raise unusable(path.name, "the file is cut off, or damaged; copy or export the CT again.")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -87,6 +90,12 @@ def existing(source: str | os.PathLike[str]) -> Path:
     path = Path(source)
     require_there(path)
     return path
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file calls itself DICOM; the index of a folder, DICOMDIR, does not count."""
+    with path.open("rb") as file:
+        return path.name.upper() != "DICOMDIR" and file.read(132)[128:] == b"DICM"
 
 
 def safe_title(path: Path) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .acquisition import ACQUISITION_TAGS, MODALITY_TAG, quality_warnings
-from .dicom_folder import is_dicom, read_dicom_folder, study_of
+from .dicom_folder import read_dicom_folder, study_of
 from .geometry import Geometry
 from .hounsfield import AIR_HU, clean
 from .image_files import (
@@ -27,6 +27,7 @@ from .image_files import (
     check_kind,
     check_spacing,
     existing,
+    is_dicom,
     read_file,
     safe_title,
     three_dimensional,

@@ -1,0 +1,95 @@
+"""Do the values of a DICOM file fit into it?  A header may say four gigabytes where a kilobyte follows.
+
+The reader (GDCM) takes the memory first and finds out then.  The elements are walked here one after the other,
+sequences and items by going into them, without reading any value (DICOM PS3.5, section 7).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from pathlib import Path
+
+PREAMBLE = 128
+MAGIC = b"DICM"
+UNDEFINED = 0xFFFFFFFF
+LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+"""Value representations whose length takes four bytes, after two that are reserved."""
+DELIMITERS = 0xFFFE
+META, TRANSFER_SYNTAX, PIXELS = 0x0002, (0x0002, 0x0010), (0x7FE0, 0x0010)
+IMPLICIT, BIG_ENDIAN, DEFLATED = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
+ITEM, END_OF_FRAGMENTS = 0xE000, 0xE0DD
+
+
+def values_fit(path: Path) -> bool:
+    """Whether no value of a DICOM file is longer than what is left of the file.
+
+    Args:
+        path: a file; with or without the preamble.
+
+    Returns:
+        False where a value is cut off or says a length that cannot be, and for an empty file.  What was
+        deflated as a whole is not looked into.
+    """
+    with path.open("rb") as file:
+        try:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # empty
+            return False
+        with content:
+            return _walk(content)
+
+
+def _walk(content: mmap.mmap) -> bool:
+    has_meta = content[PREAMBLE : PREAMBLE + len(MAGIC)] == MAGIC
+    at, order, seen_pixels = (PREAMBLE + len(MAGIC) if has_meta else 0), "<", False
+    syntax = b""
+    while at + 8 <= len(content):
+        if syntax and content[at : at + 2] != b"\x02\x00":
+            if syntax == DEFLATED:
+                return True
+            order, syntax = (">" if syntax == BIG_ENDIAN else "<"), b""
+        tag = struct.unpack_from(f"{order}HH", content, at)
+        if seen_pixels and tag[0] == 0:  # some scanners fill up with zeros
+            return True
+        start, length, is_sequence = _header(content, at, tag, order)
+        if tag == PIXELS and length == UNDEFINED:
+            return _fragments_fit(content, start, order)
+        if is_sequence or length == UNDEFINED:
+            at = start
+            continue
+        if start + length > len(content):
+            return False
+        if tag == TRANSFER_SYNTAX:
+            syntax = content[start : start + length].rstrip(b"\0 ")
+        seen_pixels = seen_pixels or tag == PIXELS
+        at = start + length
+    return True
+
+
+def _header(content: mmap.mmap, at: int, tag: tuple[int, int], order: str) -> tuple[int, int, bool]:
+    """Where the value of the element at ``at`` starts, its length in bytes, and whether elements are in it."""
+    kind = content[at + 4 : at + 6]
+    if tag[0] == DELIMITERS:
+        return at + 8, struct.unpack_from(f"{order}I", content, at + 4)[0], tag[1] == ITEM
+    if kind in LONG and at + 12 <= len(content):
+        return at + 12, struct.unpack_from(f"{order}I", content, at + 8)[0], kind == b"SQ"
+    if kind.isalpha() and kind.isupper() and kind not in LONG:
+        return at + 8, struct.unpack_from(f"{order}H", content, at + 6)[0], False
+    return (
+        at + 8,
+        struct.unpack_from(f"{order}I", content, at + 4)[0],
+        False,
+    )  # implicit, also within explicit
+
+
+def _fragments_fit(content: mmap.mmap, at: int, order: str) -> bool:
+    """Whether the pieces of compressed pixels end within the file."""
+    while at + 8 <= len(content):
+        group, element, length = struct.unpack_from(f"{order}HHI", content, at)
+        if (group, element) == (DELIMITERS, END_OF_FRAGMENTS):
+            return True
+        at += 8 + length
+        if at > len(content):
+            return False
+    return True
