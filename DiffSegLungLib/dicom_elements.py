@@ -1,7 +1,7 @@
 """Do the values of a DICOM file fit into it?  A header may say four gigabytes where a kilobyte follows.
 
-The reader (GDCM) takes the memory first and finds out then.  The elements are walked here one after the other,
-sequences and items by going into them, without reading any value (DICOM PS3.5, section 7).
+The reader (GDCM) takes the memory first and finds out then.  The elements are walked here one after the
+other, sequences and items by going into them, without reading any value (DICOM PS3.5, section 7).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _walk(content: mmap.mmap) -> bool:
 
 
 def _header(content: mmap.mmap, at: int, tag: tuple[int, int], order: str) -> tuple[int, int, bool]:
-    """Where the value of the element at ``at`` starts, its length in bytes, and whether elements are in it."""
+    """Where the value of the element at ``at`` starts, its length in bytes, whether elements are in it."""
     kind = content[at + 4 : at + 6]
     if tag[0] == DELIMITERS:
         return at + 8, struct.unpack_from(f"{order}I", content, at + 4)[0], tag[1] == ITEM

@@ -36,6 +36,7 @@ _SIGNS = (
 )
 """What files begin with: sign, its place, the format, its endings."""
 NIFTI_HEADER_BYTES = 348
+METAIMAGE_HEADER_BYTES = 65536
 _EIGHT_BIT = (sitk.sitkUInt8, sitk.sitkInt8)
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 FORMATS = "NRRD, NIfTI, MetaImage or a DICOM folder"
@@ -66,6 +67,8 @@ def read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, st
     """
     if is_dicom(path) and not values_fit(path):
         raise unusable(path.name, "the file is cut off, or damaged; copy or export the CT again.")
+    if path.name.lower().endswith((".mha", ".mhd")):
+        _check_metaimage(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -177,6 +180,22 @@ def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
         complete = _unpacked_size(path, expected) >= expected
     if not complete:
         raise unusable(path.name, "the file is cut off; copy or export the CT again.")
+
+
+def _check_metaimage(path: Path) -> None:
+    """Refuse a MetaImage header that would make its reader write beyond its own memory.
+
+    MetaIO keeps room for few dimensions, and takes the name of the pixel file for a format of C's printf.
+    """
+    with path.open("rb") as stream:
+        header, found, rest = stream.read(METAIMAGE_HEADER_BYTES).partition(b"ElementDataFile")
+    dimensions = re.findall(rb"NDims[^\d\n-]*(-?\d+)", header)
+    if not found or not dimensions or len(dimensions) != header.count(b"NDims"):
+        raise _unreadable(path, "")
+    if not all(2 <= int(count) <= 4 for count in dimensions):
+        raise unusable(path.name, "says it has a number of dimensions that no CT has; export the CT again.")
+    if b"%" in rest.partition(b"\n")[0]:
+        raise unusable(path.name, "its pixels lie in many files; save the CT as one file, NRRD for example.")
 
 
 def _is_packed(path: Path) -> bool:

@@ -178,6 +178,10 @@ def nifti_bomb(folder: Path) -> Path:
 # --- folders and links -----------------------------------------------------------------------------------
 
 
+def one_dicom_file(folder: Path) -> Path:
+    return sorted(dicom()(folder).iterdir())[0]
+
+
 def nested(folder: Path) -> Path:
     made = dicom()(folder)
     (folder / "a" / "b").mkdir(parents=True)
@@ -472,6 +476,32 @@ CASES: list[Case] = [
         "voxels|cut off",
     ),
     taken("NIfTI with 4 GB of zeros behind it", nifti_bomb, between("lung_ml", 480, 700)),
+    # headers that made a reader write beyond its memory, found by the fuzzer
+    *[
+        refused(
+            f"MetaImage with {found} dimensions",
+            edited(file(chest, "ct.mha"), replaced(b"NDims = 3", f"NDims = {found}".encode())),
+            "number of dimensions that no CT has; export the CT again",
+        )
+        for found in (83, -1, 1000000000)
+    ],
+    refused(
+        "MetaImage with dimensions on the next line",
+        edited(file(chest, "ct.mha"), replaced(b"NDims = 3", b"NDims =\n83")),
+        NO_CT,
+    ),
+    refused(
+        "MetaImage whose pixel file is a format",
+        edited(
+            file(chest, "ct.mha"), replaced(b"ElementDataFile = LOCAL", b"ElementDataFile = %s%s%n 1 9 1")
+        ),
+        "its pixels lie in many files; save the CT as one file",
+    ),
+    refused(
+        "DICOM value of four gigabytes",
+        edited(one_dicom_file, replaced(b"\xe0\x7f\x10\0OW\0\0", b"\xe0\x7f\x10\0OB\0\0\xf0\xff\xff\xff")),
+        "the file is cut off, or damaged; copy or export the CT again",
+    ),
     # names and places
     refused("a text as NRRD", written("ct.nrrd", b"Dear colleague,\n"), NO_CT),
     refused("a text as NIfTI", written("ct.nii.gz", b"Dear colleague,\n"), NO_CT),

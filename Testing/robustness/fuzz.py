@@ -184,6 +184,7 @@ def by_atheris(seconds: float, folder: Path) -> None:
         f"-artifact_prefix={folder}/",
         "-max_len=4000",
         "-rss_limit_mb=0",
+        f"-timeout={3 * SLOWEST_SECONDS}",  # a reader that hangs in its own code hears no signal of Python's
         str(corpus),
     ]
     atheris.Setup([sys.argv[0], *options], try_one)

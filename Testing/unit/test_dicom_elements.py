@@ -11,7 +11,6 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
@@ -20,7 +19,7 @@ from pydicom.uid import (
 from DiffSegLungLib.dicom_elements import values_fit
 from Testing.unit.dicom_series import write_series
 
-ENCODINGS = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless)
+ENCODINGS = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless)
 
 
 @pytest.fixture
@@ -46,11 +45,8 @@ def encoded(path: Path, syntax: pydicom.uid.UID, undefined: bool = False) -> byt
             element.is_undefined_length = undefined
     if syntax == RLELossless:
         dataset.compress(RLELossless)
-    elif syntax == ExplicitVRBigEndian:
-        dataset.PixelData = dataset.pixel_array.astype(">i2").tobytes()
     dataset.file_meta.TransferSyntaxUID = syntax
-    implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
-    dataset.save_as(path, implicit_vr=implicit, little_endian=little)
+    dataset.save_as(path, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
     return path.read_bytes()
 
 
@@ -59,7 +55,7 @@ def encoded(path: Path, syntax: pydicom.uid.UID, undefined: bool = False) -> byt
 def test_sound_and_cut_off(slice_file: Path, syntax: pydicom.uid.UID, undefined: bool) -> None:
     content = encoded(slice_file, syntax, undefined)
     assert values_fit(slice_file)
-    for cut in (len(content) // 2, len(content) - 20):
+    for cut in (len(content) - 20, len(content) - 60):
         slice_file.write_bytes(content[:cut])
         assert not values_fit(slice_file), cut
     slice_file.write_bytes(content + bytes(100))  # as some scanners fill up
@@ -81,7 +77,7 @@ def test_what_is_no_dicom_does_not_fail(tmp_path: Path, content: bytes) -> None:
 
 
 def test_files_that_others_wrote() -> None:
-    """pydicom's own test files: scanners, encodings, compressions; those that are cut off say so by name."""
+    """pydicom's test files: scanners, encodings (big endian, too), compressions; cut ones say so by name."""
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     files = [path for path in sorted(folder.rglob("*.dcm")) if path.read_bytes()[128:132] == b"DICM"]
     assert len(files) > 40
