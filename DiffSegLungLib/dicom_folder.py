@@ -15,13 +15,13 @@ from .acquisition import MODALITY_TAG, is_sharp, read_acquisition, tag_value
 from .dicom_elements import values_fit
 from .files import require_there
 from .geometry import Geometry
+from .headers import is_dicom
 from .image_files import (
     FEWEST_SLICES,
     FORMATS,
     Source,
     check_kind,
     check_spacing,
-    is_dicom,
     quiet,
     read_file,
     unusable,

@@ -17,9 +17,9 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from .acquisition import read_acquisition
-from .dicom_elements import values_fit
 from .errors import MissingPartError, UnusableInputError, is_out_of_memory
 from .files import require_there
+from .headers import fault_of_header
 from .progress import free_memory_mb
 
 FEWEST_SLICES = 8
@@ -36,7 +36,6 @@ _SIGNS = (
 )
 """What files begin with: sign, its place, the format, its endings."""
 NIFTI_HEADER_BYTES = 348
-METAIMAGE_HEADER_BYTES = 65536
 _EIGHT_BIT = (sitk.sitkUInt8, sitk.sitkInt8)
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 FORMATS = "NRRD, NIfTI, MetaImage or a DICOM folder"
@@ -65,10 +64,8 @@ def read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, st
         MissingPartError: the memory does not suffice.
         MemoryError: it ran out while reading.
     """
-    if is_dicom(path) and not values_fit(path):
-        raise unusable(path.name, "the file is cut off, or damaged; copy or export the CT again.")
-    if path.name.lower().endswith((".mha", ".mhd")):
-        _check_metaimage(path)
+    if fault := fault_of_header(path):
+        raise unusable(path.name, fault)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -93,12 +90,6 @@ def existing(source: str | os.PathLike[str]) -> Path:
     path = Path(source)
     require_there(path)
     return path
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file calls itself DICOM; the index of a folder, DICOMDIR, does not count."""
-    with path.open("rb") as file:
-        return path.name.upper() != "DICOMDIR" and file.read(132)[128:] == b"DICM"
 
 
 def safe_title(path: Path) -> str:
@@ -180,22 +171,6 @@ def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
         complete = _unpacked_size(path, expected) >= expected
     if not complete:
         raise unusable(path.name, "the file is cut off; copy or export the CT again.")
-
-
-def _check_metaimage(path: Path) -> None:
-    """Refuse a MetaImage header that would make its reader write beyond its own memory.
-
-    MetaIO keeps room for few dimensions, and takes the name of the pixel file for a format of C's printf.
-    """
-    with path.open("rb") as stream:
-        header, found, rest = stream.read(METAIMAGE_HEADER_BYTES).partition(b"ElementDataFile")
-    dimensions = re.findall(rb"NDims[^\d\n-]*(-?\d+)", header)
-    if not found or not dimensions or len(dimensions) != header.count(b"NDims"):
-        raise _unreadable(path, "")
-    if not all(2 <= int(count) <= 4 for count in dimensions):
-        raise unusable(path.name, "says it has a number of dimensions that no CT has; export the CT again.")
-    if b"%" in rest.partition(b"\n")[0]:
-        raise unusable(path.name, "its pixels lie in many files; save the CT as one file, NRRD for example.")
 
 
 def _is_packed(path: Path) -> bool:

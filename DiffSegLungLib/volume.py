@@ -21,13 +21,13 @@ import SimpleITK as sitk
 from .acquisition import ACQUISITION_TAGS, MODALITY_TAG, quality_warnings
 from .dicom_folder import read_dicom_folder, study_of
 from .geometry import Geometry
+from .headers import is_dicom
 from .hounsfield import AIR_HU, clean
 from .image_files import (
     Source,
     check_kind,
     check_spacing,
     existing,
-    is_dicom,
     read_file,
     safe_title,
     three_dimensional,
