@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike[str] | sitk.Image
 
+# OpenBLAS takes its memory at the first product, and ends the process where there is none by then.
+np.ones((256, 256), np.float32) @ np.ones((256, 256), np.float32)
+
 MARGIN_MM = 12.0
 """Tissue kept around the lungs on the working grid."""
 LINES = DESCRIPTORS.index("lines_5mm")

@@ -187,7 +187,8 @@ def test_order_of_axes_in_the_whole_chest(
     for ct in (scan(WHOLE)[0], stored(scan(WHOLE)[0])):
         result = segment(ct, device="cpu", quality="fast")
         results.append(sitk.GetArrayFromImage(sitk.DICOMOrient(result.labels, "LPS")))
-    assert np.array_equal(*results)
+    first, second = results
+    assert np.array_equal(first, second)
 
 
 # --- devices ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import struct
 import sys
 import tomllib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -337,7 +337,7 @@ def test_no_module_talks_to_the_network_when_it_is_loaded() -> None:
 # --- known faults of packages ----------------------------------------------------------------------------
 
 
-def report(*packages: dict[str, object]) -> str:
+def report(*packages: Mapping[str, object]) -> str:
     return json.dumps({"dependencies": list(packages), "fixes": []})
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -67,7 +68,7 @@ def loaded(make: Callable[[], sitk.Image]) -> Teller:
     return lambda folder: load_volume(make()).warnings
 
 
-def from_dicom(make: Callable[[], sitk.Image] = chest, **tags: object) -> Teller:
+def from_dicom(make: Callable[[], sitk.Image] = chest, **tags: Any) -> Teller:
     """What loading a DICOM folder says."""
     return lambda folder: load_volume(dicom(make, **tags)(folder)).warnings
 
@@ -300,7 +301,7 @@ def compared(volume: float, *regions: str) -> Teller:
 
 LIVER = Segment(9, "liver", "Liver", (200, 60, 60), None)
 WHOLE_PHANTOM = (slice(None),) * 3
-FIVE_MM_OF_STEP = {"PixelSpacing": [1.25] * 2, "step": (0, 0, 1.25)}
+CLOSE: dict[str, Any] = {"PixelSpacing": [1.25] * 2, "step": (0, 0, 1.25)}
 
 CONDITIONS = [
     # thickness, contrast, kernel
@@ -313,8 +314,8 @@ CONDITIONS = [
     Condition(
         "thick slices close together",
         "Slices are 5 mm thick",
-        from_dicom(SliceThickness=5, **FIVE_MM_OF_STEP),
-        from_dicom(SliceThickness=1.25, **FIVE_MM_OF_STEP),
+        from_dicom(SliceThickness=5, **CLOSE),
+        from_dicom(SliceThickness=1.25, **CLOSE),
     ),
     Condition(
         "contrast medium",
