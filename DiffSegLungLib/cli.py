@@ -221,7 +221,7 @@ def _add_models(commands: Any) -> None:
 
 
 def _add_check(commands: Any) -> None:
-    summary = "Say whether this computer can segment (packages, device, models), or whether a CT can be."
+    summary = "Say whether this computer, or a CT, is fit to segment."
     parser = _add_command(commands, "check", summary)
     ct_help = "look at this CT instead; a DICOM folder's series are listed with their numbers"
     parser.add_argument("source", metavar="CT", type=Path, nargs="?", help=ct_help)

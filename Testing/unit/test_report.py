@@ -160,7 +160,7 @@ def test_the_page_is_accessible(written: Any) -> None:
 
 def test_embedded_pictures_are_png_of_sensible_size(written: Any) -> None:
     pictures = embedded_pictures(read(written))
-    assert len(pictures) == 10
+    assert len(pictures) == 11
     for picture in pictures:
         assert picture.format == "PNG"
         assert 600 <= picture.width <= 2000 and 150 <= picture.height <= 2000
@@ -168,7 +168,7 @@ def test_embedded_pictures_are_png_of_sensible_size(written: Any) -> None:
 
 
 def test_a_missing_manifest_and_no_warnings_are_tolerated(written: Any) -> None:
-    pictures: dict[str, list[Picture]] = {"slices": [], "projection": [], "charts": []}
+    pictures: dict[str, list[Picture]] = {"glance": [], "slices": [], "projection": [], "charts": []}
     manifests: list[dict[str, Any]] = [{}, {"warnings": None, "model": None, "software": "a text"}]
     for manifest in manifests:
         html = render(content_of("case", written[1], manifest, NOT_CLINICAL), pictures)
