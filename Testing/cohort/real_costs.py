@@ -2,8 +2,8 @@
 
     python -m Testing.cohort.real_costs CT... --output Testing/evaluation/cohort_costs.json
 
-Each quality runs twice, each time in one worker: the first CT alone, then all.  The difference is what a CT more
-costs once a worker is warm; the rest is the start.  Processor seconds, since a clock tells of the neighbours.
+Each quality runs twice, each time in one worker: the first CT alone, then all.  The difference is what a CT
+more costs once a worker is warm; the rest is the start.  Processor seconds: a clock tells of neighbours.
 """
 
 from __future__ import annotations
