@@ -188,7 +188,8 @@ def _without_names(text: str, job: Job) -> str:
     """One line that calls the CT and its masks by the case's name: theirs may be the patient's."""
     given = (job.request.source, job.request.lungs, job.request.regions)
     for path in filter(None, given):
-        for name in (str(path), path.as_posix(), path.name, safe_title(path)):
+        names = {str(path), path.as_posix(), path.name, safe_title(path)} - {"CT"}  # a word of our own
+        for name in sorted(names, key=len, reverse=True):
             text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", job.case, text)
     return " ".join(text.split())
 

@@ -252,7 +252,11 @@ class Session:
     def _result_name(self) -> str:
         """The case's name, and which of its series it is."""
         name = listed(self._scans, self._name).name
-        return f"{name}-series-{self._series.number or code_of(self._series.uid)}" if self._series else name
+        if self._series is None or self._volume is None:
+            return name
+        numbers = {each.number for each in self._volume.series if each.uid != self._series.uid}
+        number = "" if self._series.number in numbers else self._series.number
+        return f"{name}-series-{number or code_of(self._series.uid)}"
 
     def _forget_result(self) -> None:
         if self._measuring:
