@@ -185,6 +185,8 @@ def segment(
     seed: int = 0,
     quality: str = STANDARD,
     classical_lungs: bool = False,
+    series: str | None = None,
+    name: str | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Segment the tissues of the lungs in one CT.
@@ -200,6 +202,8 @@ def segment(
         seed: of the noise and of every sample.
         quality: ``fast``, ``standard`` or ``best``; how much work goes into the embedding.
         classical_lungs: find the lungs without the model's lung network.
+        series: Series Number or UID to take of a DICOM folder; None for the series with most slices.
+        name: what manifest and report call the CT; None for a name that tells nobody's.
         progress: told stage, fraction and message.
 
     Returns:
@@ -212,7 +216,7 @@ def segment(
     effort = quality_of(quality)
     clock = Clock(progress)
     with clock.stage("read", 0.0):
-        volume = load_volume(source)
+        volume = load_volume(source, series, name)
         loaded = load(model, choose_device(device))
     with clock.stage("lungs", 0.05):
         found = find_lungs(volume, lungs, None if classical_lungs else loaded.lungs)
