@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date, datetime
+from pathlib import Path
 
 import SimpleITK as sitk
 
@@ -17,6 +20,8 @@ ACQUISITION_TAGS = {
     "manufacturer": "0008|0070",
     "contrast": "0018|0010",
 }
+DATE_TAGS = ("0008|0022", "0008|0021", "0008|0020")
+"""Of acquisition, series and study.  Read only where the user asks for dates."""
 # Lung and bone kernels: Siemens from 50 up (B50, Br59, Bl57, I70); GE by name; Philips YA to YD, D, L;
 # Canon FC3x, FC5x, FC8x.
 _SHARP_KERNEL = re.compile(r"([BIQU][A-Z]?[5-9]\d|LUNG|BONE|EDGE|ULTRA|Y[A-D]$|[DL]$|FC[358]\d)")
@@ -61,6 +66,20 @@ def read_acquisition(reader: sitk.ImageFileReader) -> dict[str, str]:
     if tag_value(reader, MODALITY_TAG) == "CT":
         facts["contrast"] = "no" if facts["contrast"].upper() in ("", "NONE", "NO") else "yes"
     return {fact: value for fact, value in facts.items() if value}
+
+
+def acquired_on(files: Sequence[Path]) -> date | None:
+    """The day a DICOM series was made, as acquisition, series or study tells; None where none does."""
+    if not files:
+        return None
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(files[0]))
+    reader.ReadImageInformation()
+    for tag in DATE_TAGS:
+        with suppress(ValueError):
+            return datetime.strptime(tag_value(reader, tag), "%Y%m%d").date()
+    return None
 
 
 def tag_value(reader: sitk.ImageFileReader, tag: str) -> str:

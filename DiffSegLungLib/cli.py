@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from .errors import DiffSegLungError, MissingPartError, is_out_of_memory
+from .errors import DiffSegLungError, MissingPartError, UnusableInputError, is_out_of_memory
 from .quality import QUALITIES, STANDARD
 from .signals import handled
 from .tissues import DISEASES
@@ -25,6 +25,7 @@ SEED_LIMIT = 2**32
 PORT_LIMIT = 2**16
 CT_HELP = "NRRD, NIfTI, MetaImage, or a DICOM folder"
 REGIONS_HELP = "lobes or other regions to measure: a segmentation, a label map, or the word thirds"
+SERIES_HELP = "number or UID of the series to take of a DICOM folder (default: the one with most slices)"
 DICOM_SR_HELP = "write the measures as DICOM SR (TID 1500) that refers to the DICOM segmentation"
 DICOM_SEG_HELP = "write a DICOM segmentation; the CT must be DICOM"
 
@@ -153,6 +154,7 @@ def _add_command(commands: Any, name: str, summary: str) -> argparse.ArgumentPar
 def _add_segment(commands: Any) -> None:
     parser = _add_command(commands, "segment", "Segment one CT into healthy and diseased lung tissue.")
     parser.add_argument("source", metavar="CT", type=Path, help=CT_HELP)
+    _add_which(parser)
     output_help = "segmentation (.seg.nrrd) or plain label map (.nrrd, .nii.gz)"
     parser.add_argument("-o", "--output", metavar="OUT.seg.nrrd", required=True, type=Path, help=output_help)
     lungs = parser.add_mutually_exclusive_group()
@@ -169,6 +171,13 @@ def _add_segment(commands: Any) -> None:
     progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
     parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
     parser.set_defaults(handler=_segment)
+
+
+def _add_which(parser: argparse.ArgumentParser) -> None:
+    """Which CT of a DICOM folder, and what it is called in what is written."""
+    parser.add_argument("--series", metavar="N_OR_UID", help=SERIES_HELP)
+    name_help = "what manifest and report call the CT (default: CT; a file's name may be a patient's)"
+    parser.add_argument("--name", metavar="NAME", type=_title, help=name_help)
 
 
 def _add_segment_outputs(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +202,7 @@ def _add_batch(commands: Any) -> None:
 def _add_measure(commands: Any) -> None:
     parser = _add_command(commands, "measure", "Measure a segmentation, as made or corrected by hand.")
     parser.add_argument("source", metavar="CT", type=Path, help=CT_HELP)
+    _add_which(parser)
     segmentation_help = "tissues: a segmentation (known by ID, code or name), or a label map (by value)"
     parser.add_argument("segmentation", metavar="SEGMENTATION", type=Path, help=segmentation_help)
     lungs_help = "lung mask of the segmentation, as --save-lungs wrote it"
@@ -227,9 +237,11 @@ def _add_models(commands: Any) -> None:
 
 
 def _add_check(commands: Any) -> None:
-    parser = _add_command(
-        commands, "check", "Say whether this computer can segment: packages, device, models."
-    )
+    summary = "Say whether this computer, or a CT, is fit to segment."
+    parser = _add_command(commands, "check", summary)
+    ct_help = "look at this CT instead; a DICOM folder's series are listed with their numbers"
+    parser.add_argument("source", metavar="CT", type=Path, nargs="?", help=ct_help)
+    parser.add_argument("--series", metavar="N_OR_UID", help=SERIES_HELP)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights that shall run (default: shipped)")
     parser.set_defaults(handler=_check)
@@ -270,6 +282,8 @@ def _add_serve(commands: Any) -> None:
     parser.add_argument("source", metavar="CT_OR_FOLDER", type=Path, help=source_help)
     output_help = "save into this folder, and reopen what was saved there; without it files are downloaded"
     parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help=output_help)
+    names_help = "call saved files and reports as the CT's file, which may name a patient (default: a code)"
+    parser.add_argument("--keep-names", action="store_true", help=names_help)
     parser.add_argument("--lungs", metavar="MASK", type=Path, help="lung mask of the one CT to use")
     parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights to use instead of the default")
     parser.add_argument("--quality", choices=tuple(QUALITIES), default=STANDARD, help="offered first")
@@ -298,6 +312,12 @@ def _seed(text: str) -> int:
     return seed
 
 
+def _title(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is no name")
+    return text.strip()
+
+
 def _lesions(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(text.split(","))
 
@@ -321,15 +341,13 @@ def _request(kind: type[Any], arguments: argparse.Namespace) -> Any:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from .compare_command import CompareRequest, check_compare, compare
+    from .compare_command import CompareRequest
     from .longitudinal import changes_text
     from .measure_command import MeasureRequest, measure_to_files
 
     earlier = _request(CompareRequest, arguments)
-    check_compare(earlier, arguments.source)
-    measured = measure_to_files(_request(MeasureRequest, arguments))
-    compared = compare(earlier, measured, arguments.regions) if earlier.compare else None
-    for warning in [*measured.warnings, *(compared.warnings if compared else ())]:
+    measured, compared = measure_to_files(_request(MeasureRequest, arguments), earlier)
+    for warning in measured.warnings:
         print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
     _print_measures(measured.measures)
     if compared:
@@ -400,6 +418,10 @@ def _remove_model(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    if arguments.source is not None:
+        return _check_ct(arguments)
+    if arguments.series is not None:
+        raise UnusableInputError("--series is of a DICOM folder: give the folder, too.")
     from .check import check
 
     with redirect_stdout(sys.stderr):  # what libraries print when they are loaded is no part of the answer
@@ -407,6 +429,15 @@ def _check(arguments: argparse.Namespace) -> int:
     _set_encoding(sys.stdout, errors="replace")
     print(report.as_json() if arguments.json else report.as_text(), flush=True)
     return DONE if report.ready else MissingPartError.exit_status
+
+
+def _check_ct(arguments: argparse.Namespace) -> int:
+    from .check_ct import check_ct
+
+    report = check_ct(arguments.source, arguments.series)
+    _set_encoding(sys.stdout, errors="replace")
+    print(report.as_json() if arguments.json else report.as_text(), flush=True)
+    return DONE if report.usable else UnusableInputError.exit_status
 
 
 def _phantom(arguments: argparse.Namespace) -> int:

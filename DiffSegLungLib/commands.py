@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import SimpleITK
     from pydicom import Dataset
 
+    from .compare_command import Compared
     from .outputs import Segment
     from .pipeline import Result
     from .volume import Volume
@@ -46,6 +47,8 @@ class SegmentRequest:
         source: the CT; a file or a DICOM folder.
         output: the segmentation (.seg.nrrd) or a plain label map (.nrrd, .nii.gz).
         lungs: a lung mask, None to find the lungs.
+        series: Series Number or UID to take of a DICOM folder, None for the series with most slices.
+        name: what manifest, pictures and report call the CT, None for a name that tells nobody's.
         classical_lungs: find the lungs without the model's lung network.
         regions: lobes or other regions to report, None for right and left lung.
         model: name or folder of the weights, None for the default.
@@ -64,6 +67,8 @@ class SegmentRequest:
 
     source: Path
     output: Path
+    series: str | None = None
+    name: str | None = None
     lungs: Path | None = None
     classical_lungs: bool = False
     regions: Path | None = None
@@ -131,6 +136,8 @@ def segment_to_files(request: SegmentRequest, progress: Progress) -> Result:
         seed=request.seed,
         quality=request.quality,
         classical_lungs=request.classical_lungs,
+        series=request.series,
+        name=request.name,
         progress=part(progress, 0.0, WRITING_STARTS),
     )
     progress("writing", WRITING_STARTS, str(request.output))
@@ -294,8 +301,17 @@ def write_report_of(
     labels: np.ndarray,
     measures: pandas.DataFrame,
     manifest: Mapping[str, Any],
+    compared: Compared | None = None,
 ) -> None:
     """Writes the report's folder.
+
+    Args:
+        folder: made if it is not there.
+        volume: the CT.
+        labels: uint8 (z, y, x), canonical axes.
+        measures: of the labels.
+        manifest: of the run.
+        compared: with an earlier point in time, None for none.
 
     Raises:
         UnusableInputError: it cannot be written there.
@@ -311,6 +327,7 @@ def write_report_of(
             measures=measures,
             manifest=manifest,
             name=volume.name,
+            compared=compared,
         )
     except OSError as error:
         reason = error.strerror or str(error)

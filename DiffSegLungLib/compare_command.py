@@ -33,6 +33,7 @@ class CompareRequest:
         register: a kind of registration, None for none.
         changes: table of the changes (.csv), None for none.
         transitions: table from which tissue to which (.csv), None for none.
+        dates: whether the report says when both CT were made; dates can identify a patient.
     """
 
     compare: Path | None = None
@@ -41,11 +42,23 @@ class CompareRequest:
     register: str | None = None
     changes: Path | None = None
     transitions: Path | None = None
+    dates: bool = False
 
     @property
     def is_table(self) -> bool:
         """Whether the earlier measures are given, not to be measured."""
         return self.compare is not None and self.compare.suffix == ".csv"
+
+    def writers(self, compared: Compared) -> dict[Path, Callable[[Path], None]]:
+        """What writes the tables that were asked for."""
+        from .commands import write_table
+
+        tables = {self.changes: compared.changes, self.transitions: compared.transitions}
+        return {
+            path: partial(write_table, measures=table)
+            for path, table in tables.items()
+            if path and table is not None
+        }
 
 
 @dataclass(frozen=True)
@@ -56,11 +69,13 @@ class Compared:
         changes: as `longitudinal.changes` returns it.
         transitions: as `longitudinal.transitions` returns it, None without registration.
         warnings: sentences for the reader.
+        interval: both dates and the days between them, empty unless they were asked for.
     """
 
     changes: pandas.DataFrame
     transitions: pandas.DataFrame | None
     warnings: tuple[str, ...]
+    interval: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--changes", metavar="OUT.csv", type=Path, help="write the changes")
     transitions_help = "write from which tissue to which, in ml (with --register)"
     parser.add_argument("--transitions", metavar="OUT.csv", type=Path, help=transitions_help)
+    dates_help = "say in the report when both CT were made (DICOM only); dates can identify a patient"
+    parser.add_argument("--dates", action="store_true", help=dates_help)
 
 
 def check_compare(request: CompareRequest, source: Path) -> None:
@@ -89,6 +106,7 @@ def check_compare(request: CompareRequest, source: Path) -> None:
         request.register,
         request.changes,
         request.transitions,
+        request.dates,
     ]
     if request.compare is None:
         if any(given):
@@ -102,6 +120,8 @@ def check_compare(request: CompareRequest, source: Path) -> None:
         raise UnusableInputError("An earlier segmentation needs its CT to be measured: give --earlier-ct.")
     if request.transitions and not request.register:
         raise UnusableInputError("Only registered CTs tell which tissue became which: give --register.")
+    if request.dates and request.is_table:
+        raise UnusableInputError("A table has no date: give the earlier segmentation and its CT for --dates.")
     outputs = [path for path in (request.changes, request.transitions) if path]
     for path in outputs:
         require_suffix("table", path, (".csv",))
@@ -114,7 +134,7 @@ def check_compare(request: CompareRequest, source: Path) -> None:
 
 
 def compare(request: CompareRequest, later: Measured, regions: Path | None = None) -> Compared:
-    """Compare what was measured with the earlier point in time, and write the tables that were asked for.
+    """Compare what was measured with the earlier point in time.
 
     Args:
         request: what with.
@@ -137,9 +157,26 @@ def compare(request: CompareRequest, later: Measured, regions: Path | None = Non
     if before is not None and request.register:
         moved, doubts = _registered(request, later, before)
         said += doubts
-    found = Compared(changes(table, later.measures), moved, tuple(said))
-    _write(request, found)
-    return found
+    interval, doubts = _interval(before, later) if before is not None and request.dates else ("", [])
+    return Compared(changes(table, later.measures), moved, (*said, *doubts), interval)
+
+
+def _interval(before: Measured, later: Measured) -> tuple[str, list[str]]:
+    """Both dates and the days between, and what is odd about them.
+
+    Raises:
+        UnusableInputError: a CT has no date.
+    """
+    from .acquisition import acquired_on
+
+    dates = [acquired_on(measured.volume.dicom_files) for measured in (before, later)]
+    first, second = dates
+    if first is None or second is None:
+        which = "earlier" if first is None else "later"
+        raise UnusableInputError(f"The {which} CT tells no date: --dates needs DICOM; leave it out.")
+    days = (second - first).days
+    doubts = [] if days > 0 else ["The CT that was given as the earlier one was not made earlier."]
+    return f"{first.isoformat()} to {second.isoformat()} ({days} days)", doubts
 
 
 def _measure_earlier(request: CompareRequest, regions: Path | None) -> Measured:
@@ -166,15 +203,3 @@ def _registered(
             f"The registered lungs overlap by {share:.2f} only (Dice); look before you use transitions."
         )
     return transitions(moved, later.labels, later.volume.voxel_ml), said
-
-
-def _write(request: CompareRequest, found: Compared) -> None:
-    from .commands import write_table
-    from .outputs import write_together
-
-    writers: dict[Path, Callable[[Path], None]] = {}
-    if request.changes:
-        writers[request.changes] = partial(write_table, measures=found.changes)
-    if request.transitions and found.transitions is not None:
-        writers[request.transitions] = partial(write_table, measures=found.transitions)
-    write_together(writers)

@@ -151,6 +151,30 @@ def fuse(posterior: np.ndarray, edges: np.ndarray, mask: np.ndarray, settings: F
     return fused
 
 
+def keep_ratio(fused: np.ndarray, posterior: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
+    """Give two tissues the ratio back that they had before the fusion; their sum stays.
+
+    Meant for healthy lung and emphysema: the step between them is a tenth of the others, so the fusion takes
+    the edge of a hole for none and washes it out; density alone tells them apart better.
+
+    Args:
+        fused: float32 (tissue, z, y, x), what :func:`fuse` gave.
+        posterior: the same before.
+        pair: their places on the first axis.
+
+    Returns:
+        float32 (tissue, z, y, x).
+    """
+    first, second = pair
+    together = fused[first] + fused[second]
+    before = posterior[first] + posterior[second]
+    share = np.divide(posterior[first], before, out=np.full_like(before, 0.5), where=before > 0)
+    result = fused.copy()
+    result[first] = together * share
+    result[second] = together - result[first]
+    return result
+
+
 def _flows(flow: np.ndarray, mask: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Of what lung voxels each one is made in a step, and by which shares: itself and its six neighbours.
 

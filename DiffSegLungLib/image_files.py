@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import SimpleITK as sitk
 
@@ -21,6 +22,9 @@ from .errors import MissingPartError, UnusableInputError, is_out_of_memory
 from .files import require_there
 from .headers import fault_of_header
 from .progress import free_memory_mb
+
+if TYPE_CHECKING:
+    from .series import Series
 
 FEWEST_SLICES = 8
 MOST_VOXELS = 2**31
@@ -43,13 +47,25 @@ FORMATS = "NRRD, NIfTI, MetaImage or a DICOM folder"
 
 @dataclass
 class Source:
-    """A CT as it was read, before any check of its values."""
+    """A CT as it was read, before any check of its values.
+
+    Attributes:
+        image: its voxels.
+        name: for messages to who gave it; a file's name, which may be a patient's.
+        metadata: of the acquisition.
+        warnings: whole sentences.
+        dicom_files: in the order of the slices.
+        title: for what is written; never a file's name.
+        series: all CT series of a DICOM folder.
+    """
 
     image: sitk.Image
     name: str
     metadata: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     dicom_files: tuple[Path, ...] = ()
+    title: str = "CT"
+    series: tuple[Series, ...] = ()
 
 
 def read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, str]]:

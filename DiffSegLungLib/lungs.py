@@ -35,9 +35,11 @@ Spacing = tuple[float, float, float]
 Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
 
-LIKELY, CERTAIN, LEAST_CERTAIN = 0.6, 0.9, 0.2
-"""Dense tissue of the first probability counts as lung where this share of its piece has the second."""
-REACH_MM = 12.0  # and near it only: else one certain lesion brings heart and diaphragm along
+POSSIBLE, LIKELY, CERTAIN = 0.3, 0.4, 0.9
+"""Probabilities of lung: of what a piece of dense tissue is made, what is added of it, what is certain."""
+ENCLOSED, ENCLOSED_IF_CERTAIN, LEAST_CERTAIN = 0.45, 0.38, 0.2
+"""A piece is lung if this share of its surface borders on lung; less will do where this share is certain."""
+SOFT_HU = 200.0  # denser: bone, or a heart full of contrast medium
 THINNEST_MM = 12.0  # a dense rim thinner than this at the pleura is the coarse network's error, not lung
 BELOW_MM, ABOVE_MM, BESIDE_MM = (
     60.0,
@@ -466,20 +468,35 @@ def _dense_by_network(
             "thresholds find; check the lung mask"
         )
         return "classical", np.zeros_like(found), [sentence]
-    missed, lung = (found == 0) & allowed, ndimage.binary_dilation(found > 0, iterations=2)
-    likely, certain = (_thick(missed & (1 - shares[0] > least), lung) for least in (LIKELY, CERTAIN))
-    dense = _pieces_with(likely, certain, LEAST_CERTAIN)
-    if dense.any():
-        dense &= ndimage.distance_transform_edt(~certain) * WORK_MM <= REACH_MM
+    dense = _borne_out(1 - shares[0], found > 0, allowed & (work < SOFT_HU))
     return "network", np.where(dense, side, np.uint8(0)), []
 
 
-def _pieces_with(mask: np.ndarray, inside: np.ndarray, least: float) -> np.ndarray:
-    """Pieces of a mask of which at least such a share is ``inside``."""
-    labels, count = ndimage.label(mask)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    shares = np.bincount(labels[inside], minlength=count + 1) / np.maximum(sizes, 1)
-    return ((shares >= least) & (np.arange(count + 1) > 0))[labels]
+def _borne_out(probability: np.ndarray, lung: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Dense lung, bool: liver, spleen and heart look like it, but the lung does not go around them.
+
+    Args:
+        probability: Of lung, by the network.
+        lung: What thresholds find.
+        allowed: Where dense lung may be.
+    """
+    missed = allowed & ~lung
+    pieces, _ = ndimage.label(
+        _thick(missed & (probability > POSSIBLE), ndimage.binary_dilation(lung, iterations=2))
+    )
+    dense = np.zeros(lung.shape, bool)
+    for number, span in enumerate(ndimage.find_objects(pieces), start=1):
+        box = tuple(slice(max(side.start - 3, 0), side.stop + 3) for side in span)
+        piece = pieces[box] == number
+        enclosed = float(lung[box][ndimage.binary_dilation(piece, iterations=2) & ~piece].mean())
+        certain = float((probability[box][piece] > CERTAIN).mean())
+        if enclosed >= (ENCLOSED_IF_CERTAIN if certain >= LEAST_CERTAIN else ENCLOSED):
+            dense[box] |= piece & (probability[box] > LIKELY)
+    if not dense.any():
+        return dense
+    # The coarse network leaves a gap to the lung.
+    whole = _fill_enclosed(_closing(lung | dense, CLOSING_MM)) & missed
+    return dense | (whole & (ndimage.distance_transform_edt(~dense) * WORK_MM <= THINNEST_MM))
 
 
 def _around_lungs(work: np.ndarray, found: np.ndarray, network: Network) -> np.ndarray:

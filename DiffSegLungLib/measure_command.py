@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .commands import DicomWriters, check_dicom, model_provenance, write_report_of, write_table
+from .compare_command import Compared, CompareRequest, check_compare, compare
 from .errors import UnusableInputError
 from .files import require_different, require_places, require_suffix
 
@@ -28,6 +29,8 @@ class MeasureRequest:
     Attributes:
         source: the CT; a file or a DICOM folder.
         segmentation: the tissues.
+        series: Series Number or UID to take of a DICOM folder, None for the series with most slices.
+        name: what the report calls the CT, None for a name that tells nobody's.
         lungs: the lung mask they belong to, None to find the lungs.
         regions: lobes or other regions to measure, None for right and left lung.
         output: the table (.csv), None for none.
@@ -40,6 +43,8 @@ class MeasureRequest:
 
     source: Path
     segmentation: Path
+    series: str | None = None
+    name: str | None = None
     lungs: Path | None = None
     regions: Path | None = None
     output: Path | None = None
@@ -61,29 +66,44 @@ class MeasureRequest:
         return [path for path in (self.output, self.dicom_seg, self.dicom_sr) if path]
 
 
-def measure_to_files(request: MeasureRequest) -> Measured:
-    """Measures a segmentation and writes all that was asked for.
+def measure_to_files(
+    request: MeasureRequest, earlier: CompareRequest | None = None
+) -> tuple[Measured, Compared | None]:
+    """Measures a segmentation, compares it with an earlier one, and writes all that was asked for.
 
     Args:
         request: inputs and outputs.
+        earlier: the earlier point in time and the tables of changes; None for none.
 
     Returns:
-        Measures and warnings, those of the run's manifest included.
+        Measures and warnings, those of the run's manifest and of the comparison included; the comparison.
 
     Raises:
         DiffSegLungError: unusable input or output, or something missing.
     """
+    if earlier:
+        check_compare(earlier, request.source)
     require_suffix("table", request.output, (".csv",))
     check_dicom(request.dicom_seg, request.dicom_sr, request.source)
     require_different(request.inputs, request.outputs)
     require_places(request.outputs, request.report)
     run = read_manifest(request.manifest) if request.manifest else {}
+    from .outputs import write_together
     from .remeasure import remeasure
 
-    measured = remeasure(request.source, request.segmentation, lungs=request.lungs, regions=request.regions)
-    said = _warnings(request, measured, run)
-    _write(request, measured, manifest_of(request, measured, run, said))
-    return replace(measured, warnings=tuple(said))
+    measured = remeasure(
+        request.source,
+        request.segmentation,
+        lungs=request.lungs,
+        regions=request.regions,
+        series=request.series,
+        name=request.name,
+    )
+    compared = compare(earlier, measured, request.regions) if earlier and earlier.compare else None
+    said = [*_warnings(request, measured, run), *(compared.warnings if compared else ())]
+    writers = _writers(request, measured, manifest_of(request, measured, run, said), compared)
+    write_together(writers | (earlier.writers(compared) if earlier and compared else {}))
+    return replace(measured, warnings=tuple(said)), compared
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -125,13 +145,14 @@ def manifest_of(
     """What the report says: the run's own manifest where there is one, and the warnings."""
     from .manifest import describe_input, describe_software
 
-    own = {"software": describe_software(), "parameters": {"segmentation": request.segmentation.name}}
+    own = {"software": describe_software(), "parameters": {"segmentation": "given"}}
     return {**(run or own), "input": describe_input(measured.volume), "warnings": warnings}
 
 
-def _write(request: MeasureRequest, measured: Measured, manifest: dict[str, Any]) -> None:
-    from .outputs import write_together
-
+def _writers(
+    request: MeasureRequest, measured: Measured, manifest: dict[str, Any], compared: Compared | None
+) -> dict[Path, Callable[[Path], None]]:
+    """What writes each file; the report's folder is written here, before them."""
     writers: dict[Path, Callable[[Path], None]] = {}
     if request.output:
         writers[request.output] = partial(write_table, measures=measured.measures)
@@ -142,5 +163,7 @@ def _write(request: MeasureRequest, measured: Measured, manifest: dict[str, Any]
     if request.dicom_sr:
         writers[request.dicom_sr] = dicom.report
     if request.report:
-        write_report_of(request.report, measured.volume, measured.labels, measured.measures, manifest)
-    write_together(writers)
+        write_report_of(
+            request.report, measured.volume, measured.labels, measured.measures, manifest, compared
+        )
+    return writers

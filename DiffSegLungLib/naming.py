@@ -29,6 +29,8 @@ HOLE_EDGE_HU = (-940.0, -915.0)
 """Within which the edge of such a hole is looked for."""
 NET_MM = 6.0
 """Deviation of the Gaussian over which a net of lines is judged."""
+THIN_MM = 3.0
+"""Slices up to here show a net of lines as it is; thicker ones blur it."""
 LAYERS = 8
 LEAST_VOXELS = 500
 QUARTILE_TO_MODE_HU = 20.0
@@ -57,6 +59,7 @@ class NamingRule:
         net_above: mean rise of fine lines in the dense tissue around, log(1 + HU / 20), at which raised
             density is as likely fibrosis as ground glass.
         net_softness: over which that changes, the logistic's scale.
+        net_lost_per_mm: how much of the lines' rise each mm of slice beyond ``THIN_MM`` takes.
         floor: smallest share of a tissue in what a component may be, so that density can overrule a name.
     """
 
@@ -72,6 +75,7 @@ class NamingRule:
     floor: float = 0.1
     net_above: float = 0.95
     net_softness: float = 0.035
+    net_lost_per_mm: float = 0.07
 
     def stored(self) -> dict[str, float]:
         """The rule as plain numbers."""
@@ -212,7 +216,9 @@ def net_of_lines(
     return masked_mean(lines, raised, NET_MM / spacing)
 
 
-def share_by_texture(posterior: np.ndarray, net: np.ndarray, rule: NamingRule) -> np.ndarray:
+def share_by_texture(
+    posterior: np.ndarray, net: np.ndarray, rule: NamingRule, slice_mm: float = 0.0
+) -> np.ndarray:
     """Part what is ground glass or fibrosis by texture: fibrosis is a net of fine lines.
 
     Only the two exchange posterior: whether lung is healthy is not for the texture to say.
@@ -221,12 +227,14 @@ def share_by_texture(posterior: np.ndarray, net: np.ndarray, rule: NamingRule) -
         posterior: (voxels, tissues in the order of ``NAMED``).
         net: what :func:`net_of_lines` gave at each voxel, (voxels,).
         rule: the naming rule.
+        slice_mm: distance of the CT's slices.
 
     Returns:
         float32, as ``posterior``.
     """
     glass, fibrosis = NAMED.index(GROUND_GLASS), NAMED.index(FIBROSIS)
-    evidence = np.clip((net - rule.net_above) / rule.net_softness, -4.0, 4.0)
+    bound = rule.net_above - rule.net_lost_per_mm * np.clip(slice_mm - THIN_MM, 0.0, THIN_MM)
+    evidence = np.clip((net - bound) / rule.net_softness, -4.0, 4.0)
     raised = posterior[:, glass] + posterior[:, fibrosis]
     netted = posterior[:, fibrosis] * np.exp(evidence)
     result = posterior.astype(np.float32, copy=True)

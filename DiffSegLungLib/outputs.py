@@ -234,6 +234,13 @@ def write_text(path: PathLike, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
+def write_private(path: PathLike, text: str) -> None:
+    """Writes text that only its owner may read, such as names of patients; see `atomic_path` for errors."""
+    with atomic_path(path) as partial:
+        partial.touch(mode=0o600)
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_json(path: PathLike, content: Any) -> None:
     """Writes JSON that people can read and compare: indented, in the given order; see `atomic_path`.
 

@@ -24,7 +24,7 @@ from DiffSegLungLib.distillation import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
 from DiffSegLungLib.filters import nearest_inside
-from DiffSegLungLib.fusion import edge_map, fuse
+from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio
 from DiffSegLungLib.interpolation import enlarged_slabs
 from DiffSegLungLib.lung_network import LungNetwork
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
@@ -190,6 +190,8 @@ def segment(
     seed: int = 0,
     quality: str = STANDARD,
     classical_lungs: bool = False,
+    series: str | None = None,
+    name: str | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Segment the tissues of the lungs in one CT.
@@ -205,6 +207,8 @@ def segment(
         seed: of the noise and of every sample.
         quality: ``fast``, ``standard`` or ``best``; how much work goes into the embedding.
         classical_lungs: find the lungs without the model's lung network.
+        series: Series Number or UID to take of a DICOM folder; None for the series with most slices.
+        name: what manifest and report call the CT; None for a name that tells nobody's.
         progress: told stage, fraction and message.
 
     Returns:
@@ -217,7 +221,7 @@ def segment(
     effort = quality_of(quality)
     clock = Clock(progress)
     with clock.stage("read", 0.0):
-        volume = load_volume(source)
+        volume = load_volume(source, series, name)
         loaded = load(model, choose_device(device))
     with clock.stage("lungs", 0.05):
         found = find_lungs(volume, lungs, None if classical_lungs else loaded.lungs)
@@ -369,7 +373,7 @@ def classify(
             density = parenchyma.density[rows][inside]
             expected = np.broadcast_to(healthy[:, None], inside.shape)[inside]
             posterior[:, rows][:, inside] = _posterior(
-                model, patient, points, density, expected, net[rows][inside]
+                model, patient, points, density, expected, net[rows][inside], grid.slice_mm
             ).T
     cavities = find_cavities(grid.hu, mask, grid.airways, grid.spacing)
     walls = cavity_walls(cavities, grid.hu, mask, grid.spacing)
@@ -402,19 +406,21 @@ def _posterior(
     density: np.ndarray,
     healthy: np.ndarray,
     net: np.ndarray,
+    slice_mm: float,
 ) -> np.ndarray:
     prior = log_density_prior(density, healthy, model.rule)
     densities = patient.log_densities(points, next(model.student.parameters()).device.type)
     posterior = tissue_posterior(densities, patient.weights, model.labels, prior, model.rule, model.sharpness)
-    return share_by_texture(posterior, net, model.rule)
+    return share_by_texture(posterior, net, model.rule, slice_mm)
 
 
 def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, tissues: Tissues) -> Tissues:
     """Sobel-Diffusion Fusion of the posteriors; cavities and vessels in aerated lung keep their outlines."""
     edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion, grid.nearest)
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
+    fused = keep_ratio(fused, tissues.posterior, (NAMED.index(EMPHYSEMA), NAMED.index(HEALTHY)))
     borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
-    borne_out = agree_on_texture(borne_out, NAMED, grid.mask, model.regions)
+    borne_out = agree_on_texture(borne_out, NAMED, grid.mask, grid.spacing, model.regions)
     borne_out = part_rims(borne_out, NAMED, grid.hu, grid.mask, grid.spacing, model.regions)
     edge = hole_edge(tissues.healthy)[:, None]
     borne_out = grow_holes(borne_out, NAMED, grid.hu, edge, grid.mask, grid.spacing, model.regions)

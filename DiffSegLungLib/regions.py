@@ -23,10 +23,13 @@ class RegionSettings:
         emphysema_ml: connected emphysema.
         fibrosis_ml: connected fibrosis; a net of lines is a matter of regions.
         depth_mm: how far raised tissue must reach from the pleura; less is partial volume of the chest wall.
+        solid_depth_mm: the same where it is consolidation.
         depth_slices: the same in slices of the CT, since a thick slice blurs the diaphragm into the lung.
         fibrosis_depth_mm: the same for fibrosis; the thin costophrenic recess, blurred by breathing,
             has lines and holes of its own.
-        agreed: share of a connected ground glass and fibrosis from which one of the two takes it all.
+        reach_mm: how far raised tissue may run along the pleura from where it reaches that deep.
+        agreed: share of a part of ground glass and fibrosis from which one of the two takes it all.
+        neck_mm: half the width of a bridge that does not make two such parts one.
         rim_mm: a shell of ground glass around consolidation that is no thicker is partial volume.
         half_hu: half way from healthy lung to consolidation; such a shell is parted there.
         lucent_reach_mm: how far the edge of an emphysematous hole may lie beyond what is surely air.
@@ -35,11 +38,14 @@ class RegionSettings:
     raised_ml: float = 0.3
     emphysema_ml: float = 0.03
     fibrosis_ml: float = 1.0
-    depth_mm: float = 5.0
+    depth_mm: float = 7.0
+    solid_depth_mm: float = 5.0
     depth_slices: float = 1.5
     fibrosis_depth_mm: float = 8.0
-    rim_mm: float = 6.0
-    agreed: float = 0.85
+    reach_mm: float = 10.0
+    rim_mm: float = 8.0
+    agreed: float = 0.75
+    neck_mm: float = 3.0
     half_hu: float = -420.0
     lucent_reach_mm: float = 3.0
 
@@ -70,19 +76,23 @@ def drop_specks(
         float32 (tissues, z, y, x), renormalised inside the mask.
     """
     voxels_per_ml = 1000.0 / spacing**3
-    raised_depth = max(settings.depth_mm, settings.depth_slices * slice_mm)
-    deepest = math.ceil(max(raised_depth, settings.fibrosis_depth_mm) / spacing)
-    depth = squared_distance(~mask, deepest)
+    deepest = max(settings.depth_mm, settings.fibrosis_depth_mm, settings.depth_slices * slice_mm)
+    depth = squared_distance(~mask, math.ceil(deepest / spacing))
     result = posterior.copy()
     changed = np.zeros(mask.shape, bool)
-    for labels, least, deep in (
-        ((FIBROSIS,), settings.fibrosis_ml, settings.fibrosis_depth_mm),
-        (RAISED, settings.raised_ml, raised_depth),
-        ((EMPHYSEMA,), settings.emphysema_ml, 0.0),
+    for labels, least in (
+        ((FIBROSIS,), settings.fibrosis_ml),
+        (RAISED, settings.raised_ml),
+        ((EMPHYSEMA,), settings.emphysema_ml),
     ):
         members = [order.index(label) for label in labels]
-        region = mask & np.isin(likeliest(result), members)
-        specks = _specks(region, depth, least * voxels_per_ml, deep / spacing)
+        best = likeliest(result)
+        region = mask & np.isin(best, members)
+        core = region & _deep(depth, labels, best == order.index(CONSOLIDATION), spacing, slice_mm, settings)
+        specks = _specks(region, core, least * voxels_per_ml)
+        if labels == RAISED:  # a layer along the pleura may hang on a lesion far away
+            reach = settings.reach_mm / spacing
+            specks |= region & (squared_distance(core, math.ceil(reach)) > reach**2)
         changed |= specks
         if labels == (FIBROSIS,):
             # A small net of lines is rough ground glass, which the next round judges.
@@ -94,8 +104,30 @@ def drop_specks(
     return result
 
 
+def _deep(
+    depth: np.ndarray,
+    labels: tuple[int, ...],
+    solid: np.ndarray,
+    spacing: float,
+    slice_mm: float,
+    settings: RegionSettings,
+) -> np.ndarray:
+    """Where a tissue lies deep enough to be no partial volume of the chest wall; ``depth`` is squared."""
+    thick = settings.depth_slices * slice_mm
+    if labels == (FIBROSIS,):
+        return depth >= (settings.fibrosis_depth_mm / spacing) ** 2
+    if labels != RAISED:
+        return np.ones(depth.shape, bool)
+    glass = depth >= (max(settings.depth_mm, thick) / spacing) ** 2
+    return glass | (solid & (depth >= (max(settings.solid_depth_mm, thick) / spacing) ** 2))
+
+
 def agree_on_texture(
-    posterior: np.ndarray, order: tuple[int, ...], mask: np.ndarray, settings: RegionSettings
+    posterior: np.ndarray,
+    order: tuple[int, ...],
+    mask: np.ndarray,
+    spacing: float,
+    settings: RegionSettings,
 ) -> np.ndarray:
     """Let a region be ground glass or fibrosis as a whole: its rim has less of a net than its middle.
 
@@ -103,23 +135,40 @@ def agree_on_texture(
         posterior: float32 (tissues, z, y, x).
         order: the label of each tissue of ``posterior``.
         mask: bool (z, y, x), the lungs.
-        settings: ``agreed``.
+        spacing: voxel side in mm.
+        settings: ``agreed`` and ``neck_mm``.
 
     Returns:
         float32 (tissues, z, y, x).
     """
     best = likeliest(posterior)
     glass, fibrosis = order.index(GROUND_GLASS), order.index(FIBROSIS)
-    parts, count = ndimage.label(mask & np.isin(best, [glass, fibrosis]))
-    if count == 0:
+    raised = mask & np.isin(best, [glass, fibrosis])
+    if not raised.any():
         return posterior
+    neck = max(round(settings.neck_mm / spacing), 1)
+    box = box_around(raised, neck + 1)
+    best, parts = best[box], _parts_without_necks(raised[box], neck)
     sizes = np.maximum(np.bincount(parts.ravel()), 1)
-    netted = np.bincount(parts[best == fibrosis], minlength=count + 1) / sizes
+    netted = np.bincount(parts[best == fibrosis], minlength=len(sizes)) / sizes
     netted[0] = 0.5
     result = posterior.copy()
-    _decide(result, (netted >= settings.agreed)[parts] & (best == glass), fibrosis)
-    _decide(result, (netted <= 1 - settings.agreed)[parts] & (best == fibrosis), glass)
+    inside = result[(slice(None), *box)]
+    _decide(inside, (netted >= settings.agreed)[parts] & (best == glass), fibrosis)
+    _decide(inside, (netted <= 1 - settings.agreed)[parts] & (best == fibrosis), glass)
     return result
+
+
+def _parts_without_necks(region: np.ndarray, neck: int) -> np.ndarray:
+    """Numbers of a region's parts, int32: what only a neck joins is two; what is all neck has number 0.
+
+    Args:
+        region: bool (z, y, x).
+        neck: half the width in voxels of what parts.
+    """
+    parts, _ = ndimage.label(ndimage.binary_opening(region, iterations=neck))
+    nearest = ndimage.distance_transform_edt(parts == 0, return_distances=False, return_indices=True)
+    return np.where(region, parts[tuple(nearest)], 0)
 
 
 def part_rims(
@@ -218,19 +267,18 @@ def _decide(posterior: np.ndarray, where: np.ndarray, member: int) -> None:
     posterior[:, where] = there
 
 
-def _specks(region: np.ndarray, depth: np.ndarray, least_voxels: float, least_depth: float) -> np.ndarray:
-    """Voxels of components that are too small or never reach deep enough.
+def _specks(region: np.ndarray, core: np.ndarray, least_voxels: float) -> np.ndarray:
+    """Voxels of components that are too small or have nothing of the core.
 
     Args:
         region: bool (z, y, x).
-        depth: squared distance to the pleura in voxels, right up to ``least_depth``.
+        core: bool, what of it lies deep.
         least_voxels: size.
-        least_depth: in voxels.
     """
     parts, count = ndimage.label(region)
     if count == 0:
         return region
     small = np.bincount(parts.ravel()) < least_voxels
-    small |= np.bincount(parts[depth >= least_depth**2], minlength=count + 1) == 0
+    small |= np.bincount(parts[core], minlength=count + 1) == 0
     small[0] = False
     return small[parts]

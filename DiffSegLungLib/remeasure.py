@@ -51,6 +51,8 @@ def remeasure(
     *,
     lungs: Source | None = None,
     regions: Source | None = None,
+    series: str | None = None,
+    name: str | None = None,
     progress: Progress = silent,
 ) -> Measured:
     """Measure the tissues of a segmentation.
@@ -65,13 +67,15 @@ def remeasure(
             values.
         lungs: the lung mask that the segmentation was made with.
         regions: lobes or other regions to measure beside the whole, right and left lung, or ``thirds``.
+        series: Series Number or UID to take of a DICOM folder; None for the series with most slices.
+        name: what the report calls the CT; None for a name that tells nobody's.
         progress: told stage, fraction and message.
 
     Raises:
         UnusableInputError: an input cannot be used, or there is no tissue in it.
     """
     progress("read", 0.0, "Reading the CT and the segmentation")
-    volume = load_volume(source)
+    volume = load_volume(source, series, name)
     labels, warnings = load_tissues(segmentation, volume)
     progress("lungs", 0.3, "Finding the lungs")
     found = _lungs(volume, labels, lungs)

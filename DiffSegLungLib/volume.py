@@ -4,7 +4,7 @@ Every stage after this one works on ``Volume.hu``: float32 Hounsfield units, axe
 the patient's Left, +y Posterior, +z Superior.  ``to_input_geometry`` is the way back, voxel by voxel.
 
 What belongs to the way in and out lies in files of its own and is imported from here: ``image_files`` reads a
-file, ``dicom_folder`` a folder, ``label_maps`` a mask, ``hounsfield`` checks the values,
+file, ``series`` and ``dicom_folder`` a folder, ``label_maps`` a mask, ``hounsfield`` checks the values,
 ``acquisition`` warns, ``resampling`` changes the grid.
 """
 
@@ -19,7 +19,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from .acquisition import ACQUISITION_TAGS, MODALITY_TAG, quality_warnings
-from .dicom_folder import read_dicom_folder, study_of
+from .dicom_folder import read_dicom_folder
+from .errors import UnusableInputError
 from .geometry import Geometry
 from .headers import is_dicom
 from .hounsfield import AIR_HU, clean
@@ -34,6 +35,7 @@ from .image_files import (
 )
 from .label_maps import labels_on_grid, load_mask, read_labels
 from .resampling import resample
+from .series import Series, study_of
 
 __all__ = [
     "ACQUISITION_TAGS",
@@ -67,11 +69,13 @@ class Volume:
         image: a carrier of the canonical geometry: one voxel with canonical spacing, origin and direction, so
             that no second copy of the pixels is kept; ``canonical_image`` makes a full image of any array.
         input_geometry: the grid the CT came in; ``to_input_geometry`` returns to it.
-        name: safe as a title; the file's stem, ``CT series 4`` for DICOM, ``CT`` for an image in memory.
+        name: title of what is written: as it was asked for, else ``CT series 4`` for DICOM, ``CT`` for all
+            else; a file's own name may be a patient's.
         metadata: acquisition facts that change numbers, where known; never a patient's identity.
         warnings: whole sentences for the reader.
         dicom_files: the DICOM files it was read from, in the order of the input's slices; none if it was no
             DICOM.
+        series: the CT series of the DICOM folder it was read from, this one and those that were not taken.
     """
 
     hu: np.ndarray
@@ -82,6 +86,14 @@ class Volume:
     metadata: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     dicom_files: tuple[Path, ...] = ()
+    series: tuple[Series, ...] = ()
+
+    @property
+    def series_uid(self) -> str:
+        """Of the series that was read from a DICOM folder, empty for all else."""
+        path = self.dicom_files[0] if self.dicom_files else None
+        owners = (each.uid for each in self.series if path in {file.path for file in each.files})
+        return next(owners, "")
 
     @property
     def voxel_ml(self) -> float:
@@ -90,11 +102,15 @@ class Volume:
         return float(np.prod(self.spacing) * shear / 1000.0)
 
 
-def load_volume(source: str | os.PathLike[str] | sitk.Image) -> Volume:
+def load_volume(
+    source: str | os.PathLike[str] | sitk.Image, series: str | None = None, name: str | None = None
+) -> Volume:
     """Load a chest CT, check that it is one, and turn it to canonical axes.
 
     Args:
         source: an NRRD, NIfTI or MetaImage file, a DICOM folder or multi-frame file, or an image in memory.
+        series: Series Number or UID to take of a DICOM folder; None for the series with most slices.
+        name: title of what is written; None for ``CT``, which names nobody.
 
     Returns:
         The volume; what the reader should know of its quality is in ``warnings``.
@@ -102,7 +118,7 @@ def load_volume(source: str | os.PathLike[str] | sitk.Image) -> Volume:
     Raises:
         UnusableInputError: the source is missing, cannot be read, or is not a CT in Hounsfield units.
     """
-    read = _read(source)
+    read = _read(source, series)
     geometry = Geometry.of(read.image)
     canonical = sitk.DICOMOrient(read.image, "LPS")
     read.image = sitk.Image()  # the stored values go before the float32 copy comes: a lower memory peak
@@ -114,10 +130,11 @@ def load_volume(source: str | os.PathLike[str] | sitk.Image) -> Volume:
         spacing=canonical.GetSpacing()[::-1],
         image=Geometry.of(canonical).place(sitk.Image([1, 1, 1], sitk.sitkUInt8)),
         input_geometry=geometry,
-        name=read.name,
+        name=name or read.title,
         metadata=read.metadata,
         warnings=tuple(warnings),
         dicom_files=read.dicom_files,
+        series=read.series,
     )
 
 
@@ -170,14 +187,16 @@ def edge_warnings(lungs: np.ndarray, spacing: Sequence[float]) -> list[str]:
     return [f"The lungs reach the {' and '.join(edges)} edge of the scan; what lies beyond is not measured."]
 
 
-def _read(source: str | os.PathLike[str] | sitk.Image) -> Source:
+def _read(source: str | os.PathLike[str] | sitk.Image, series: str | None) -> Source:
     if isinstance(source, sitk.Image):
         check_kind(source.GetPixelID(), source.GetNumberOfComponentsPerPixel(), source.GetSize(), "CT")
         check_spacing(source.GetSpacing(), "CT")
         return Source(three_dimensional(source), "CT")
     path = existing(source)
     if path.is_dir():
-        return read_dicom_folder(path)
+        return read_dicom_folder(path, series)
+    if series is not None:
+        raise UnusableInputError(f"{path.name}: a file is one series; --series is for DICOM folders.")
     image, metadata = read_file(path, as_ct=True)
     return Source(image, safe_title(path), metadata, dicom_files=(path,) if is_dicom(path) else ())
 

@@ -18,7 +18,7 @@ from ..progress import Progress, silent
 from ..quality import QUALITIES, STANDARD
 
 if TYPE_CHECKING:
-    from .cases import Case
+    from ..cases import Case
     from .jobs import Job, Outcome
     from .pool import Pool
 
@@ -27,6 +27,8 @@ CASES_FOLDER = "cases"
 MANIFEST_NAME = "batch"
 GATHERING_STARTS = 0.98
 THIRDS = "thirds"
+HOW = ("model", "device", "quality", "seed")
+"""Options that go to each case as they are."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class CohortRequest:
         seed: of everything random.
         report: whether each case gets a report.
         dicom: whether each DICOM case gets a DICOM segmentation and report.
-        keep_names: call DICOM cases by their folders, not by a code.
+        series: Series Number to take of each DICOM study, None for the series with most slices.
+        keep_names: call cases by their files and folders, not by a code.
         key: file that tells which case is which source (.csv); it may name patients.  None for none.
         address: of a Ray cluster.
     """
@@ -71,6 +74,7 @@ class CohortRequest:
     seed: int = 0
     report: bool = False
     dicom: bool = False
+    series: str | None = None
     keep_names: bool = False
     key: Path | None = None
     address: str | None = None
@@ -157,9 +161,9 @@ def plan(request: CohortRequest) -> list[Job]:
         UnusableInputError: the input or output cannot be used.
         MissingPartError: the weights or the device.
     """
+    from ..cases import find_cases
     from ..models import verify
     from ..pipeline import choose_device
-    from .cases import find_cases
 
     _check(request)
     choose_device(request.device)
@@ -190,14 +194,14 @@ def _check(request: CohortRequest) -> None:
 
 def _is_mine(case: Case, shard: tuple[int, int]) -> bool:
     """Parts by the case's name: each part agrees with the others also when cases are added meanwhile."""
-    from .cases import code_of
+    from ..cases import code_of
 
     return int(code_of(case.name), 16) % shard[1] == shard[0] - 1
 
 
 def _job(case: Case, request: CohortRequest, weights: str) -> Job:
-    from .cases import companion
-    from .jobs import Job
+    from ..cases import companion
+    from .jobs import Job, request_into
 
     lungs, regions, missing = None, request.regions, ""
     try:
@@ -206,30 +210,28 @@ def _job(case: Case, request: CohortRequest, weights: str) -> Job:
             regions = companion(case, request.regions, "file of regions") or regions
     except UnusableInputError as error:
         missing = str(error)
-    return Job(
-        case=case.name,
-        source=case.source.resolve(),
-        folder=request.output.resolve() / CASES_FOLDER / case.name,
+    is_dicom = case.source.is_dir()
+    segmenting = request_into(
+        request.output.resolve() / CASES_FOLDER / case.name,
+        case.source.resolve(),
+        report=request.report,
+        dicom=request.dicom and is_dicom,
+        series=request.series if is_dicom else None,
+        name=case.name,
         lungs=lungs and lungs.resolve(),
         regions=regions,
-        missing=missing,
-        model=request.model,
-        weights=weights,
-        device=request.device,
-        quality=request.quality,
-        seed=request.seed,
-        report=request.report,
-        dicom=request.dicom and case.source.is_dir(),
+        **{option: getattr(request, option) for option in HOW},
     )
+    return Job(case.name, segmenting, missing, weights)
 
 
 def _write_key(path: Path, cases: list[Case]) -> None:
-    from ..outputs import write_text
+    from ..outputs import write_private
 
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerows([("case", "source"), *((case.name, case.relative) for case in cases)])
-    write_text(path, rows.getvalue().encode("utf-8", "replace").decode("utf-8"))
+    write_private(path, rows.getvalue().encode("utf-8", "replace").decode("utf-8"))
 
 
 def _pool(request: CohortRequest) -> Pool:
@@ -311,9 +313,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", action="store_true", help="write a report a case")
     dicom_help = "write DICOM SEG and SR for each case that is DICOM"
     parser.add_argument("--dicom", action="store_true", help=dicom_help)
-    names_help = "call DICOM cases by their folders, which may name patients (default: a code)"
+    series_help = "number of the series to take of each DICOM study (default: the one with most slices)"
+    parser.add_argument("--series", metavar="N", help=series_help)
+    names_help = "call cases by their files and folders, which may name patients (default: codes)"
     parser.add_argument("--keep-names", action="store_true", help=names_help)
-    key_help = "write which case is which source; it may name patients, keep it apart"
+    key_help = "write which case is which source, for your eyes only; it may name patients, keep it apart"
     parser.add_argument("--key", metavar="KEY.csv", type=Path, help=key_help)
     progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
     parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -17,9 +18,9 @@ from typing import Any
 from .. import __version__
 from ..commands import SegmentRequest, segment_to_files
 from ..errors import DiffSegLungError, UnusableInputError, is_out_of_memory
+from ..image_files import safe_title
 from ..outputs import remove_leftovers, write_json
 from ..progress import peak_memory_mb, silent
-from ..quality import STANDARD
 
 RECORD = "job.json"
 SEGMENTATION, MEASURES, MANIFEST = "segmentation.seg.nrrd", "measures.csv", "manifest.json"
@@ -34,58 +35,50 @@ class Job:
 
     Attributes:
         case: the case's name.
-        source: the CT.
-        folder: takes everything that is written.
-        lungs: lung mask, None to find the lungs.
-        regions: lobes or other regions, or ``measures.THIRDS``.
+        request: the call of ``segment`` that does it; all that it writes lies in `folder`.
         missing: why it cannot be done at all, empty if it can.
-        model: name or folder of the weights.
-        weights: their SHA-256.
-        device: as in ``segment``.
-        quality: as in ``segment``.
-        seed: as in ``segment``.
-        report: whether to write a report.
-        dicom: whether to write a DICOM segmentation and report; the CT must be DICOM.
+        weights: SHA-256 of the model's.
     """
 
     case: str
-    source: Path
-    folder: Path
-    lungs: Path | None = None
-    regions: Path | None = None
+    request: SegmentRequest
     missing: str = ""
-    model: str | None = None
     weights: str = ""
-    device: str = "auto"
-    quality: str = STANDARD
-    seed: int = 0
-    report: bool = False
-    dicom: bool = False
 
     @property
-    def request(self) -> SegmentRequest:
-        """The call of ``segment`` that does it."""
-        return SegmentRequest(
-            self.source,
-            self.folder / SEGMENTATION,
-            lungs=self.lungs,
-            regions=self.regions,
-            model=self.model,
-            device=self.device,
-            seed=self.seed,
-            quality=self.quality,
-            measures=self.folder / MEASURES,
-            dicom_seg=self.folder / DICOM_SEG if self.dicom else None,
-            dicom_sr=self.folder / DICOM_SR if self.dicom else None,
-            report=self.folder / REPORT if self.report else None,
-            manifest=self.folder / MANIFEST,
-        )
+    def folder(self) -> Path:
+        """Takes everything that is written."""
+        return self.request.output.parent
 
     @property
     def files(self) -> list[Path]:
         """What is there when it is whole, beside the record."""
-        request = self.request
-        return [*request.outputs.values(), *([request.report / "report.html"] if request.report else [])]
+        report = self.request.report
+        return [*self.request.outputs.values(), *([report / "report.html"] if report else [])]
+
+
+def request_into(
+    folder: Path, source: Path, report: bool = False, dicom: bool = False, **options: Any
+) -> SegmentRequest:
+    """The call of ``segment`` that puts everything of a case into its folder, under fixed names.
+
+    Args:
+        folder: the case's.
+        source: the CT.
+        report: whether to write a report.
+        dicom: whether to write a DICOM segmentation and report; the CT must be DICOM.
+        options: fields of `SegmentRequest` that say how.
+    """
+    return SegmentRequest(
+        source,
+        folder / SEGMENTATION,
+        measures=folder / MEASURES,
+        dicom_seg=folder / DICOM_SEG if dicom else None,
+        dicom_sr=folder / DICOM_SR if dicom else None,
+        report=folder / REPORT if report else None,
+        manifest=folder / MANIFEST,
+        **options,
+    )
 
 
 @dataclass(frozen=True)
@@ -113,16 +106,18 @@ class Outcome:
 
 def fingerprint(job: Job) -> dict[str, Any]:
     """What the result depends on; the source by its files' number, size and newest time of change."""
+    request = job.request
     return {
         "version": __version__,
         "weights": job.weights,
-        "quality": job.quality,
-        "seed": job.seed,
-        "report": job.report,
-        "dicom": job.dicom,
-        "source": _stamp(job.source),
-        "lungs": _stamp(job.lungs),
-        "regions": _stamp(job.regions),
+        "quality": request.quality,
+        "seed": request.seed,
+        "series": request.series,
+        "report": request.report is not None,
+        "dicom": request.dicom_seg is not None,
+        "source": _stamp(request.source),
+        "lungs": _stamp(request.lungs),
+        "regions": _stamp(request.regions),
     }
 
 
@@ -190,9 +185,12 @@ def failure(job: Job, reason: str, status: int) -> Outcome:
 
 
 def _without_names(text: str, job: Job) -> str:
-    """One line that calls the CT by the case's name: the name of its folder may be the patient's."""
-    for name in (str(job.source), job.source.as_posix(), job.source.name):
-        text = text.replace(name, job.case)
+    """One line that calls the CT and its masks by the case's name: theirs may be the patient's."""
+    given = (job.request.source, job.request.lungs, job.request.regions)
+    for path in filter(None, given):
+        names = {str(path), path.as_posix(), path.name, safe_title(path)} - {"CT"}  # a word of our own
+        for name in sorted(names, key=len, reverse=True):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", job.case, text)
     return " ".join(text.split())
 
 

@@ -27,6 +27,8 @@ from DiffSegLungLib.tissues import DISEASES
 if TYPE_CHECKING:
     import pandas
 
+    from DiffSegLungLib.compare_command import Compared
+
 __all__ = ["NOT_CLINICAL", "PDF_NAME", "write_overview", "write_report"]
 
 PDF_NAME = "report.pdf"
@@ -64,6 +66,7 @@ def write_report(
     measures: pandas.DataFrame,
     manifest: Mapping[str, Any],
     name: str,
+    compared: Compared | None = None,
 ) -> dict[str, Path]:
     """Writes ``report.html``, with its pictures inside, ``report.pdf``, ``report.json``, ``measures.csv``.
 
@@ -75,18 +78,20 @@ def write_report(
         measures: as ``measure`` returns it, the whole lung first.
         manifest: of the run; any key may be missing.
         name: the case, as the reader knows it.
+        compared: with an earlier point in time, None for none.
 
     Returns:
         The files by what they are: ``report``, ``pdf``, ``measures`` and ``json``.
     """
     chest = Chest.crop(hu, labels, spacing)
-    content, pictures = content_of(name, measures, manifest, NOT_CLINICAL), _pictures(chest, measures)
+    content = content_of(name, measures, manifest, NOT_CLINICAL, compared)
+    pictures = _pictures(chest, measures)
     table = measures.to_csv(lineterminator="\n").encode("utf-8")
     files = {
         "report": ("report.html", render(content, pictures).encode("utf-8")),
         "pdf": (PDF_NAME, pdf_bytes(content, pictures)),
         "measures": ("measures.csv", table),
-        "json": (JSON_NAME, _json(name, measures, manifest)),
+        "json": (JSON_NAME, _json(name, measures, manifest, compared)),
     }
     written = {what: Path(folder) / file for what, (file, _) in files.items()}
     for what, path in written.items():
@@ -94,21 +99,40 @@ def write_report(
     return written
 
 
-def _json(name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any]) -> bytes:
+def _json(
+    name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any], compared: Compared | None
+) -> bytes:
     """All that the report says, for programs; an undefined number is null."""
-    defined = measures.astype(object).where(measures.notna(), None)
     content = {
         "case": name,
         "notice": NOT_CLINICAL,
-        "measures": {str(region): row.to_dict() for region, row in defined.iterrows()},
+        "measures": _by_row(measures),
         "scores": {
             score.key: {"total": score.total, "highest": score.highest, "zones": score.points}
             for score in scores(measures)
         },
         "definitions": {column: vars(definition) for column, definition in DEFINITIONS.items()},
+        "change": _change_json(compared),
         "manifest": manifest,
     }
     return (json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n").encode("utf-8")
+
+
+def _by_row(table: pandas.DataFrame) -> dict[str, dict[str, Any]]:
+    defined = table.astype(object).where(table.notna(), None)
+    return {str(name): row.to_dict() for name, row in defined.iterrows()}
+
+
+def _change_json(compared: Compared | None) -> dict[str, Any] | None:
+    if compared is None:
+        return None
+    regions = dict.fromkeys(compared.changes.index.get_level_values("region"))
+    return {
+        "interval": compared.interval or None,
+        "regions": {str(region): _by_row(compared.changes.loc[region]) for region in regions},
+        "transitions_ml": None if compared.transitions is None else _by_row(compared.transitions),
+        "warnings": list(compared.warnings),
+    }
 
 
 def _pictures(chest: Chest, measures: pandas.DataFrame) -> dict[str, list[Picture]]:

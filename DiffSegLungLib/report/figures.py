@@ -37,6 +37,9 @@ HISTOGRAM_DECADES = 4
 HISTOGRAM_SHARE = 0.62
 """Share of the chart's height that the histogram takes; the tissues' ranges are above."""
 
+LETTER_WIDTH = 0.8
+"""Of a letter in pixels, as a share of its size in points."""
+
 INK = "#1a1a1a"
 PAPER = "white"
 
@@ -103,7 +106,7 @@ def glance_png(chest: Chest, cuts: Sequence[Cut]) -> bytes:
     tile = (GLANCE_WIDTH * 0.6 - 4 * GAP) / len(DISEASES)
     _draw_projections(figure, chest, (0, height + GAP), tile, 8)
     box = (GLANCE_WIDTH * 0.665, height + 40, GLANCE_WIDTH * 0.325, GLANCE_ROWS[1] - 82)
-    _draw_histogram(figure, chest, box)
+    _draw_histogram(figure, chest, box, named=False)  # the table beside it names the colours
     return _png(figure)
 
 
@@ -193,7 +196,9 @@ def _annotate_plane(axes: Axes, cut: Cut, shape: tuple[int, int], chest: Chest, 
     _lettering(axes, 0.988, 0.5, right, "right", "center", size=13 * size)
     _lettering(axes, 0.5, 0.985, top, "center", "top", size=13 * size)
     _lettering(axes, 0.5, 0.015, bottom, "center", "bottom", size=13 * size)
-    _lettering(axes, 0.012, 0.985, cut.short_title(chest), "left", "top", size=11 * size)
+    title = cut.short_title(chest)
+    crowded = len(title) * LETTER_WIDTH * 11 * size > shape[1] / 2  # it would run into the upper letter
+    _lettering(axes, 0.012, 0.985 - crowded * 20 * size / shape[0], title, "left", "top", size=11 * size)
     _scale_bar(axes, shape, slices.plane_millimetres(chest, cut.axis)[1], 11 * size)
 
 
@@ -203,7 +208,8 @@ def _scale_bar(axes: Axes, shape: tuple[int, int], width_mm: float, size: float)
         return
     x, y = 0.985 - length, 14 / shape[0]
     for width, colour in ((5.5, "black"), (2.5, "white")):
-        axes.plot([x, x + length], [y, y], color=colour, linewidth=width, transform=axes.transAxes)
+        style: dict[str, Any] = {"color": colour, "linewidth": width, "solid_capstyle": "butt"}
+        axes.plot([x, x + length], [y, y], transform=axes.transAxes, **style)
     _lettering(axes, x + length / 2, y + 7 / shape[0], "5 cm", "center", "bottom", size=size)
 
 
@@ -258,7 +264,7 @@ def _draw_ramp(figure: Figure, box: Box, colour: np.ndarray, limit: float) -> No
     _text(figure, (box[0] + box[2], box[1] + 22), text, size=10.5, colour="white", align="right")
 
 
-def _draw_histogram(figure: Figure, chest: Chest, box: Box) -> None:
+def _draw_histogram(figure: Figure, chest: Chest, box: Box, named: bool = True) -> None:
     axes = _chart(figure, box, "HU histogram of the lungs, by tissue")
     counts = slices.histogram(chest, HISTOGRAM_EDGES) * float(np.prod(chest.spacing)) / 1000.0
     peak = max(float(counts.max()), 1e-3)
@@ -272,16 +278,16 @@ def _draw_histogram(figure: Figure, chest: Chest, box: Box) -> None:
     top = floor * (peak / floor) ** (1 / HISTOGRAM_SHARE)
     axes.set(xlim=(HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1]), ylim=(floor, top))
     axes.axvline(-950, ymax=HISTOGRAM_SHARE, color=INK, linewidth=1.2, linestyle="--")
-    axes.text(-957, peak, "-950", ha="right", va="bottom", fontsize=10)
-    _draw_bands(axes)
+    axes.text(-957, peak, "-950", ha="right", va="top", rotation=90, fontsize=10)
+    _draw_bands(axes, named)
     axes.set_yticks([tick for tick in axes.get_yticks() if floor <= tick <= peak])
     axes.set_yticks([], minor=True)
     axes.set_xlabel("HU", fontsize=11)
     axes.set_ylabel("ml per 10 HU, logarithmic", fontsize=11)
 
 
-def _draw_bands(axes: Axes) -> None:
-    """The plausible density range of each tissue, as bars above the histogram."""
+def _draw_bands(axes: Axes, named: bool) -> None:
+    """The plausible density range of each tissue, as bars above the histogram, with or without its name."""
     free = 1 - HISTOGRAM_SHARE
     above = axes.get_xaxis_transform()  # HU along x, share of the chart along y
     for index, tissue in enumerate(reversed(REPORTED)):
@@ -289,6 +295,8 @@ def _draw_bands(axes: Axes) -> None:
         low, high = max(tissue.prior.low, HISTOGRAM_EDGES[0]), min(tissue.prior.high, HISTOGRAM_EDGES[-1])
         colour = _colour(tissue.label)
         axes.plot([low, high], [y, y], color=colour, linewidth=6, solid_capstyle="butt", transform=above)
+        if not named:
+            continue
         at_right = high < -250
         x, align = (high + 12, "left") if at_right else (low - 12, "right")
         axes.text(x, y, tissue.name, ha=align, va="center", fontsize=9.5, transform=above)

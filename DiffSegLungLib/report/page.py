@@ -9,11 +9,15 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, number_text
+from DiffSegLungLib.report.change import INTRODUCTION as CHANGE
+from DiffSegLungLib.report.change import TRANSITIONS, Change, change_of, signed_text
 from DiffSegLungLib.scores import scores
 from DiffSegLungLib.tissues import REPORTED
 
 if TYPE_CHECKING:
     import pandas
+
+    from DiffSegLungLib.compare_command import Compared
 
 FACTS = (
     ("Software", "software"),
@@ -47,10 +51,15 @@ CAPTIONS = {
     "pictures": "Lung window, level -600, width 1500 HU. The patient's right is on the left of the picture. "
     "Left: the CT alone. Right: disease in colour, the lungs as a thin outline, vessels not painted.",
     "densities": "Over all lung voxels of the region, vessels included, from the HU alone.",
+    "change": CHANGE,
+    "transitions": TRANSITIONS,
     "definitions": "How each number is computed. Slice thickness, kernel, contrast and inspiration move "
     "densitometry: compare like with like.",
 }
 """Said above each table and the pictures."""
+
+MAIN_REGIONS = 3
+"""On the first page: both lungs, right and left."""
 
 HEADLINES = ("lung_ml", "disease_percent", "mean_hu", "laa950_percent", "haa_percent")
 
@@ -86,6 +95,7 @@ class Content:
         method: how the tissues were found.
         origin: program, weights and time of the run, in a line.
         facts: titles and rows of what the result was made with.
+        change: since an earlier point in time, None without one.
     """
 
     name: str
@@ -100,9 +110,16 @@ class Content:
     method: str
     origin: str
     facts: list[tuple[str, list[tuple[str, str]]]]
+    change: Change | None = None
 
 
-def content_of(name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any], notice: str) -> Content:
+def content_of(
+    name: str,
+    measures: pandas.DataFrame,
+    manifest: Mapping[str, Any],
+    notice: str,
+    compared: Compared | None = None,
+) -> Content:
     """The report's text.
 
     Args:
@@ -110,6 +127,7 @@ def content_of(name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any
         measures: as ``measure`` returns it.
         manifest: of the run; missing keys leave their rows out.
         notice: printed at the top and at the bottom.
+        compared: with an earlier point in time, None for none.
     """
     is_ours = "model" in manifest
     return Content(
@@ -117,7 +135,7 @@ def content_of(name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any
         notice=notice,
         introduction=INTRODUCTION if is_ours else INTRODUCTION_UNKNOWN,
         warnings=[str(warning) for warning in manifest.get("warnings") or []],
-        headlines=_headlines(measures),
+        headlines=_headlines(measures, compared),
         regions=[str(region) for region in measures.index],
         tissues=_tissue_rows(measures),
         densities=_density_rows(measures),
@@ -125,6 +143,7 @@ def content_of(name: str, measures: pandas.DataFrame, manifest: Mapping[str, Any
         method=METHOD if is_ours else METHOD_UNKNOWN,
         origin=_origin(manifest),
         facts=_facts(manifest),
+        change=change_of(compared) if compared else None,
     )
 
 
@@ -133,7 +152,7 @@ def render(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> str:
 
     Args:
         content: what it says.
-        pictures: the sections ``slices``, ``projection`` and ``charts``; the PDF has ``glance`` too.
+        pictures: the sections ``glance``, ``slices``, ``projection`` and ``charts``.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -142,14 +161,15 @@ def render(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> str:
     )
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     template = environment.from_string(source)
-    return template.render(**vars(content), captions=CAPTIONS, pictures=pictures)
+    return template.render(**vars(content), captions=CAPTIONS, pictures=pictures, main=MAIN_REGIONS)
 
 
-def _headlines(measures: pandas.DataFrame) -> list[dict[str, str]]:
+def _headlines(measures: pandas.DataFrame, compared: Compared | None) -> list[dict[str, str]]:
     row = measures.iloc[0]
     region = str(measures.index[0])
     return [
         {
+            "change": _change_text(compared, region, column),
             "label": DEFINITIONS[column].name,
             "value": number_text(row[column], DEFINITIONS[column].unit),
             "unit": DEFINITIONS[column].unit,
@@ -157,9 +177,23 @@ def _headlines(measures: pandas.DataFrame) -> list[dict[str, str]]:
         }
         for column in HEADLINES
     ] + [
-        {"label": score.name, "value": str(score.total), "unit": f"of {score.highest}", "region": region}
+        {
+            "label": score.name,
+            "value": str(score.total),
+            "unit": f"of {score.highest}",
+            "region": region,
+            "change": "",
+        }
         for score in scores(measures)
     ]
+
+
+def _change_text(compared: Compared | None, region: str, column: str) -> str:
+    """What it was earlier, and the change; empty where it is not known."""
+    if compared is None or (region, column) not in compared.changes.index:
+        return ""
+    row, unit = compared.changes.loc[(region, column)], DEFINITIONS[column].unit
+    return f"earlier {number_text(row['earlier'], unit)} ({signed_text(float(row['change']), unit)})"
 
 
 def _tissue_rows(measures: pandas.DataFrame) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib.report.page import CAPTIONS, Content, Picture
+from DiffSegLungLib.report.page import CAPTIONS, MAIN_REGIONS, Content, Picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +28,6 @@ TEXT, SMALL, HEADING, TITLE = 8.5, 7.0, 12.0, 17.0
 LEADING = 1.35
 GAP = 12.0
 """Between pictures side by side."""
-MAIN_REGIONS = 3
-"""On page one: both lungs, right and left."""
 METHOD_ROOM, LEAST_SHRUNK = 36.0, 150.0
 """Kept free below the pictures of page one, and the height that these have at least."""
 COLUMNS = 8
@@ -56,6 +54,7 @@ def pdf_bytes(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> by
             sheet = Sheet(file, content)
             _summary(sheet, content, pictures["glance"])
             _regions(sheet, content)
+            _change(sheet, content)
             _pictures(sheet, pictures)
             _background(sheet, content)
             sheet.finish()
@@ -94,6 +93,30 @@ def _regions(sheet: Sheet, content: Content) -> None:
         _density_table(sheet, content, chosen)
 
 
+def _change(sheet: Sheet, content: Content) -> None:
+    """What changed since an earlier point in time, three regions side by side."""
+    change = content.change
+    if change is None:
+        return
+    sheet.new_page()
+    sheet.heading("Change since the earlier CT", f"{CAPTIONS['change']} {change.interval}")
+    for first in range(0, len(change.regions), MAIN_REGIONS):
+        chosen = range(first, min(first + MAIN_REGIONS, len(change.regions)))
+        rows = [
+            Row(
+                [f"{row['name']}, {row['unit']}", *row["cells"][3 * chosen.start : 3 * chosen.stop]],
+                swatch=row["colour"],
+            )
+            for row in change.rows
+        ]
+        names = [change.regions[index] for index in chosen]
+        sheet.table(Table.of_regions(names, ("earlier", "later", "change"), first=155.0), rows)
+    if change.transitions:
+        sheet.heading("Which tissue became which", CAPTIONS["transitions"])
+        table = Table.of_regions(change.tissue_names, ("",), first=100.0)
+        sheet.table(table, [Row([name, *cells]) for name, cells in change.transitions])
+
+
 def _warnings(sheet: Sheet, sentences: Sequence[str]) -> None:
     sheet.gap(4)
     with sheet.side_bar(ALARM):
@@ -114,7 +137,9 @@ def _headlines(sheet: Sheet, headlines: Sequence[Mapping[str, str]]) -> None:
             sheet.text(x, 4 + number * SMALL * LEADING, line, size=SMALL, colour=PALE)
         value = f"{item['value']} {item['unit']}"
         sheet.text(x, 8 + deepest * SMALL * LEADING, value, size=HEADING, weight="bold")
-    sheet.gap(30 + deepest * SMALL * LEADING)
+        sheet.text(x, 24 + deepest * SMALL * LEADING, item["change"], size=SMALL, colour=PALE)
+    changed = SMALL * LEADING if any(item["change"] for item in headlines) else 0.0
+    sheet.gap(30 + deepest * SMALL * LEADING + changed)
 
 
 def _groups(regions: Sequence[str]) -> Iterator[range]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cases import Case, find_listed
 from ..errors import MissingPartError, UnusableInputError
 from ..quality import STANDARD, quality_of
 from .access import HEADERS, LARGEST_MESSAGE, Access, limit_messages
-from .scans import find_scans
 
 PACKAGES = ("slicer", "trame", "trame_slicer", "trame_rca", "trame_vuetify", "slicer_layer_dm")
 LOOPBACK_HOST = "127.0.0.1"
@@ -36,6 +36,7 @@ class ServeRequest:
     Attributes:
         source: a CT, or a folder of CT.
         output: folder for what is saved; None to download it only.
+        keep_names: call saved files and reports as the CT's file, not by a code.
         lungs: a lung mask for the one CT; None to find the lungs.
         host: where to listen.
         port: 0 for a free one.
@@ -48,6 +49,7 @@ class ServeRequest:
 
     source: Path
     output: Path | None = None
+    keep_names: bool = False
     lungs: Path | None = None
     host: str = LOOPBACK_HOST
     port: int = 0
@@ -73,7 +75,7 @@ def serve(request: ServeRequest) -> None:
         MissingPartError: the packages of the extra ``serve``.
     """
     quality_of(request.quality)
-    scans = find_scans(request.source)
+    scans = find_listed(request.source, request.keep_names)
     if request.lungs and (len(scans) > 1 or not request.lungs.exists()):
         raise UnusableInputError("--lungs is the mask of one CT: give that CT and a mask that is there.")
     if request.output:
@@ -107,7 +109,7 @@ def _require_folder(folder: Path) -> None:
     require_writable(folder / "segmentation.seg.nrrd")
 
 
-async def _serve(request: ServeRequest, scans: dict[str, Path], folder: Path) -> None:
+async def _serve(request: ServeRequest, scans: dict[str, Case], folder: Path) -> None:
     os.environ["TRAME_ARGS"] = ""  # trame must not read our command line as its own
     _quiet_vtk()
     from trame.app import get_server

@@ -16,7 +16,7 @@ PANEL_WIDTH = 430
 EDGES = {"Axial": "RLAP", "Coronal": "RLSI", "Sagittal": "APSI"}
 """What is at the left, right, upper and lower edge of each view, as in Slicer."""
 PLACES = ("left:6px;top:48%", "right:6px;top:48%", "left:50%;top:4px", "left:50%;bottom:30px")
-CELLS = (("ml", "ml"), ("percent", "%"), ("right", "right %"), ("left", "left %"))
+CELLS = (("ml", "ml"), ("percent", "%"), ("right", "R %"), ("left", "L %"))
 
 
 def build_page(server: Any, session: Session) -> None:
@@ -74,6 +74,7 @@ def _slice_view(server: Any, view_id: str, view: Any) -> None:
 
     create_vertical_slice_view_gutter_ui(server, view_id, view)
     look = "position:absolute;color:#ffd54f;font:600 13px sans-serif;pointer-events:none"
+    look += ";text-shadow:0 0 3px #000,0 0 3px #000"  # read over bone, too
     for letter, place in zip(EDGES.get(view.get_orientation(), ""), PLACES, strict=False):
         html.Div(letter, style=f"{look};{place}")
 
@@ -95,6 +96,11 @@ def _input(session: Session, v3: Any, html: Any) -> None:
     v3.VSelect(
         id="ct", v_model=("ct",), items=("scans",), label="CT", density="compact", hide_details=True,
         disabled=("activity !== ''",), update_modelValue=(_started(session.open), "[$event]"), classes="mb-2",
+    )  # fmt: skip
+    v3.VSelect(
+        id="series", v_if="series_list.length", v_model=("series",), items=("series_list",), label="Series",
+        density="compact", hide_details=True, disabled=("activity !== ''",), classes="mb-2",
+        update_modelValue=(_started(session.open_series), "[$event]"),
     )  # fmt: skip
     with html.Div(classes="d-flex ga-2 mb-2"):
         v3.VSelect(
@@ -135,12 +141,13 @@ def _table(session: Session, v3: Any, html: Any) -> None:
                 for _, title in CELLS:
                     html.Th(title, classes="text-right")
             with html.Tbody(), html.Tr(v_for="row in rows", key="row.key", id=("'row-' + row.key",)):
-                with html.Td(classes="px-1"):
+                with html.Td(classes="px-1", style="height:30px"):
                     v3.VBtn(
                         icon=("row.visible ? 'mdi-eye' : 'mdi-eye-off'",), size="x-small", variant="text",
                         click=(session.set_visible, "[row.key, !row.visible]"), id=("'eye-' + row.key",),
                     )  # fmt: skip
-                with html.Td(classes="px-1", style="cursor:pointer", click=(session.go_to, "[row.key]")):
+                name_style = {"classes": "px-1 text-no-wrap", "style": "cursor:pointer"}
+                with html.Td(click=(session.go_to, "[row.key]"), **name_style):
                     html.Span(
                         style=(
                             "`display:inline-block;width:12px;height:12px;margin-right:6px;background:${row.colour}`",

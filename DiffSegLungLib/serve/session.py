@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..cases import Case, code_of, listed
 from ..commands import write_report_of
 from ..errors import CancelledError, DiffSegLungError, UnusableInputError
-from ..files import SEGMENTATION_SUFFIX, bare_name
+from ..files import SEGMENTATION_SUFFIX
 from ..measure_command import CORRECTED, read_manifest
 from ..measures import DEFINITIONS, DENSITOMETRY, LEFT, RIGHT, WHOLE, measure_corrected, number_text
 from ..outputs import LUNG_SEGMENTS, write_json, write_segmentation, write_together
@@ -27,11 +28,12 @@ from ..segmentations import load_lungs
 from ..tissues import BY_KEY, DISEASES, HEALTHY, REPORTED, TISSUES
 from ..volume import Volume, load_volume, to_input_geometry
 from .computation import Computation
-from .scans import scan_named
 from .scene import LOOK, Scene, most_of
 
 if TYPE_CHECKING:
     import pandas
+
+    from ..series import Series
 
 IDLE, OPENING, SEGMENTING, SAVING = "", "opening", "segmenting", "saving"
 SETTLING_SECONDS = 0.3
@@ -42,7 +44,7 @@ UNSAVED = "Your corrections are not saved: save them, or do the same again to dr
 INITIAL: dict[str, Any] = {
     "ct": "", "title": "", "activity": IDLE, "fraction": 0.0, "stage": "", "error": "", "warnings": [],
     "has_ct": False, "has_result": False, "corrected": False, "rows": [], "facts": [], "files": [],
-    "saved": "",
+    "saved": "", "series": "", "series_list": [],
     "tool": LOOK, "tissue": DISEASES[0].key, "brush": 10.0, "window": "lung", "surfaces": True,
 }  # fmt: skip
 
@@ -96,7 +98,7 @@ class Session:
     """
 
     def __init__(
-        self, state: Any, scans: Mapping[str, Path], folder: Path, options: Mapping[str, str]
+        self, state: Any, scans: Mapping[str, Case], folder: Path, options: Mapping[str, str]
     ) -> None:
         """Starts with no CT.
 
@@ -115,6 +117,7 @@ class Session:
         self._output = Path(options["output"]) if "output" in options else None
         self._volume: Volume | None = None
         self._name = ""
+        self._series: Series | None = None  # of a DICOM folder of several
         self._found: Found | None = None
         self._kept: np.ndarray | None = None  # the labels as they were found or saved
         self._unsaved = False
@@ -144,6 +147,11 @@ class Session:
     async def open(self, name: str) -> None:
         """Opens one of the listed CT."""
         await self._do(OPENING, lambda: self._keeping_corrections(lambda: self._open(name)))
+
+    async def open_series(self, uid: str) -> None:
+        """Opens another series of the DICOM folder that is open."""
+        if self._volume is not None and uid in {each.uid for each in self._volume.series}:
+            await self._do(OPENING, lambda: self._keeping_corrections(lambda: self._open(self._name, uid)))
 
     async def segment(self) -> None:
         """Segments the CT that is open."""
@@ -208,7 +216,8 @@ class Session:
             state.error = f"{type(error).__name__}: {error}. The fault is DiffSegLung's."
         finally:
             with state:
-                state.update({"activity": IDLE, "ct": self._name})  # the list shows what is open
+                series = self._series.uid if self._series else ""
+                state.update({"activity": IDLE, "ct": self._name, "series": series})  # as it is open
 
     async def _keeping_corrections(self, work: Callable[[], Awaitable[None]]) -> None:
         """Work that drops the segmentation: where corrections are unsaved, only the second click does it."""
@@ -217,23 +226,37 @@ class Session:
             raise UnusableInputError(UNSAVED)
         await work()
 
-    async def _open(self, name: str) -> None:
-        path = scan_named(self._scans, name)
-        volume = await asyncio.to_thread(load_volume, path)
+    async def _open(self, name: str, uid: str | None = None) -> None:
+        case = listed(self._scans, name)
+        volume = await asyncio.to_thread(load_volume, case.source, uid, case.name)
         self._forget_result()
         self.scene.show_ct(volume)
         self._volume, self._name = volume, name
+        self._list_series()
         self._state.update({"ct": name, "title": name, "has_ct": True, "window": "lung"})
         self._state.warnings = list(volume.warnings)
         saved = RunFiles.of(self._output, self._result_name()) if self._output else None
         if saved and saved.fit(volume):
             await self._show_result(saved)
 
+    def _list_series(self) -> None:
+        """Offers the series of a DICOM folder that holds several."""
+        volume = self._volume
+        assert volume is not None
+        by_uid = {each.uid: each for each in reversed(volume.series)}  # of one UID the larger comes last
+        read = volume.series_uid if len(by_uid) > 1 else ""
+        self._series = by_uid.get(read)
+        choices = [{"title": f"series {each.text}", "value": uid} for uid, each in reversed(by_uid.items())]
+        self._state.update({"series": read, "series_list": choices if self._series else []})
+
     def _result_name(self) -> str:
-        """The CT's name without its suffix, unless another CT would have the same."""
-        bare = [bare_name(Path(each)) for each in self._scans]
-        own = bare_name(Path(self._name))
-        return own if bare.count(own) == 1 else self._name
+        """The case's name, and which of its series it is."""
+        name = listed(self._scans, self._name).name
+        if self._series is None or self._volume is None:
+            return name
+        numbers = {each.number for each in self._volume.series if each.uid != self._series.uid}
+        number = "" if self._series.number in numbers else self._series.number
+        return f"{name}-series-{number or code_of(self._series.uid)}"
 
     def _forget_result(self) -> None:
         if self._measuring:
@@ -258,7 +281,9 @@ class Session:
 
     def _arguments(self, run: RunFiles) -> list[str]:
         quality = self._state.quality if self._state.quality in QUALITIES else self._options["quality"]
-        arguments = ["segment", str(scan_named(self._scans, self._name)), "--output", str(run.segmentation)]
+        case = listed(self._scans, self._name)
+        arguments = ["segment", str(case.source), "--output", str(run.segmentation), "--name", case.name]
+        arguments += ["--series", self._series.uid] if self._series else []
         arguments += ["--save-lungs", str(run.lungs), "--manifest", str(run.manifest)]
         arguments += ["--quality", quality, "--progress", "json"]
         for option in ("device", "seed", "model", "lungs"):

@@ -73,7 +73,7 @@ def test_header_is_that_of_a_ct() -> None:
 
 def test_library_takes_it_for_a_chest_ct() -> None:
     volume = load_volume(PHANTOM)
-    assert volume.name == "DiffSegLungPhantom"
+    assert volume.hu.size > 1e6 and volume.name == "CT", "a file's name may be a patient's"
     assert volume.hu.min() >= -1024
     assert -1010 <= volume.hu[:, :5, :5].mean() <= -970  # air before the patient, to the right
     assert 0 <= np.median(volume.hu[volume.hu > -200]) <= 100  # soft tissue

@@ -308,7 +308,7 @@ def test_a_series_number_is_a_number(tmp_path: Path, number: str) -> None:
 
 def test_outputs_stay_in_their_folder(tmp_path: Path) -> None:
     """The cohort names folders by what it finds in DICOM; none leads out."""
-    from DiffSegLungLib.cohort.cases import find_cases
+    from DiffSegLungLib.cases import find_cases
 
     planted(tmp_path / "in" / "a", StudyInstanceUID="1.2.3", PatientName="../../../evil")
     (tmp_path / "in" / "..hidden.nrrd").write_bytes(b"")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,10 +20,10 @@ import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
 from DiffSegLungLib import cli
+from DiffSegLungLib.cases import code_of, file_code, find_cases
 from DiffSegLungLib.cohort import CohortRequest, jobs, run_cohort
 from DiffSegLungLib.cohort import command as cohort_command
-from DiffSegLungLib.cohort.cases import code_of, find_cases
-from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, run_job
+from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run_job
 from DiffSegLungLib.cohort.pool import LocalPool, run_jobs
 from DiffSegLungLib.cohort.tables import TIMES, gather
 from DiffSegLungLib.errors import UnusableInputError
@@ -54,6 +56,7 @@ def done(cohort: Path) -> CohortRequest:
         quality="fast",
         lungs=cohort / "masks",
         device="cpu",
+        keep_names=True,
     )
     outcome = run_cohort(request)
     assert outcome.status == UnusableInputError.exit_status
@@ -63,6 +66,15 @@ def done(cohort: Path) -> CohortRequest:
 
 def planned(request: CohortRequest) -> dict[str, Job]:
     return {job.case: job for job in cohort_command.plan(request)}
+
+
+def changed(job: Job, folder: Path | None = None, **how: Any) -> Job:
+    """The job with another folder or other options of ``segment``."""
+    request = replace(job.request, **how)
+    if folder:
+        outputs = {name: folder / getattr(request, name).name for name in ("output", "measures", "manifest")}
+        request = replace(request, **outputs)
+    return replace(job, request=request)
 
 
 # --- cases ----------------------------------------------------------------------------------------
@@ -83,10 +95,21 @@ def test_cases_are_files_and_studies(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     cases = {case.relative: case.name for case in find_cases(tmp_path)}
     assert set(cases) == {"a.nrrd", "sub/b.nii.gz", "DOE^JOHN/study1", "DOE^JOHN/study2/series1"}
-    assert (cases["a.nrrd"], cases["sub/b.nii.gz"]) == ("a", "b")
     assert not any("DOE" in name for name in cases.values()), "no folder's name unless asked for"
-    kept = {case.name for case in find_cases(tmp_path, keep_names=True)}
-    assert "DOE_JOHN_study1" in kept
+    assert all(re.fullmatch(r"(ct|study)-[0-9a-f]{12}", name) for name in cases.values())
+    kept = {case.relative: case.name for case in find_cases(tmp_path, keep_names=True)}
+    assert kept["DOE^JOHN/study1"] == "DOE_JOHN_study1"
+    assert (kept["a.nrrd"], kept["sub/b.nii.gz"]) == ("a", "sub_b")
+
+
+def test_a_code_is_of_the_file_wherever_it_lies_and_not_of_its_name_alone(tmp_path: Path) -> None:
+    for place, content in (("x", b"1" * 300_000), ("y", b"1" * 300_000), ("z", b"1" * 299_999 + b"2")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "SMITH_JOHN.nrrd").write_bytes(content)
+    codes = [find_cases(tmp_path / place)[0].name for place in "xyz"]
+    assert codes[0] == codes[1] != codes[2]
+    together = {case.relative: case.name for case in find_cases(tmp_path)}
+    assert len(set(together.values())) == 3, "two copies in one cohort are two cases"
 
 
 def test_studies_side_by_side_stay_apart(tmp_path: Path) -> None:
@@ -97,14 +120,15 @@ def test_studies_side_by_side_stay_apart(tmp_path: Path) -> None:
     assert len({case.name for case in find_cases(tmp_path)}) == 3
 
 
-def test_names_are_unique_and_do_not_depend_on_other_cases(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep_names", [False, True])
+def test_names_are_unique_and_do_not_depend_on_other_cases(tmp_path: Path, keep_names: bool) -> None:
     for name in ("x/ct.nrrd", "y/CT.nrrd", "z/other.nrrd"):
         (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(b"x")
-    before = {case.relative: case.name for case in find_cases(tmp_path)}
+        (tmp_path / name).write_text(name)
+    before = {case.relative: case.name for case in find_cases(tmp_path, keep_names)}
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "ct.nrrd").write_bytes(b"x")
-    after = {case.relative: case.name for case in find_cases(tmp_path)}
+    (tmp_path / "a" / "ct.nrrd").write_text("another CT")
+    after = {case.relative: case.name for case in find_cases(tmp_path, keep_names)}
     assert len({name.lower() for name in after.values()}) == 4
     assert {path: after[path] for path in before} == before
 
@@ -169,12 +193,12 @@ def test_resume_redoes_only_what_is_not_whole(done: CohortRequest) -> None:
 def test_a_changed_ct_or_parameter_is_not_whole(done: CohortRequest) -> None:
     job = planned(done)["case001"]
     assert is_whole(job)
-    assert not is_whole(replace(job, seed=1))
+    assert not is_whole(changed(job, seed=1))
     assert not is_whole(replace(job, weights="other"))
-    stat = job.source.stat()
-    os.utime(job.source, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    stat = job.request.source.stat()
+    os.utime(job.request.source, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert not is_whole(job)
-    os.utime(job.source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.utime(job.request.source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert is_whole(job)
 
 
@@ -195,7 +219,7 @@ def test_the_command_line_ends_with_the_failures_status(
     done: CohortRequest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["batch", str(done.source), str(done.output), "--resume", "--quality", "fast", "--device", "cpu"]
-    words += ["--lungs", str(done.lungs), "--progress", "json", "--threads", "1"]
+    words += ["--lungs", str(done.lungs), "--progress", "json", "--threads", "1", "--keep-names"]
     assert cli.main(words) == 2
     *records, last = capfd.readouterr().out.splitlines()
     fractions = [json.loads(line)["fraction"] for line in records]
@@ -207,7 +231,7 @@ def test_the_command_line_ends_with_the_failures_status(
 def test_a_case_without_its_mask_fails_alone(done: CohortRequest, tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     job = planned(replace(done, lungs=tmp_path / "masks"))["case000"]
-    outcome = run_job(replace(job, folder=tmp_path / "out"))
+    outcome = run_job(changed(job, folder=tmp_path / "out"))
     assert outcome.state == "failed" and "No lung mask for this case" in outcome.reason
 
 
@@ -265,7 +289,7 @@ class MortalPool:
 
 
 def some_jobs(folder: Path, names: Sequence[str]) -> list[Job]:
-    return [Job(name, folder / f"{name}.nrrd", folder / name) for name in names]
+    return [Job(name, request_into(folder / name, folder / f"{name}.nrrd")) for name in names]
 
 
 def test_a_case_whose_worker_dies_is_tried_again_and_given_up(tmp_path: Path) -> None:
@@ -285,7 +309,7 @@ def test_a_case_whose_worker_dies_is_tried_again_and_given_up(tmp_path: Path) ->
 
 def test_a_process_that_is_killed_costs_one_attempt(done: CohortRequest, tmp_path: Path) -> None:
     """A real process is killed as it works; the case is done in the end, and once."""
-    job = replace(planned(done)["case000"], folder=tmp_path / "case000")
+    job = changed(planned(done)["case000"], folder=tmp_path / "case000")
 
     class KillOnce(LocalPool):
         killed = False
@@ -305,7 +329,8 @@ def test_a_process_that_is_killed_costs_one_attempt(done: CohortRequest, tmp_pat
 def test_an_interrupted_batch_leaves_nothing_half_and_resumes(done: CohortRequest, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "DiffSegLungLib", "batch", str(done.source), str(tmp_path / "out")]
     words += ["--lungs", str(done.lungs), "--quality", "fast", "--device", "cpu", "--progress", "json"]
-    with subprocess.Popen([*words, "--threads", "1"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    words += ["--threads", "1", "--keep-names"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if "case000 done" in line)
         process.terminate()
@@ -326,9 +351,9 @@ def test_our_own_fault_is_told_and_the_rest_goes_on(
     done: CohortRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise ZeroDivisionError(f"at {job.source}")
+        raise ZeroDivisionError(f"at {job.request.source}")
 
-    job = replace(planned(done)["case000"], folder=tmp_path / "case000")
+    job = changed(planned(done)["case000"], folder=tmp_path / "case000")
     monkeypatch.setattr(jobs, "segment_to_files", broken)
     outcome = run_job(job)
     assert (outcome.state, outcome.status) == ("failed", 1)
@@ -336,6 +361,15 @@ def test_our_own_fault_is_told_and_the_rest_goes_on(
 
 
 # --- names of patients ----------------------------------------------------------------------------
+
+
+def _without_pictures(path: Path) -> bytes:
+    """A file's content without embedded pictures, whose letters spell by chance; of a PDF its text, too."""
+    content = re.sub(rb"base64,[A-Za-z0-9+/=]+", b"", path.read_bytes())
+    program = shutil.which("pdftotext")
+    if path.suffix == ".pdf" and program:
+        content += subprocess.run([program, str(path), "-"], capture_output=True, check=True).stdout
+    return content
 
 
 def test_no_output_names_the_patient(tmp_path: Path) -> None:
@@ -351,21 +385,52 @@ def test_no_output_names_the_patient(tmp_path: Path) -> None:
     mask = to_input_geometry(sitk.GetArrayFromImage(small.lungs), volume)
     sitk.WriteImage(mask, str(tmp_path / "masks" / f"study-{code_of('1.2.3')}.nrrd"))
     write_study(tmp_path / "in" / "MUSTERMANN^MAX", str(generate_uid()))
+    file = tmp_path / "in" / "SMITH_JOHN_1954.nrrd"
+    sitk.WriteImage(small.image(1), str(file))
+    sitk.WriteImage(small.lungs, str(tmp_path / "masks" / file.name))
+    (tmp_path / "in" / "MILLER_ANN_1960.nrrd").write_bytes(b"NRRD0004\nnonsense")
     request = CohortRequest(
         tmp_path / "in", tmp_path / "out", threads=1, quality="fast", device="cpu", report=True, dicom=True,
         key=tmp_path / "key.csv", lungs=tmp_path / "masks",
     )  # fmt: skip
     outcome = run_cohort(request)
-    assert [each.state for each in outcome.outcomes].count("done") == 1, outcome.text
-    planted = [text.encode() for text in ("GRUEN", "AENNE", "Grün", "4711", "19500101", "MUSTERMANN")]
+    assert [each.state for each in outcome.outcomes].count("done") == 2, outcome.text
+    names = ("GRUEN", "AENNE", "Grün", "4711", "19500101", "MUSTERMANN", "SMITH", "1954", "MILLER")
+    planted = [text.encode() for text in names]
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {"segmentation.dcm", "measures.dcm", "report.html"} <= {path.name for path in files}
     for path in files:
         assert not any(text in str(path).encode() for text in planted)
         if path.suffix != ".dcm":
-            assert not any(text in path.read_bytes() for text in planted), path.name
+            assert not any(text in _without_pictures(path) for text in planted), path.name
     assert not any(text.decode() in outcome.text for text in planted)
-    assert "GRUEN^AENNE 19500101" in (tmp_path / "key.csv").read_text(), "only where it was asked for"
+    key = (tmp_path / "key.csv").read_text()
+    assert "GRUEN^AENNE 19500101" in key, "only where it was asked for"
+    assert f"{file_code(file)},SMITH_JOHN_1954.nrrd" in key
+    if os.name != "nt":
+        assert (tmp_path / "key.csv").stat().st_mode & 0o077 == 0, "for its owner's eyes"
+
+
+def test_one_ct_is_not_called_by_its_file_unless_asked(tmp_path: Path) -> None:
+    """``segment``: neither manifest, page, PDF, tables nor pictures' titles have the name of file or mask."""
+    small, named = SmallCases(), tmp_path / "SMITH_JOHN_1954"
+    named.mkdir()
+    sitk.WriteImage(small.image(0), str(named / "SMITH_JOHN_1954.nrrd"))
+    sitk.WriteImage(small.lungs, str(named / "SMITH_mask.nrrd"))
+    words = ["segment", str(named / "SMITH_JOHN_1954.nrrd"), "--lungs", str(named / "SMITH_mask.nrrd")]
+    words += ["--quality", "fast", "--device", "cpu", "--progress", "none"]
+    for given, folder in (([], "nameless"), (["--name", "Case 7"], "named")):
+        out = tmp_path / folder
+        written = ["-o", str(out / "ct.seg.nrrd"), "--report", str(out / "report")]
+        assert cli.main([*words, *written, *given]) == 0
+        for path in filter(Path.is_file, out.rglob("*")):
+            assert not re.search(rb"SMITH|JOHN|1954", _without_pictures(path)), path.name
+        page = (out / "report" / "report.html").read_text(encoding="utf-8")
+        assert f"<h1>{given[-1] if given else 'CT'}</h1>" in page
+    measure = ["measure", words[1], str(tmp_path / "nameless" / "ct.seg.nrrd"), *words[2:4]]
+    assert cli.main([*measure, "--report", str(tmp_path / "again")]) == 0
+    for path in (tmp_path / "again").iterdir():
+        assert not re.search(rb"SMITH|JOHN|1954", _without_pictures(path)), path.name
 
 
 # --- Ray ------------------------------------------------------------------------------------------
@@ -375,7 +440,9 @@ def test_ray_gives_the_same_table(done: CohortRequest, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the engine ray needs ray")
     words = [sys.executable, "-m", "DiffSegLungLib", "batch", str(done.source), str(tmp_path / "out")]
     words += ["--engine", "ray", "--workers", "1", "--threads", "1", "--lungs", str(done.lungs)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words.append("--keep-names")
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     result = subprocess.run(
         [*words, "--quality", "fast", "--device", "cpu"], cwd=ROOT, env=environment, capture_output=True
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse
+from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse, keep_ratio
 
 SETTINGS = FusionSettings()
 SHAPE = (12, 24, 32)
@@ -149,3 +149,14 @@ def test_the_largest_stable_step_does_not_swing() -> None:
     settings = FusionSettings(step=1 / 6, steps=60)
     fused = fuse(noisy_posterior(mask), np.zeros(SHAPE, np.float32), mask, settings)
     assert fused.min() >= -1e-6 and fused.max() <= 0.8 + 1e-6
+
+
+def test_two_tissues_keep_the_ratio_they_had() -> None:
+    rng = np.random.default_rng(0)
+    before, after = (values / values.sum(axis=0) for values in rng.random((2, 3, 4, 4, 4)).astype(np.float32))
+    before[:, 0, 0, 0] = [0, 0, 1]
+    kept = keep_ratio(after, before, (0, 1))
+    assert np.allclose(kept[2], after[2]) and np.allclose(kept.sum(axis=0), 1, atol=1e-6)
+    inside = before[:2].sum(axis=0) > 0
+    assert np.allclose((kept[0] * before[1])[inside], (kept[1] * before[0])[inside], atol=1e-5)
+    assert np.isclose(kept[0, 0, 0, 0], kept[1, 0, 0, 0])

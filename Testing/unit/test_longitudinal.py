@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from DiffSegLungLib.longitudinal import change_warnings, changes, overlap, read_
 from DiffSegLungLib.measures import LEFT, WHOLE, measure, regions_from_sides
 from DiffSegLungLib.outputs import write_segmentation
 from DiffSegLungLib.tissues import CONSOLIDATION, GROUND_GLASS, HEALTHY
-from DiffSegLungLib.volume import load_volume
+from DiffSegLungLib.volume import load_volume, to_input_geometry
+from Testing.unit.dicom_series import write_series
 
 SPACING = 3.0
 
@@ -188,3 +190,52 @@ def test_options_that_do_not_go_together(
         (tmp_path / name).write_bytes(b"x")
     assert cli.main(["measure", "ct.nrrd", "s.nrrd", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+# --- in the report --------------------------------------------------------------------------------
+
+
+def as_dicom(thorax: Thorax, folder: Path, day: str) -> tuple[str, str, str]:
+    """CT as a DICOM series made on a day; tissues and lungs as files on its grid."""
+    write_series(
+        folder / "ct", thorax.hu[16:48], step=(0, 0, SPACING), PixelSpacing=[SPACING] * 2, AcquisitionDate=day
+    )
+    volume = load_volume(folder / "ct")
+    write_segmentation(folder / "tissues.seg.nrrd", to_input_geometry(thorax.labels[16:48], volume))
+    sitk.WriteImage(to_input_geometry(thorax.sides[16:48], volume), str(folder / "lungs.nrrd"))
+    names = (folder / "ct", folder / "tissues.seg.nrrd", folder / "lungs.nrrd")
+    return str(names[0]), str(names[1]), str(names[2])
+
+
+def test_the_report_says_what_changed_and_dates_only_if_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = as_dicom(Thorax(15), tmp_path / "a", "20240131")
+    later = as_dicom(Thorax(24), tmp_path / "b", "20240301")
+    words = ["measure", later[0], later[1], "--lungs", later[2], "--compare", earlier[1]]
+    words += ["--earlier-ct", earlier[0], "--earlier-lungs", earlier[2]]
+    for given, said in (([], False), (["--dates"], True)):
+        report = tmp_path / f"report{len(given)}"
+        assert cli.main([*words, "--report", str(report), *given]) == 0
+        page = (report / "report.html").read_text(encoding="utf-8")
+        assert "Change since the earlier CT" in page
+        assert ("2024-01-31 to 2024-03-01 (30 days)" in page) is said
+        assert any(day in page for day in ("2024-01-31", "20240131", "2024-03-01", "20240301")) is said
+        change = json.loads((report / "report.json").read_text(encoding="utf-8"))["change"]
+        grown = change["regions"][LEFT]["ground-glass_ml"]
+        assert grown["change"] == pytest.approx(ball_ml(24) - ball_ml(15))
+        assert (change["interval"] is not None) is said
+    capsys.readouterr()
+    swapped = ["measure", earlier[0], earlier[1], "--lungs", earlier[2], "--compare", later[1], "--dates"]
+    assert cli.main([*swapped, "--earlier-ct", later[0], "--earlier-lungs", later[2]]) == 0
+    assert "was not made earlier" in capsys.readouterr().err
+
+
+def test_dates_of_what_has_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier, later = Thorax(15).write(tmp_path / "a"), Thorax(24).write(tmp_path / "b")
+    words = ["measure", later[0], later[1], "--lungs", later[2], "--dates", "--compare", earlier[1]]
+    assert cli.main([*words, "--earlier-ct", earlier[0], "--earlier-lungs", earlier[2]]) == 2
+    assert "The earlier CT tells no date" in capsys.readouterr().err
+    Thorax(15).measures.to_csv(tmp_path / "m.csv")
+    assert cli.main([*words[:-1], str(tmp_path / "m.csv")]) == 2
+    assert "A table has no date" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from DiffSegLungLib.evaluation.cases import Case, make_case
 from DiffSegLungLib.evaluation.hosts import make_host
 from DiffSegLungLib.evaluation.lesions import Lesion
 from DiffSegLungLib.lung_network import LungNetwork, build_unet, from_hounsfield
-from DiffSegLungLib.lungs import LEFT, RIGHT, Lungs, segment_lungs
+from DiffSegLungLib.lungs import LEFT, RIGHT, Lungs, _borne_out, segment_lungs
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.tissues import CONSOLIDATION
@@ -125,6 +125,17 @@ def test_windows_keep_fluid_apart_from_consolidation() -> None:
     assert channels.shape == (1, 2, 1, 1, 4)
     assert channels[0, 0, 0, 0, [0, 3]].tolist() == [-1, 1]
     assert channels[0, 1, 0, 0, 2] - channels[0, 1, 0, 0, 1] > 0.3
+
+
+def test_dense_tissue_is_lung_where_the_lung_goes_around_it() -> None:
+    """The network believes both: consolidation within the lung, and the liver's dome below it."""
+    lung = np.zeros((60, 60, 60), bool)
+    lung[20:55, 5:55, 5:55] = True
+    inside, dome = np.zeros_like(lung), np.zeros_like(lung)
+    inside[30:45, 20:40, 5:25], dome[5:20, 15:45, 15:45] = True, True
+    probability = np.where(inside | dome, np.float32(0.6), np.float32(0))
+    found = _borne_out(probability, lung & ~inside, np.ones_like(lung))
+    assert found[inside].mean() > 0.95 and not found[dome].any()
 
 
 # --- the shipped network ---------------------------------------------------------------------------------

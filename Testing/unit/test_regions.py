@@ -63,14 +63,44 @@ def test_a_region_takes_the_texture_of_most_of_it(netted: int, expected: int) ->
     labels = np.full(MASK.shape, HEALTHY)
     labels[10:24, 10:24, 10:24] = GROUND_GLASS
     labels[10 : 10 + netted, 10:24, 10:24] = FIBROSIS
-    found = labels_of(agree_on_texture(posterior_of(labels), NAMED, MASK, SETTINGS))
+    found = labels_of(agree_on_texture(posterior_of(labels), NAMED, MASK, SPACING, SETTINGS))
     assert (found[cube(10, 24)] == expected).all()
 
 
 def test_half_and_half_stays_as_it_is() -> None:
     labels = np.full(MASK.shape, HEALTHY)
     labels[cube(10, 24)], labels[10:17, 10:24, 10:24] = GROUND_GLASS, FIBROSIS
-    assert (labels_of(agree_on_texture(posterior_of(labels), NAMED, MASK, SETTINGS)) == labels).all()
+    assert (labels_of(agree_on_texture(posterior_of(labels), NAMED, MASK, SPACING, SETTINGS)) == labels).all()
+
+
+def test_a_narrow_bridge_does_not_make_two_regions_one() -> None:
+    labels = np.full(MASK.shape, HEALTHY)
+    labels[cube(4, 14)], labels[cube(20, 34)] = GROUND_GLASS, FIBROSIS
+    labels[14:20, 8:10, 8:10] = GROUND_GLASS
+    found = labels_of(agree_on_texture(posterior_of(labels), NAMED, MASK, SPACING, SETTINGS))
+    assert (found[cube(4, 14)] == GROUND_GLASS).all() and (found[cube(20, 34)] == FIBROSIS).all()
+
+
+def test_a_layer_along_the_pleura_goes_and_the_lesion_it_hangs_on_stays() -> None:
+    lung = MASK.copy()
+    lung[:, :6] = False
+    labels = np.full(MASK.shape, HEALTHY)
+    labels[:, 6:8], labels[4:14, 6:16, 4:14] = GROUND_GLASS, GROUND_GLASS
+    found = labels_of(drop_specks(posterior_of(labels), NAMED, lung, SPACING, 1.5, SETTINGS))
+    assert (found[4:14, 6:16, 4:14] == GROUND_GLASS).all()
+    assert (found[30:, 6:8, 30:] == HEALTHY).all()
+
+
+def test_thick_slices_blur_a_net_and_the_bound_follows() -> None:
+    rule = NamingRule()
+    posterior = np.tile(np.array([[0.2, 0.0, 0.4, 0.4, 0.0]], np.float32), (1, 1))
+    net = np.array([rule.net_above - 0.1])
+    fibrosis = NAMED.index(FIBROSIS)
+    thin, thick, thickest = (
+        share_by_texture(posterior, net, rule, mm)[0, fibrosis] for mm in (1.0, 6.0, 40.0)
+    )
+    assert thin < 0.1 and thick > 0.7
+    assert thickest == thick, "no bound is sensible beyond"
 
 
 def test_a_small_net_is_ground_glass_and_not_healthy() -> None:

@@ -20,8 +20,18 @@ import pandas
 import pytest
 from PIL import Image
 
-from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure, regions_from_sides, thirds_from_sides
+from DiffSegLungLib.compare_command import Compared
+from DiffSegLungLib.longitudinal import changes, transitions
+from DiffSegLungLib.measures import (
+    DEFINITIONS,
+    DENSITOMETRY,
+    measure,
+    number_text,
+    regions_from_sides,
+    thirds_from_sides,
+)
 from DiffSegLungLib.report import NOT_CLINICAL, _write, slices, write_overview, write_report
+from DiffSegLungLib.report.change import signed_text
 from DiffSegLungLib.report.page import METHOD, METHOD_UNKNOWN, Picture, content_of, render
 from DiffSegLungLib.report.pdf import INNER, pdf_bytes, shorten, text_width, wrap
 from DiffSegLungLib.report.relief import relief
@@ -143,14 +153,14 @@ def test_the_page_is_accessible(written: Any) -> None:
     page = Page(read(written))
     assert ("html", {"lang": "en"}) in page.tags
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 10 and all(attributes["alt"] for attributes in images)
+    assert len(images) == 11 and all(attributes["alt"] for attributes in images)
     assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
     assert [tag for tag, _ in page.tags].count("h1") == 1
 
 
 def test_embedded_pictures_are_png_of_sensible_size(written: Any) -> None:
     pictures = embedded_pictures(read(written))
-    assert len(pictures) == 10
+    assert len(pictures) == 11
     for picture in pictures:
         assert picture.format == "PNG"
         assert 600 <= picture.width <= 2000 and 150 <= picture.height <= 2000
@@ -158,7 +168,7 @@ def test_embedded_pictures_are_png_of_sensible_size(written: Any) -> None:
 
 
 def test_a_missing_manifest_and_no_warnings_are_tolerated(written: Any) -> None:
-    pictures: dict[str, list[Picture]] = {"slices": [], "projection": [], "charts": []}
+    pictures: dict[str, list[Picture]] = {"glance": [], "slices": [], "projection": [], "charts": []}
     manifests: list[dict[str, Any]] = [{}, {"warnings": None, "model": None, "software": "a text"}]
     for manifest in manifests:
         html = render(content_of("case", written[1], manifest, NOT_CLINICAL), pictures)
@@ -440,3 +450,80 @@ def test_the_method_is_claimed_only_where_it_was_used(written: Any) -> None:
     assert content_of("c", table, MANIFEST, "").method == METHOD
     assert content_of("c", table, {"software": {}}, "").method == METHOD_UNKNOWN
     assert "diffusion" not in METHOD_UNKNOWN
+
+
+# --- one page, and a change ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compared(phantom: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report of a CT whose ground glass has doubled since."""
+    hu, labels, sides = phantom
+    table = measure(labels, hu, SPACING, regions_from_sides(sides) | thirds_from_sides(sides))
+    earlier = table.copy()
+    earlier[["ground-glass_ml", "ground-glass_percent"]] /= 2
+    before = np.where(labels == GROUND_GLASS, HEALTHY, labels).astype(np.uint8)
+    moved, interval = transitions(before, labels, 0.016), "2024-01-31 to 2024-03-01 (30 days)"
+    found = Compared(changes(earlier, table), moved, ("Other lungs.",), interval)
+    return write_report(
+        tmp_path_factory.mktemp("compared"), hu=hu, labels=labels, spacing=SPACING, measures=table,
+        manifest=MANIFEST, name="Case 7", compared=found,
+    )  # fmt: skip
+
+
+def printed(page: Path, paper: str, folder: Path) -> bytes:
+    """The page as Chromium prints it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.goto(page.as_uri())
+        pdf = tab.pdf(format=paper)
+        browser.close()
+    assert isinstance(pdf, bytes)
+    return pdf
+
+
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_printed_it_is_one_page_to_be_filed(written: Any, tmp_path: Path, paper: str) -> None:
+    pdf = printed(written[0]["report"], paper, tmp_path)
+    assert pdf.count(b"/Type /Page\n") == 1
+    text = " ".join(text_of(pdf, tmp_path).split())
+    content = content_of(HOSTILE, written[1], MANIFEST, NOT_CLINICAL)
+    assert text.count(NOT_CLINICAL) == 2 and content.warnings[0] in text and "1.2.3" in text
+    for row in [*content.tissues, *content.densities]:
+        assert row["name"] in text
+
+
+def test_a_change_goes_to_a_second_page(compared: dict[str, Path], tmp_path: Path) -> None:
+    pdf = printed(compared["report"], "A4", tmp_path)
+    assert pdf.count(b"/Type /Page\n") == 2
+    first = text_of(pdf, tmp_path, "-l", "1")
+    assert "earlier" in first and "Which tissue became which" not in first
+
+
+def test_the_change_is_in_page_pdf_and_json(compared: dict[str, Path], tmp_path: Path) -> None:
+    whole = json.loads(compared["json"].read_text())["change"]["regions"]["whole lung"]
+    doubled = whole["ground-glass_ml"]
+    assert doubled["change"] == pytest.approx(doubled["earlier"]) and whole["healthy_ml"]["change"] == 0
+    said = [number_text(doubled[when], "ml") for when in ("earlier", "later")]
+    said.append("+" + number_text(doubled["change"], "ml"))
+    pdf = " ".join(text_of(compared["pdf"].read_bytes(), tmp_path).split())
+    assert "Ground-glass opacity, ml " + " ".join(said) in pdf
+    page = " ".join(" ".join(Page(compared["report"].read_text()).text).split())
+    assert "Ground-glass opacity ml " + " ".join(said) in page
+    for text in (pdf, page):
+        assert "2024-01-31 to 2024-03-01 (30 days)" in text and "Which tissue became which" in text
+        assert "right lung, upper third" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(12.3, "ml", "+12"), (-0.42, "%", "-0.4"), (0.04, "%", "0.0"), (-0.3, "HU", "0"), (np.nan, "HU", "-"),
+     (-1234.0, "ml", "-1,234"), (0.26, "ml", "+0.3")],
+)  # fmt: skip
+def test_a_change_has_its_sign(value: float, unit: str, text: str) -> None:
+    assert signed_text(value, unit) == text

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from DiffSegLungLib import cli
+from DiffSegLungLib.cases import find_listed, listed
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.serve import command
 from DiffSegLungLib.serve.access import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, Access, Allowance
-from DiffSegLungLib.serve.scans import find_scans, scan_named
+from Testing.unit.dicom_series import write_series
 
 from .conftest import PHANTOM, Server
 
@@ -202,21 +204,29 @@ def test_only_ct_of_the_folder_are_listed(tmp_path: Path) -> None:
     for name in ("a.nii.gz", "b.nrrd", "b.seg.nrrd", "notes.txt", ".hidden.nrrd"):
         (folder / name).touch()
     (folder / "leads_out.nrrd").symlink_to(outside)
-    (folder / "dicom").mkdir()
-    (folder / "dicom" / "1").write_bytes(bytes(128) + b"DICM")
-    scans = find_scans(folder)
-    assert list(scans) == ["a.nii.gz", "b.nrrd", "dicom"]
+    write_series(folder / "dicom", np.full((8, 8, 8), -800.0))
+    cases = find_listed(folder)
+    assert list(cases) == ["a.nii.gz", "b.nrrd", "dicom"]
     for unlisted in ("../outside.nrrd", str(outside), "leads_out.nrrd", "", None, ["a.nii.gz"]):
         with pytest.raises(UnusableInputError):
-            scan_named(scans, unlisted)
-    assert scan_named(scans, "b.nrrd") == (folder / "b.nrrd").resolve()
+            listed(cases, unlisted)
+    assert listed(cases, "b.nrrd").source == (folder / "b.nrrd").resolve()
+    assert find_listed(folder / "b.nrrd")["b.nrrd"].name == cases["b.nrrd"].name, (
+        "opened alone or in its folder"
+    )
 
 
 def test_unusable_places(tmp_path: Path) -> None:
-    with pytest.raises(UnusableInputError, match="not there"):
-        find_scans(tmp_path / "missing")
+    with pytest.raises(UnusableInputError, match="no such file or folder"):
+        find_listed(tmp_path / "missing")
     with pytest.raises(UnusableInputError, match="no CT"):
-        find_scans(tmp_path)
+        find_listed(tmp_path)
+    (tmp_path / "leads_out").mkdir()
+    outside = tmp_path / "ct.nrrd"
+    outside.touch()
+    (tmp_path / "leads_out" / "ct.nrrd").symlink_to(outside)
+    with pytest.raises(UnusableInputError, match="links that lead out"):
+        find_listed(tmp_path / "leads_out")
 
 
 def test_missing_package_has_a_remedy(

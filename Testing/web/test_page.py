@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import SimpleITK as sitk
 
+from DiffSegLungLib.cases import file_code
 from DiffSegLungLib.measure_command import CORRECTED
 from DiffSegLungLib.measures import WHOLE, number_text
 from DiffSegLungLib.remeasure import Measured, remeasure
@@ -16,10 +17,12 @@ from DiffSegLungLib.report import NOT_CLINICAL
 from DiffSegLungLib.segmentations import read_segmentation
 from DiffSegLungLib.serve.session import UNSAVED
 from DiffSegLungLib.tissues import REPORTED
+from Testing.unit.dicom_series import write_series
 
 from .conftest import PHANTOM, Page, Server, Start, open_page
 
-NAME = "DiffSegLungPhantom"
+NAME = file_code(PHANTOM)
+"""What is saved is called by a code: a file's name may be a patient's."""
 SEEDED = "cavity"
 """A tissue that the pieces do not have, to be painted."""
 
@@ -189,8 +192,25 @@ def test_folder_unusable_file_and_what_was_saved(
     assert server.stop() == 0
 
 
-def _choose(page: Page, name: str) -> None:
-    page.tab.click(".v-select:has(#ct)")
+def test_another_series_of_a_dicom_folder(start: Start, browser: Any, tmp_path: Path) -> None:
+    """Two series: the larger one is open, the other one is chosen from the list."""
+    hu = np.full((12, 40, 40), -1000.0)
+    hu[:, 8:32, 6:34] = 40.0
+    for number, slices in ((2, 12), (3, 9)):
+        write_series(tmp_path / "PATIENT" / str(number), hu[:slices], number=number, StudyInstanceUID="1.2.3")
+    server = start(tmp_path / "PATIENT")
+    page = open_page(browser, server)
+    page.tab.wait_for_selector(".v-select:has(#series)")
+    assert "series 2 (12 slices)" in page.tab.inner_text(".v-select:has(#series)")
+    page.tab.wait_for_selector("#segment:not([disabled])")
+    _choose(page, "series 3 (9 slices)", of="series")
+    page.wait_until(lambda: "as asked for (9)" in page.tab.inner_text("#warnings"))
+    assert "series 3 (9 slices)" in page.tab.inner_text(".v-select:has(#series)")
+    assert server.stop() == 0
+
+
+def _choose(page: Page, name: str, of: str = "ct") -> None:
+    page.tab.click(f".v-select:has(#{of})")
     page.tab.click(f".v-list-item:has-text('{name}')")
 
 

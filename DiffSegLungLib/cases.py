@@ -1,19 +1,28 @@
-"""What is a case: a CT file, or the DICOM files of one study.  No header but one a folder is read."""
+"""What is a case: a CT file, or the DICOM files of one study.  No header but one a folder is read.
+
+Names of files and folders are often those of patients.  So cases are called by codes, which are the same in
+every run and tell nothing to who has not got the CT itself: a study's comes from its UID, a file's from its
+name and a part of its content.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UnusableInputError
-from ..files import CT_SUFFIXES, LABEL_SUFFIXES, SEGMENTATION_SUFFIX, may_be_ct
-from ..volume import is_dicom, safe_title, study_of
+from .errors import UnusableInputError
+from .files import CT_SUFFIXES, LABEL_SUFFIXES, SEGMENTATION_SUFFIX, may_be_ct, require_there
+from .headers import is_dicom
+from .image_files import safe_title
+from .series import study_of
 
 LONGEST_CODE = 12
+SAMPLE_BYTES = 1 << 16
+"""Of a file's start and end, which go into its code: nobody can guess it from a name alone."""
 MOST_TRIED = 20
 """Files of a folder that are opened to find out its study: reports and the like may come first."""
 
@@ -23,8 +32,7 @@ class Case:
     """One CT of the cohort.
 
     Attributes:
-        name: unique, safe as a folder's name.  A DICOM study has a code in place of its folder's name, which
-            on exports from an archive is often the patient's.
+        name: unique, safe as a folder's name; a code, unless names were to be kept.
         source: the CT file or the DICOM folder.
         relative: the source as seen from the cohort's folder; it may name a patient.
     """
@@ -32,6 +40,11 @@ class Case:
     name: str
     source: Path
     relative: str
+
+    @property
+    def label(self) -> str:
+        """What its owner knows it by: the path below the folder, or the folder's own name."""
+        return self.relative if self.relative != "." else self.source.name
 
 
 def find_cases(folder: Path, keep_names: bool = False) -> list[Case]:
@@ -41,7 +54,7 @@ def find_cases(folder: Path, keep_names: bool = False) -> list[Case]:
 
     Args:
         folder: files and sub-folders of any depth; hidden ones and segmentations do not count.
-        keep_names: call cases by their path below the folder, also DICOM studies.
+        keep_names: call cases by their path below the folder, not by a code.
 
     Raises:
         UnusableInputError: it is no folder, or there is no CT in it.
@@ -49,16 +62,50 @@ def find_cases(folder: Path, keep_names: bool = False) -> list[Case]:
     if not folder.is_dir():
         raise UnusableInputError(f"{folder}: no such folder; give the folder that holds the CTs.")
     files, studies = _walk(folder)
-    found = [(file, _file_name(file, folder, keep_names)) for file in files]
+    found = [(file, _path_name(file, folder) if keep_names else file_code(file)) for file in files]
     for study, folders in studies.items():
         others = [other for uid, other in _pairs(studies) if uid != study]
         places = _places(folders, others)
-        found += [(place, _study_name(study, place, folder, keep_names)) for place in places]
+        names = (_path_name(place, folder) if keep_names else f"study-{code_of(study)}" for place in places)
+        found += list(zip(places, names, strict=True))
     if not found:
         raise UnusableInputError(
             f"{folder}: no CT in it; give a folder of {', '.join(CT_SUFFIXES)} or DICOM."
         )
     return _unique(found, folder)
+
+
+def find_listed(source: Path, keep_names: bool = False) -> dict[str, Case]:
+    """The CT that may be opened of a place, by the name that its owner knows it by; nothing outside it.
+
+    What a link leads to outside the folder is left out.
+
+    Args:
+        source: a CT, a DICOM folder, or a folder of CT.
+        keep_names: as in `find_cases`.
+
+    Raises:
+        UnusableInputError: it is not there, or there is no CT in it.
+    """
+    require_there(source)
+    root = source.resolve()
+    if root.is_file():
+        return {root.name: file_case(root, keep_names)}
+    inside = [case for case in find_cases(root, keep_names) if case.source.resolve().is_relative_to(root)]
+    if not inside:
+        raise UnusableInputError(f"{source}: all CT in it are links that lead out; give their own folder.")
+    return dict(sorted((case.label, case) for case in inside))
+
+
+def listed(cases: Mapping[str, Case], label: object) -> Case:
+    """The case of a label that came from elsewhere; only what was listed is opened.
+
+    Raises:
+        UnusableInputError: no such CT was listed.
+    """
+    if not isinstance(label, str) or label not in cases:
+        raise UnusableInputError(f"{str(label)[:80]!r} is none of the listed CT: choose one from the list.")
+    return cases[label]
 
 
 def _walk(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
@@ -97,12 +144,22 @@ def _places(folders: list[Path], others: list[Path]) -> list[Path]:
     return folders if shared else [common]
 
 
-def _file_name(file: Path, folder: Path, keep_names: bool) -> str:
-    return _path_name(file, folder) if keep_names else safe_title(file)
+def file_case(file: Path, keep_names: bool = False) -> Case:
+    """The case of one file."""
+    return Case(safe_title(file) if keep_names else file_code(file), file, file.name)
 
 
-def _study_name(study: str, place: Path, folder: Path, keep_names: bool) -> str:
-    return _path_name(place, folder) if keep_names else f"study-{code_of(study)}"
+def file_code(file: Path) -> str:
+    """What a CT file is called: the same wherever it lies, until it changes."""
+    try:
+        with file.open("rb") as stream:
+            start, size = stream.read(SAMPLE_BYTES), file.stat().st_size
+            stream.seek(max(size - SAMPLE_BYTES, 0))
+            sample = start + stream.read(SAMPLE_BYTES)
+    except OSError:  # reading it as a CT will say why
+        size, sample = 0, b""
+    name = file.name.encode("utf-8", "surrogateescape")
+    return "ct-" + hashlib.sha256(b"%d\0%b\0%b" % (size, name, sample)).hexdigest()[:LONGEST_CODE]
 
 
 def _path_name(path: Path, folder: Path) -> str:
@@ -120,7 +177,7 @@ def _unique(found: list[tuple[Path, str]], folder: Path) -> list[Case]:
     cases = []
     for source, name in found:
         relative = source.relative_to(folder).as_posix()
-        unique = name if times[name.lower()] == 1 else f"{name}-{code_of(relative)}"
+        unique = name if times[name.lower()] == 1 else f"{name}-{code_of(name + relative)}"
         cases.append(Case(unique, source, relative))
     return sorted(cases, key=lambda case: case.name)
 
