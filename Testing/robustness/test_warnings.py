@@ -283,7 +283,8 @@ def command(corrected: bool = False, run_lungs: str = "network") -> Teller:
         request = MeasureRequest(
             folder / "ct.nrrd", folder / "t.seg.nrrd", manifest=folder / "m.json", corrected=corrected
         )
-        return measure_to_files(request).warnings
+        measured, _ = measure_to_files(request)
+        return measured.warnings
 
     return tell
 
