@@ -35,10 +35,13 @@ Spacing = tuple[float, float, float]
 Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
 
-POSSIBLE, LIKELY, CERTAIN = 0.3, 0.4, 0.9
-"""Probabilities of lung: of what a piece of dense tissue is made, what is added of it, what is certain."""
-ENCLOSED, ENCLOSED_IF_CERTAIN, LEAST_CERTAIN = 0.45, 0.38, 0.2
-"""A piece is lung if this share of its surface borders on lung; less will do where this share is certain."""
+POSSIBLE, LIKELY, VERY_LIKELY, CERTAIN = 0.3, 0.4, 0.75, 0.9
+"""Probabilities of lung: of what a piece of dense tissue is made; what is added of it where the lung goes
+around it, and where not; what counts as certain."""
+ENCLOSED, ENOUGH, WEIGHT_OF_CERTAIN = 0.45, 0.48, 0.4
+"""Share of a piece's surface at which the lung goes around it; the same plus the weighted certain share."""
+FAT_HU, MOST_FAT = (-150.0, -30.0), 0.2  # more: the fat around the heart
+LEAST_DENSE_ML = 10.0  # below: the coarse network's error
 SOFT_HU = 200.0  # denser: bone, or a heart full of contrast medium
 THINNEST_MM = 12.0  # a dense rim thinner than this at the pleura is the coarse network's error, not lung
 BELOW_MM, ABOVE_MM, BESIDE_MM = (
@@ -468,35 +471,51 @@ def _dense_by_network(
             "thresholds find; check the lung mask"
         )
         return "classical", np.zeros_like(found), [sentence]
-    dense = _borne_out(1 - shares[0], found > 0, allowed & (work < SOFT_HU))
+    dense = _borne_out(work, 1 - shares[0], found > 0, allowed & (work < SOFT_HU))
     return "network", np.where(dense, side, np.uint8(0)), []
 
 
-def _borne_out(probability: np.ndarray, lung: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def _borne_out(
+    work: np.ndarray, probability: np.ndarray, lung: np.ndarray, allowed: np.ndarray
+) -> np.ndarray:
     """Dense lung, bool: liver, spleen and heart look like it, but the lung does not go around them.
 
     Args:
+        work: HU on the working grid.
         probability: Of lung, by the network.
         lung: What thresholds find.
         allowed: Where dense lung may be.
     """
-    missed = allowed & ~lung
-    pieces, _ = ndimage.label(
-        _thick(missed & (probability > POSSIBLE), ndimage.binary_dilation(lung, iterations=2))
-    )
+    missed, near = allowed & ~lung, ndimage.binary_dilation(lung, iterations=2)
+    pieces, _ = ndimage.label(_thick(missed & (probability > POSSIBLE), near))
     dense = np.zeros(lung.shape, bool)
     for number, span in enumerate(ndimage.find_objects(pieces), start=1):
-        box = tuple(slice(max(side.start - 3, 0), side.stop + 3) for side in span)
-        piece = pieces[box] == number
-        enclosed = float(lung[box][ndimage.binary_dilation(piece, iterations=2) & ~piece].mean())
-        certain = float((probability[box][piece] > CERTAIN).mean())
-        if enclosed >= (ENCLOSED_IF_CERTAIN if certain >= LEAST_CERTAIN else ENCLOSED):
-            dense[box] |= piece & (probability[box] > LIKELY)
+        box = (
+            slice(max(span[0].start - 3, 0), span[0].stop + 3),
+            slice(max(span[1].start - 3, 0), span[1].stop + 3),
+            slice(max(span[2].start - 3, 0), span[2].stop + 3),
+        )
+        least = _least_probability(pieces[box] == number, work[box], probability[box], lung[box])
+        dense[box] |= (pieces[box] == number) & (probability[box] > least)
     if not dense.any():
         return dense
     # The coarse network leaves a gap to the lung.
     whole = _fill_enclosed(_closing(lung | dense, CLOSING_MM)) & missed
     return dense | (whole & (ndimage.distance_transform_edt(~dense) * WORK_MM <= THINNEST_MM))
+
+
+def _least_probability(
+    piece: np.ndarray, work: np.ndarray, probability: np.ndarray, lung: np.ndarray
+) -> float:
+    """From which probability on a piece of dense tissue is lung; 1 where none of it is."""
+    enclosed = float(lung[ndimage.binary_dilation(piece, iterations=2) & ~piece].mean())
+    certain = float((probability[piece] > CERTAIN).mean())
+    smooth = ndimage.gaussian_filter(work, 1.0)[piece]
+    fat = float(((smooth > FAT_HU[0]) & (smooth < FAT_HU[1])).mean())
+    lung_like = enclosed + WEIGHT_OF_CERTAIN * certain >= ENOUGH
+    if not lung_like or fat >= MOST_FAT or np.count_nonzero(piece) < _voxels(LEAST_DENSE_ML):
+        return 1.0
+    return LIKELY if enclosed >= ENCLOSED else VERY_LIKELY
 
 
 def _around_lungs(work: np.ndarray, found: np.ndarray, network: Network) -> np.ndarray:

@@ -134,8 +134,11 @@ def test_dense_tissue_is_lung_where_the_lung_goes_around_it() -> None:
     inside, dome = np.zeros_like(lung), np.zeros_like(lung)
     inside[30:45, 20:40, 5:25], dome[5:20, 15:45, 15:45] = True, True
     probability = np.where(inside | dome, np.float32(0.6), np.float32(0))
-    found = _borne_out(probability, lung & ~inside, np.ones_like(lung))
+    work = np.where(inside | dome | ~lung, np.float32(40), np.float32(-850))
+    found = _borne_out(work, probability, lung & ~inside, np.ones_like(lung))
     assert found[inside].mean() > 0.95 and not found[dome].any()
+    fat = np.where(inside, np.float32(-90), work)
+    assert not _borne_out(fat, probability, lung & ~inside, np.ones_like(lung)).any(), "fat around the heart"
 
 
 # --- the shipped network ---------------------------------------------------------------------------------
