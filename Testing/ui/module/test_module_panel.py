@@ -374,7 +374,8 @@ def test_report_is_written_and_opened(shown: Any, phantom: Any, tmp_path: Path) 
     assert shown.ui.errorLabel.text == ""
     assert {"report.html", "report.pdf", "measures.csv"} <= {file.name for file in tmp_path.iterdir()}
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
-    assert "Grün" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    # A volume is often called after the patient; a report names nobody unless asked to.
+    assert "Grün" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     (address,) = standin.openedUrls
     assert address == (tmp_path / "report.html").as_uri()
     assert steps.temporaryFolders() == []
