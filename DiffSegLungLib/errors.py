@@ -27,16 +27,24 @@ class CancelledError(DiffSegLungError):
     exit_status = 130
 
 
-_NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "unable to allocate", "failed to allocate")
+_NO_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "bad_alloc",
+    "unable to allocate",
+    "failed to allocate",
+    "failed to map segment",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the memory of the computer or of its graphics card did not suffice.
 
-    Python has a class for it; torch and ITK have their own, or only a sentence.
+    Python has a class for it; torch and ITK have their own, or only a sentence, and so has the system where a
+    library is loaded.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError | OSError) and any(
+    return isinstance(error, RuntimeError | OSError | ImportError) and any(
         sign in str(error).lower() for sign in _NO_MEMORY
     )

@@ -464,6 +464,8 @@ def test_another_fault_is_not_taken_for_it() -> None:
         (RuntimeError("Failed to allocate memory for image."), True),
         (RuntimeError("std::bad_alloc"), True),
         (OSError(12, "Cannot allocate memory"), True),
+        (ImportError("x.so: failed to map segment from shared object"), True),
+        (ImportError("x.so: undefined symbol"), False),
         (RuntimeError("damaged"), False),
         (KeyError("memory"), False),
     ],
