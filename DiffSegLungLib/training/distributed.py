@@ -11,12 +11,15 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed, nn
 
 from DiffSegLungLib.errors import UnusableInputError
+
+PATIENCE = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class Ranks:
         if self.count == 1:
             return flag
         return bool(self.mean(torch.tensor(float(flag), device=_device())) > 0)
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.count > 1:
+            self.any(False)  # an exchange, which unlike a barrier needs no device told
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give every rank the mean gradient, in one exchange."""
@@ -188,7 +196,8 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    # One may prepare hours of CT while the others wait; torchrun ends all when one fails.
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size()), device
     finally:

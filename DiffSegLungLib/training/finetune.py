@@ -5,7 +5,8 @@
     outcome = finetune(FinetuneRequest(sources=(folder,), name="our-scanner", minutes=30))
 
 The base model is never changed.  Part of the patients is held back; on them both models are compared, and
-what got worse is said.  A run that was stopped or killed goes on with the same call.
+what got worse is said.  A run that was stopped or killed goes on with the same call.  ``torchrun`` trains on
+several graphics cards: ``torchrun --nproc-per-node 2 -m DiffSegLungLib finetune ...``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from DiffSegLungLib.outputs import atomic_path, require_writable, write_json
 from DiffSegLungLib.pipeline import choose_device
 from DiffSegLungLib.progress import Progress, part, silent
 from DiffSegLungLib.training import checkpoint
+from DiffSegLungLib.training.distributed import Ranks, joined
 from DiffSegLungLib.training.healthy import HealthyLung
 from DiffSegLungLib.training.judge import noise_loss, teacher_r2
 from DiffSegLungLib.training.lock import locked
@@ -140,20 +142,38 @@ def finetune(request: FinetuneRequest, progress: Progress = silent) -> FinetuneO
     """
     from DiffSegLungLib.training.before_after import finish
 
-    base = models.load(request.base, choose_device(request.device))
+    device = choose_device(request.device)
+    base = models.load(request.base, device)
     sources = usable_sources(request)
-    with locked(request.run_folder):
-        (request.run_folder / STOP).unlink(missing_ok=True)
-        patients, held_back = _prepared(request, sources, base.spacing, part(progress, 0.0, 0.15))
-        settings = _settings(request, base, sources)
-        _train(request, base, settings, patients, held_back, part(progress, 0.15, 0.8))
-        student = _best_student(request.run_folder, base)
-        names = {one.name for one in held_back}
-        split = (
-            [source for source in sources if name_of(source) not in names],
-            [source for source in sources if name_of(source) in names],
-        )
-        return finish(request, base, student, split, (patients, held_back), part(progress, 0.8, 1.0))
+    with joined(device) as (ranks, own_device):
+        if ranks.number:
+            return _train_along(request, base, sources, ranks, own_device)
+        with locked(request.run_folder):
+            (request.run_folder / STOP).unlink(missing_ok=True)
+            people = _prepared(request, sources, base.spacing, part(progress, 0.0, 0.15))
+            settings = _settings(request, base, sources)
+            ranks.wait()
+            _train(request, base, settings, people, part(progress, 0.15, 0.8), ranks, own_device)
+            student = _best_student(request.run_folder, base)
+            names = {one.name for one in people[1]}
+            split = (
+                [source for source in sources if name_of(source) not in names],
+                [source for source in sources if name_of(source) in names],
+            )
+            return finish(request, base, student, split, people, part(progress, 0.8, 1.0))
+
+
+def _train_along(
+    request: FinetuneRequest, base: models.Model, sources: list[Path], ranks: Ranks, device: str
+) -> FinetuneOutcome:
+    """What the other processes of ``torchrun`` do: they train, and leave all files to the first."""
+    ranks.wait()  # until the first has prepared the CT
+    store = request.run_folder / "store"
+    split = read_split(store)
+    patients = load_store(store, [name_of(source) for source in sources])
+    settings = _settings(request, base, sources)
+    _train(request, base, settings, _parted(patients, split), silent, ranks, device)
+    return FinetuneOutcome(request.target)
 
 
 # --- what is asked for -----------------------------------------------------------------------------------
@@ -209,6 +229,11 @@ def _prepared(
         raise UnusableInputError(TOO_FEW)
     write_split(store, split, request.seed)
     progress("prepare", 1.0, describe_split(split).split(" (")[0])
+    return _parted(patients, split)
+
+
+def _parted(patients: list[Patient], split: Mapping[str, bool]) -> tuple[list[Patient], list[Patient]]:
+    """Those to train on, and those held back."""
     held_back = [one for one in patients if split[one.person]]
     return [one for one in patients if not split[one.person]], held_back
 
@@ -269,20 +294,22 @@ def _train(
     request: FinetuneRequest,
     base: models.Model,
     settings: Settings,
-    patients: list[Patient],
-    held_back: list[Patient],
+    people: tuple[list[Patient], list[Patient]],
     progress: Progress,
+    ranks: Ranks,
+    device: str,
 ) -> None:
     """Train until the budget is used up or nothing is gained; raises CancelledError where it was stopped."""
     state = request.run_folder / CHECKPOINT
     if state.exists() and checkpoint.load_facts(state)["notes"].get("ended"):
         return
-    device = choose_device(request.device)
-    trainer = Trainer(patients, settings, request.run_folder, device, held_back, start=base.student)
+    patients, held_back = people
+    trainer = Trainer(patients, settings, request.run_folder, device, held_back, ranks, base.student)
     guard = Guard(request, base, settings)
     every = min(max(settings.steps // CHECKS, LEAST_STEPS_BETWEEN), MOST_STEPS_BETWEEN, settings.steps)
     trainer.run(progress, every, guard)
-    if trainer.step < settings.steps and not trainer.notes.get("ended"):
+    first = ranks.number == 0  # it alone knows of its clock
+    if first and trainer.step < settings.steps and not trainer.notes.get("ended"):
         raise CancelledError(f"Stopped at step {trainer.step}: the same command goes on from there.")
 
 
@@ -330,7 +357,8 @@ class Guard:
         reached = self._score(trainer, noise)
         if "best_score" not in notes or reached < notes["best_score"]:
             notes |= {"best_score": reached, "best_step": trainer.step, "waited": 0}
-            _keep(self.request.run_folder / BEST, trainer.average)
+            if trainer.ranks.number == 0:
+                _keep(self.request.run_folder / BEST, trainer.average)
         else:
             notes["waited"] += 1
         if notes["waited"] >= PATIENCE:

@@ -83,6 +83,8 @@ def _finetune(request: FinetuneRequest, arguments: argparse.Namespace) -> int:
         interrupt_as_termination(),
     ):
         outcome = finetune(request, progress)
+    if not outcome.verdict:  # another process of torchrun than the first, which says it
+        return 0
     if arguments.progress != "json":  # programs find it in model.json; their last line is the folder
         print("\n".join(outcome.verdict))
     print(outcome.folder, flush=True)

@@ -147,6 +147,21 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     assert all(np.array_equal(one[key], other[key]) for key in one)
 
 
+def test_two_processes_of_torchrun_make_one_model(tuned: Path, ct: Path, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tuned / "own.run" / "store", tmp_path / "own.run" / "store")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "DiffSegLungLib", *words(ct, base, tmp_path, "--steps", "4")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, timeout=600, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines().count(str(tmp_path / "own")) == 1
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "own.run" / "log.jsonl").read_text().splitlines()
+    ]
+    assert steps == [1, 2, 3, 4]
+    assert models.load(str(tmp_path / "own")).lungs is not None
+
+
 def test_a_stop_file_pauses(tuned: Path, ct: Path, base: Path, tmp_path: Path) -> None:
     shutil.copytree(tuned / "own.run" / "store", tmp_path / "own.run" / "store")
     command = [sys.executable, "-m", "DiffSegLungLib", *words(ct, base, tmp_path, "--steps", "3000")]
