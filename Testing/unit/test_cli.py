@@ -224,8 +224,10 @@ def test_exit_statuses(
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+# Tests that run in the background hand down that this signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from DiffSegLungLib import cli
 from DiffSegLungLib.outputs import atomic_path
 
