@@ -199,7 +199,7 @@ def segment(
     Args:
         source: NRRD, NIfTI, MetaImage, DICOM folder, or an image in HU.
         lungs: a lung mask to use; a segmentation's names or labels 1 and 2 may tell right and left.
-        regions: a segmentation or label map of lobes or other regions to measure too; ``thirds`` of each lung.
+        regions: a segmentation or label map of regions, lobes for example; ``thirds`` of each lung.
         model: name or folder of a model; the shipped one without it.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of the noise and of every sample.
