@@ -379,11 +379,6 @@ def _segment_fields(segment: Segment, extent: str) -> dict[str, str]:
     }
 
 
-def terminology_entry(tissue: Tissue) -> str:
-    """Slicer's terminology string of a tissue."""
-    return tissue_terminology(tissue).entry
-
-
 def _extents(image: SimpleITK.Image) -> dict[int, str]:
     """For each label present, the first and last voxel along x, y and z."""
     import SimpleITK as sitk

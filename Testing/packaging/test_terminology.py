@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from DiffSegLungLib.outputs import TERMINOLOGY_CONTEXT, terminology_entry
+from DiffSegLungLib.outputs import TERMINOLOGY_CONTEXT, tissue_terminology
 from DiffSegLungLib.tissues import CATEGORY, REPORTED, TISSUES, Code, Tissue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def test_slicer_finds_what_the_segmentation_file_names(logic: Any, tissue: Tissu
     import slicer
 
     entry = slicer.vtkSlicerTerminologyEntry()
-    assert logic.DeserializeTerminologyEntry(terminology_entry(tissue), entry)
+    assert logic.DeserializeTerminologyEntry(tissue_terminology(tissue).entry, entry)
     logic.UpdateEntryFromLoadedTerminologies(entry, [TERMINOLOGY_CONTEXT], [])
     assert entry.GetTerminologyContextName() == TERMINOLOGY_CONTEXT
     assert entry.GetTypeObject().GetSlicerLabel() == tissue.name

@@ -197,7 +197,7 @@ def test_a_wrong_type_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tissue", tissues.TISSUES, ids=lambda tissue: tissue.key)
 def test_terminology_entry_has_seven_parts_of_legal_length(tissue: tissues.Tissue) -> None:
-    parts = outputs.terminology_entry(tissue).split("~")
+    parts = outputs.tissue_terminology(tissue).entry.split("~")
     assert len(parts) == 7
     assert parts[0] == "Segmentation category and type - DiffSegLung"
     assert parts[4] == "Anatomic codes - DICOM master list"

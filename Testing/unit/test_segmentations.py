@@ -305,7 +305,7 @@ def test_an_empty_lung_segmentation_is_refused(tmp_path: Path, volume: Volume) -
 
 
 def test_tissues_by_id_code_and_name_in_any_order(tmp_path: Path, volume: Volume) -> None:
-    code = outputs.terminology_entry(tissues.BY_LABEL[CONSOLIDATION])
+    code = outputs.tissue_terminology(tissues.BY_LABEL[CONSOLIDATION]).entry
     segments: list[dict[str, object]] = [
         {"name": "whatever", "id": "emphysema", "mask": RIGHT_UPPER},
         {"name": "white lung", "codes": code, "mask": RIGHT_LOWER},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from DiffSegLungLib.errors import CancelledError, UnusableInputError
-from DiffSegLungLib.outputs import terminology_entry
+from DiffSegLungLib.outputs import tissue_terminology
 from DiffSegLungLib.tissues import REPORTED
 from Testing.ui.module import steps
 
@@ -95,7 +95,7 @@ def assertIsComplete(node: Any, volume: Any) -> None:
         segment = segments.GetSegment(tissue.key)
         assert segment.GetName() == tissue.name
         assert segment.GetColor() == pytest.approx([channel / 255 for channel in tissue.colour], abs=1e-3)
-        assert exchange.terminologyOf(segment) == terminology_entry(tissue)
+        assert exchange.terminologyOf(segment) == tissue_terminology(tissue).entry
     assert results.volumeOf(node) is volume
     hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
     lungs = node.GetNodeReference(results.LUNGS_ROLE)
