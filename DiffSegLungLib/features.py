@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from DiffSegLungLib.distillation import CONTEXT, DOWNSAMPLING, inner
+from DiffSegLungLib.cell_numbers import cell_numbers_by_slabs
+from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import is_out_of_memory
 from DiffSegLungLib.filters import box_around, masked_mean, masked_means, masked_opening
 
@@ -124,9 +125,10 @@ def embed(
     corners = list(_windows(padded_mask, plan))
     if not corners:
         raise ValueError("the mask is empty")
+    whole = torch.from_numpy(padded_hu).to(device), torch.from_numpy(padded_mask).to(device)
     seen = _Seen(
-        torch.from_numpy(np.pad(padded_hu, CONTEXT, constant_values=-1000.0)).to(device),
-        torch.from_numpy(np.pad(padded_mask, CONTEXT, constant_values=0)).to(device),
+        *whole,
+        cell_numbers_by_slabs(*whole),
         [noise.to(device) for noise in _noises(plan, seed, draws)],
     )
     cells = [side // DOWNSAMPLING for side in padded_hu.shape]
@@ -137,10 +139,7 @@ def embed(
         projected = _mean([project(one) for one in embeddings])
         total = torch.zeros((projected.shape[-1], *cells)) if total is None else total
         for corner, cell_values in zip(batch, projected, strict=True):
-            box = tuple(
-                slice(c // DOWNSAMPLING, (c + w) // DOWNSAMPLING)
-                for c, w in zip(corner, plan.window, strict=True)
-            )
+            box = _cells_of(corner, plan.window)
             total[(slice(None), *box)] += cell_values.permute(3, 0, 1, 2) * blend
             weight[box] += blend
         done += len(batch)
@@ -154,13 +153,15 @@ class _Seen:
     """What the network sees, on its device.
 
     Attributes:
-        hu: float32 (z, y, x), with ``CONTEXT`` voxels more at each end than the volume that corners speak of.
+        hu: float32 (z, y, x).
         mask: bool, as hu.
+        numbers: density and texture of its cells, (numbers, z/8, y/8, x/8).
         noises: (timesteps, z, y, x) of a window, one a draw.
     """
 
     hu: torch.Tensor
     mask: torch.Tensor
+    numbers: torch.Tensor
     noises: list[torch.Tensor]
 
 
@@ -246,20 +247,28 @@ def _embed_windows(
     device: str,
 ) -> torch.Tensor:
     """Embeddings of some windows, (windows, z, y, x, 128 * timesteps) in cells."""
-    boxes = [
-        tuple(slice(c, c + w + 2 * CONTEXT) for c, w in zip(corner, plan.window, strict=True))
-        for corner in corners
-    ]
+    boxes = [_box(corner, plan.window) for corner in corners]
     patches = torch.stack([seen.hu[box] for box in boxes])[:, None]
     lungs = torch.stack([seen.mask[box] for box in boxes])[:, None].float()
-    local = student.local(patches, lungs)
-    patches, lungs = inner(patches), inner(lungs)
+    cells = [_cells_of(corner, plan.window) for corner in corners]
+    numbers = torch.stack([seen.numbers[(slice(None), *box)] for box in cells])
     with _autocast(device):
         levels = [
-            student.embed_hounsfield(patches, lungs, noise[level], timestep, local)
+            student.embed_hounsfield(patches, lungs, noise[level], timestep, numbers)
             for level, timestep in enumerate(plan.timesteps)
         ]
     return torch.cat(levels, dim=1).permute(0, 2, 3, 4, 1).float().cpu()
+
+
+def _box(corner: Triple, window: Triple) -> tuple[slice, ...]:
+    """The voxels of a window."""
+    return tuple(slice(c, c + w) for c, w in zip(corner, window, strict=True))
+
+
+def _cells_of(corner: Triple, window: Triple) -> tuple[slice, ...]:
+    """The cells of a window."""
+    pairs = zip(corner, window, strict=True)
+    return tuple(slice(c // DOWNSAMPLING, (c + w) // DOWNSAMPLING) for c, w in pairs)
 
 
 def _pad(values: np.ndarray, window: Triple, fill: float) -> np.ndarray:

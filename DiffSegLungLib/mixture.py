@@ -90,14 +90,21 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return torch.softmax(torch.from_numpy(np.asarray(scores, dtype=np.float32)), dim=-1).numpy()
 
 
-def fit_projection(embeddings: np.ndarray, channels: int) -> Projection:
-    """Standardise embeddings (cells, inputs); keep the first ``channels`` whitened principal components."""
+def fit_projection(embeddings: np.ndarray, channels: int, told: np.ndarray) -> Projection:
+    """Whitened principal components of the radiomics that the embedding tells.
+
+    What varies most in an embedding is the noise of each scanner; the teacher's numbers are of tissue.
+
+    Args:
+        embeddings: (cells, inputs).
+        channels: how many components are kept.
+        told: the linear map from an embedding to the teacher's numbers, (inputs, numbers).
+    """
     from sklearn.decomposition import PCA
 
-    mean, deviation = embeddings.mean(0), np.maximum(embeddings.std(0), 1e-6)
-    components = PCA(channels, whiten=True, random_state=0).fit((embeddings - mean) / deviation)
-    matrix = components.components_.T / np.sqrt(components.explained_variance_) / deviation[:, None]
-    return Projection(mean.astype(np.float32), matrix.astype(np.float32))
+    components = PCA(channels, whiten=True, random_state=0).fit(embeddings @ told)
+    matrix = told @ components.components_.T / np.sqrt(components.explained_variance_)
+    return Projection(embeddings.mean(0).astype(np.float32), matrix.astype(np.float32))
 
 
 def fit_mixture(

@@ -25,7 +25,7 @@ AERATED_HU = (-960.0, -620.0)
 """Lung that may be healthy at some level of inflation."""
 HOLE_HU = -985.0
 """Air in an emphysematous hole, as CT shows it."""
-HOLE_EDGE_HU = (-940.0, -915.0)
+HOLE_EDGE_HU = (-940.0, -880.0)
 """Within which the edge of such a hole is looked for."""
 NET_MM = 6.0
 """Deviation of the Gaussian over which a net of lines is judged."""
@@ -68,7 +68,7 @@ class NamingRule:
     emphysema_below: float = -940.0
     aerated_below: float = -740.0
     lucent_by: float = 60.0
-    largest_lower_shift: float = 30.0
+    largest_lower_shift: float = 45.0
     dense_above: float = -300.0
     lines_above: float = 1.3
     holes_above: float = 1.55

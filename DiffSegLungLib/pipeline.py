@@ -20,7 +20,7 @@ import SimpleITK as sitk
 
 from DiffSegLungLib import measures as measuring
 from DiffSegLungLib.cavities import cavity_walls, find_cavities
-from DiffSegLungLib.distillation import DOWNSAMPLING
+from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
 from DiffSegLungLib.filters import nearest_inside

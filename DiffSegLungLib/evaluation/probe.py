@@ -65,11 +65,8 @@ class Bottleneck:
     def __init__(self, student: Student) -> None:
         self.student = student
 
-    def local(self, hu: torch.Tensor, mask: torch.Tensor) -> None:
-        """Nothing: the bottleneck alone."""
-
     def embed_hounsfield(
-        self, hu: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, timestep: int, local: None
+        self, hu: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, timestep: int, numbers: torch.Tensor
     ) -> torch.Tensor:
         """As ``Student.embed_hounsfield``: (batch, channels, z/8, y/8, x/8)."""
         timesteps = torch.full((len(hu),), timestep, device=hu.device)
@@ -104,8 +101,9 @@ def describe_cells(case: Case, prepared: Prepared, model: Model, without: Model 
 
 
 def _read(student: Any, hu: np.ndarray, mask: np.ndarray, model: Model, chosen: np.ndarray) -> np.ndarray:
-    """What a network says of the chosen cells, at each noise level: (cells, numbers)."""
-    cells = embed(student, hu, mask, lambda values: values, model.plan)
+    """What a network says of the chosen cells, mean of its noise levels: (cells, numbers)."""
+    levels = len(model.plan.timesteps)
+    cells = embed(student, hu, mask, lambda values: values.unflatten(-1, (levels, -1)).mean(-2), model.plan)
     z, y, x = cell_grid(mask.shape)
     return cells[:, :z, :y, :x].reshape(len(cells), -1)[:, chosen].T
 

@@ -61,7 +61,7 @@ def read_student(folder: Path, description: dict[str, Any], device: str) -> Stud
     """The student alone, in evaluation mode."""
     form = description["architecture"]
     _require_sane(form["channels"], form["hidden"])
-    student = Student(form["channels"], hidden=form["hidden"], clean=form.get("clean", False))
+    student = Student(form["channels"], hidden=form["hidden"])
     student.load_state_dict(load_file(str(folder / WEIGHTS)))
     # torch's own signature leaves memory_format out.
     student = student.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

@@ -9,30 +9,24 @@ from torch import nn
 
 from DiffSegLungLib.diffusion.schedule import noise_schedule
 from DiffSegLungLib.diffusion.unet import build_unet, encode, from_hounsfield, predict_noise_and_encode
-from DiffSegLungLib.distillation import DOWNSAMPLING, LocalPath, StudentHead, UnitHead, density_path
+from DiffSegLungLib.distillation import StudentHead
 
 
 class Student(nn.Module):
-    """Diffusion U-Net with the student's head and its local path.
+    """Diffusion U-Net with the student's head.
 
     Args:
         channels: channels of the U-Net's levels.
         groups: groups of its normalisation layers.
         hidden: width of the head.
-        clean: whether density and texture are read off the clean CT; ``first`` reads the noised input.
     """
 
     def __init__(
-        self,
-        channels: Sequence[int] = (16, 32, 48, 64),
-        groups: int = 8,
-        hidden: int = 128,
-        clean: bool = True,
+        self, channels: Sequence[int] = (16, 32, 48, 64), groups: int = 8, hidden: int = 128
     ) -> None:
         super().__init__()
         self.unet = build_unet(channels, groups)
-        self.around = LocalPath() if clean else None
-        self.head = StudentHead(channels[-1], hidden) if clean else UnitHead(channels[-1], hidden)
+        self.head = StudentHead(channels[-1], hidden)
         self.schedule = noise_schedule()
 
     def noised(
@@ -42,33 +36,15 @@ class Student(nn.Module):
         return torch.cat([self.schedule.add_noise(x, noise, timesteps), mask], dim=1)
 
     def forward(
-        self, x: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor
+        self, x: torch.Tensor, timesteps: torch.Tensor, numbers: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted noise, and the embedding of each cell, from a noised input (training)."""
         noise, bottleneck = predict_noise_and_encode(self.unet, x, timesteps)
-        return noise, self.head(bottleneck, self.beside(x, local))
+        return noise, self.head(bottleneck, numbers)
 
-    def embed(self, x: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+    def embed(self, x: torch.Tensor, timesteps: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """The embedding alone, without the decoder (inference): (batch, 128, z/8, y/8, x/8)."""
-        return self.head(encode(self.unet, x, timesteps), self.beside(x, local))
-
-    def beside(self, x: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
-        """What the head reads beside the bottleneck of the noised input ``x``."""
-        return density_path(x, DOWNSAMPLING) if self.around is None else local
-
-    def local(self, hu: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Density and texture of the clean CT, the same at every noise level.
-
-        Args:
-            hu: (batch, 1, z, y, x), HU, with ``CONTEXT`` voxels around the window.
-            mask: as hu, 1 in the lungs.
-
-        Returns:
-            (batch, 70, Z, Y, X) in the window's cells; nothing where the noised input is read.
-        """
-        if self.around is None:
-            return hu.new_zeros(0)
-        return self.around(from_hounsfield(hu), mask)
+        return self.head(encode(self.unet, x, timesteps), numbers)
 
     def embed_hounsfield(
         self,
@@ -76,7 +52,7 @@ class Student(nn.Module):
         mask: torch.Tensor,
         noise: torch.Tensor,
         timestep: int,
-        local: torch.Tensor,
+        numbers: torch.Tensor,
     ) -> torch.Tensor:
         """Embeddings of CT windows at one noise level.
 
@@ -85,11 +61,11 @@ class Student(nn.Module):
             mask: (batch, 1, z, y, x), 1 in the lungs.
             noise: (z, y, x), the same for every window.
             timestep: the noise level.
-            local: what :meth:`local` says of the same windows.
+            numbers: what :func:`cell_numbers` says of the windows' cells.
 
         Returns:
             (batch, 128, z/8, y/8, x/8).
         """
         timesteps = torch.full((len(hu),), timestep, device=hu.device)
         noised = self.noised(from_hounsfield(hu), mask, noise.expand_as(hu), timesteps)
-        return self.embed(noised.contiguous(memory_format=torch.channels_last_3d), timesteps, local)
+        return self.embed(noised.contiguous(memory_format=torch.channels_last_3d), timesteps, numbers)

@@ -14,8 +14,8 @@ BINS = 12
 TURNED = 0.3
 """Share of the patches that are rotated and scaled."""
 MOST_DEGREES, MOST_SCALE = 6.0, 0.06
-TURN_MARGIN = 6
-"""Voxels that the corners of a patch of 48 move by at most."""
+TURN_MARGIN = 8
+"""Voxels that the corners of a patch of 64 move by at most."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,19 @@ class PatchSampler:
         shape: patch sides in voxels, (z, y, x).
         corners: candidate places, (n, 4): patient, z, y, x.
         weights: chance of each place.
+        margin: voxels around the patch, on each side, that are drawn with it.
     """
 
     patients: list[Patient]
     shape: tuple[int, int, int]
     corners: np.ndarray
     weights: np.ndarray
+    margin: int = 0
 
     def draw(
         self, count: int, random: np.random.Generator, own: slice = slice(None), augmented: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Patches of HU and lung mask, both float32 (count, z, y, x).
+        """Patches of HU and lung mask with their margin, both float32 (count, z, y, x).
 
         Args:
             count: how many are drawn.
@@ -59,11 +61,11 @@ class PatchSampler:
     ) -> tuple[np.ndarray, np.ndarray]:
         patient = self.patients[corner[0]]
         if not augmented:
-            return self._box(patient, corner[1:], 0)
+            return self._box(patient, corner[1:], self.margin)
         start = corner[1:] + random.integers(-4, 5, size=3)
         if random.random() < TURNED:
-            return augment(*turn(*self._box(patient, start, TURN_MARGIN), random), random)
-        return augment(*self._box(patient, start, 0), random)
+            return augment(*turn(*self._box(patient, start, self.margin + TURN_MARGIN), random), random)
+        return augment(*self._box(patient, start, self.margin), random)
 
     def _box(self, patient: Patient, start: np.ndarray, margin: int) -> tuple[np.ndarray, np.ndarray]:
         """A patch with a margin around it; beyond the volume its edge goes on."""
@@ -80,9 +82,13 @@ class PatchSampler:
 
 
 def build_sampler(
-    patients: list[Patient], shape: tuple[int, int, int], least_lung: float = 0.4, seed: int = 0
+    patients: list[Patient],
+    shape: tuple[int, int, int],
+    least_lung: float = 0.4,
+    seed: int = 0,
+    margin: int = 0,
 ) -> PatchSampler:
-    """Find places with at least ``least_lung`` of lung and weigh them by radiomic rarity.
+    """Find places with at least ``least_lung`` of lung, the margin not counted; weigh them by rarity.
 
     Rarity is the inverse square root of how common a patch's mean and spread of HU are among all candidates:
     no label is looked at, yet consolidation and emphysema come up far more often than their volume.
@@ -91,7 +97,7 @@ def build_sampler(
     found = [_candidates(index, patient, shape, least_lung, random) for index, patient in enumerate(patients)]
     corners = np.concatenate([places for places, _ in found])
     looks = np.concatenate([look for _, look in found])
-    return PatchSampler(patients, shape, corners, _rarity(looks))
+    return PatchSampler(patients, shape, corners, _rarity(looks), margin)
 
 
 def _candidates(

@@ -39,7 +39,7 @@ class ReferenceSettings:
     """
 
     spacing: float = 1.5
-    channels: int = 8
+    channels: int = 4
     components: int = 5
     points: int = 8_000
     sharpness: float = 0.5
@@ -77,13 +77,21 @@ def fit_reference(
         progress("reference", index / len(files), path.name)
         sampled.append(_sample_one(student, path, plan, settings, rule))
     projection = fit_projection(
-        np.concatenate([one.cells[:, one.inside].T for one in sampled]), settings.channels
+        np.concatenate([one.cells[:, one.inside].T for one in sampled]),
+        settings.channels,
+        _told(student, len(plan.timesteps)),
     )
     points = np.concatenate([_points(one, projection) for one in sampled])
     named = np.concatenate([name_by_rule(one.fine.T, rule, one.healthy) for one in sampled])
     mixture, labels = fit_mixture(points, named, settings.components, settings.seed)
     progress("reference", 1.0, f"{len(points)} voxels")
     return projection, mixture, labels
+
+
+def _told(student: Student, levels: int) -> np.ndarray:
+    """The map from embeddings of several noise levels, side by side, to the radiomics they tell on average."""
+    weight = student.head.regress.weight.detach().cpu().numpy()
+    return np.tile(weight.T / levels, (levels, 1))
 
 
 def _sample_one(
@@ -158,8 +166,7 @@ def write_model(
     weights = checkpoint.load_module(run, "average")
     header = checkpoint.load_facts(run)
     channels = header["settings"]["channels"]
-    clean = any(key.startswith("around.") for key in weights)  # runs of earlier versions have no such path
-    student = Student(channels, clean=clean)
+    student = Student(channels)
     student.load_state_dict(weights)
     rule, fusion = NamingRule(), FusionSettings()
     reference = fit_reference(student.eval(), sources, plan, settings, rule, progress)
@@ -167,7 +174,7 @@ def write_model(
     storage.write_mixture(folder, *reference)
     described = {
         **facts,
-        "architecture": {"channels": list(channels), "hidden": 128, "clean": clean},
+        "architecture": {"channels": list(channels), "hidden": 128},
         "hu_window": [-1000, 400],
         "spacing_mm": settings.spacing,
         "sharpness": settings.sharpness,

@@ -16,17 +16,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from DiffSegLungLib.cell_numbers import CONTEXT, cell_numbers, inner, without_rim
 from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
-from DiffSegLungLib.distillation import (
-    CONTEXT,
-    TARGETS,
-    TeacherHead,
-    collapse,
-    density_numbers,
-    info_nce,
-    inner,
-    warm_up,
-)
+from DiffSegLungLib.distillation import TARGETS, TeacherHead, collapse, info_nce, warm_up
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.outputs import write_text
@@ -105,7 +97,7 @@ Watch = Callable[["Trainer", dict[str, float]], bool]
 
 
 def teach(hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray, region: int) -> torch.Tensor:
-    """What the embedding of a cell shall tell: radiomics of cell and surroundings, and the cell's density.
+    """What the embedding of a cell shall tell: the radiomics of the cell and of its surroundings.
 
     Args:
         hu: patches in HU with ``CONTEXT`` voxels around, (n, z, y, x).
@@ -114,7 +106,7 @@ def teach(hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray, region: int) -> 
         region: side of the surroundings in voxels.
 
     Returns:
-        float32 (cells, 75).
+        float32 (cells, 68).
     """
     parts = []
     for side in (DOWNSAMPLING, region):
@@ -125,10 +117,7 @@ def teach(hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray, region: int) -> 
         ]
         cubes, insides = (np.stack([stack[box] for box in boxes]) for stack in (hu, mask > 0.5))
         parts.append(torch.from_numpy(teacher_for_patches(cubes, insides)).float())
-    wide, lungs = torch.from_numpy(hu)[:, None], torch.from_numpy(mask)[:, None]
-    density = density_numbers(from_hounsfield(wide), lungs, DOWNSAMPLING)
-    patch, z, y, x = torch.from_numpy(chosen).T
-    return torch.cat([*parts, density[patch, :, z, y, x]], dim=1)
+    return torch.cat(parts, dim=1)
 
 
 def lung_of_cells(mask: np.ndarray) -> torch.Tensor:
@@ -170,7 +159,7 @@ class Trainer:
         self.random = np.random.default_rng(settings.seed)
         self.split = {"train": [one.name for one in patients], "held_back": [one.name for one in held_back]}
         self.sampler: PatchSampler = build_sampler(
-            _as_seen(patients, settings), self._wide_patch, seed=settings.seed
+            _as_seen(patients, settings), settings.patch, seed=settings.seed, margin=CONTEXT
         )
         seen = _as_seen(held_back, settings)
         self.held_back = draw_held_back(seen, settings.patch, seed=settings.seed) if seen else None
@@ -179,7 +168,7 @@ class Trainer:
         self.student = fresh.to(device).train()
         # torch's own signature leaves memory_format out.
         self.student.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.teacher_head = TeacherHead(_length(self.student.head.radiomics)).to(device)
+        self.teacher_head = TeacherHead().to(device)
         self.average = copy.deepcopy(self.student).requires_grad_(False)
         share_batch_norm(self.student, ranks)
         self.teacher_mean, self.teacher_deviation = self._teacher_scale()
@@ -196,12 +185,6 @@ class Trainer:
     def checkpoint_path(self) -> Path:
         """Where the run's state lies."""
         return self.folder / CHECKPOINT
-
-    @property
-    def _wide_patch(self) -> tuple[int, int, int]:
-        """The patch and what the local path sees around it."""
-        z, y, x = (side + 2 * CONTEXT for side in self.settings.patch)
-        return z, y, x
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {"student": self.student, "average": self.average, "teacher_head": self.teacher_head}
@@ -321,8 +304,9 @@ class Trainer:
         timesteps = self.ranks.own(torch.randint(0, self._noisiest(), (count,))).to(self.device)
         noise = self.ranks.own(torch.randn((count, *x.shape[1:]))).to(self.device)
         noised = self.student.noised(x, lungs, noise, timesteps).to(memory_format=torch.channels_last_3d)
+        numbers = _numbers_of_window(wide, wide_lungs)  # exact: not in half precision
         with self._autocast():
-            predicted, embedding = self._pass(noised, timesteps, self.student.local(wide, wide_lungs))
+            predicted, embedding = self._pass(noised, timesteps, numbers)
         embedding = embedding.float()
         loss, facts = embedding.sum() * 0.0, dict[str, float]()
         if predicted is not None:
@@ -335,14 +319,14 @@ class Trainer:
         return loss, facts
 
     def _pass(
-        self, noised: torch.Tensor, timesteps: torch.Tensor, local: torch.Tensor
+        self, noised: torch.Tensor, timesteps: torch.Tensor, numbers: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Predicted noise, none where the head learns alone, and the embedding."""
         if not self._head_alone():
-            return self.student(noised, timesteps, local)
+            return self.student(noised, timesteps, numbers)
         with torch.no_grad():
             bottleneck = encode(self.student.unet, noised, timesteps)
-        return None, self.student.head(bottleneck, self.student.beside(noised, local))
+        return None, self.student.head(bottleneck, numbers)
 
     def _head_alone(self) -> bool:
         """Whether the head learns alone: a head that knows nothing yet would pull the U-Net anywhere."""
@@ -366,13 +350,13 @@ class Trainer:
     def _distil(
         self, embedding: torch.Tensor, hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """InfoNCE between cells, and the regression that keeps the teacher's numbers and HU readable."""
+        """InfoNCE between cells, and the regression that keeps the teacher's numbers readable."""
         head, numbers = self.student.head, self._numbers(hu, mask, chosen)
         patch, z, y, x = torch.from_numpy(chosen).T.to(self.device)
         # Every cell of every rank is a negative of the others.
         student = self.ranks.gather(embedding)[patch, :, z, y, x]
-        contrast = info_nce(student, self.teacher_head(numbers[:, head.radiomics]))
-        regression = functional.smooth_l1_loss(head.regress(student), numbers[:, head.targets])
+        contrast = info_nce(head.contrast(student), self.teacher_head(numbers))
+        regression = functional.smooth_l1_loss(head.regress(student), numbers)
         facts = {"info_nce": float(contrast.detach()), "regression": float(regression.detach())}
         return contrast + self.settings.regression * regression, facts | collapse(student)
 
@@ -438,8 +422,9 @@ class Trainer:
             log.write(json.dumps({key: round(value, 5) for key, value in facts.items()}) + "\n")
 
 
-def _length(columns: slice) -> int:
-    return int(columns.stop - columns.start)
+def _numbers_of_window(wide: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
+    """Density and texture of the cells of patches that have ``CONTEXT`` around."""
+    return without_rim(cell_numbers(wide, lungs), CONTEXT // DOWNSAMPLING)
 
 
 def stored_settings(stored: dict[str, Any]) -> Settings:

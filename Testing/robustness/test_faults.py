@@ -207,7 +207,7 @@ def spoil(model: Path, how: str) -> None:
     elif how == "truncated":
         weights.write_bytes(weights.read_bytes()[:-1000])
     elif how == "swapped":
-        shutil.copy(models.find("second") / models.WEIGHTS, weights)
+        shutil.copy(model / models.LUNGS, weights)
     elif how == "of another version":
         text = (model / models.DESCRIPTION).read_text()
         (model / models.DESCRIPTION).write_text(text.replace('"format": 1', '"format": 99'))

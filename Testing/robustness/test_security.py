@@ -179,9 +179,9 @@ def test_hostile_weights_are_refused_before_memory_is_taken(tmp_path: Path, kind
 @pytest.mark.parametrize(
     "facts",
     [
-        {"architecture": {"channels": [2**20] * 4, "hidden": 16, "clean": True}},
-        {"architecture": {"channels": [8] * 500, "hidden": 16, "clean": True}},
-        {"architecture": {"channels": [8, 8, 8, 8], "hidden": 2**31, "clean": True}},
+        {"architecture": {"channels": [2**20] * 4, "hidden": 16}},
+        {"architecture": {"channels": [8] * 500, "hidden": 16}},
+        {"architecture": {"channels": [8, 8, 8, 8], "hidden": 2**31}},
         {"architecture": "import os"},
         {"spacing_mm": 0},
         {"spacing_mm": 1e-9},

@@ -1,4 +1,4 @@
-"""Radiomic distillation: the contrastive loss, its warm-up, its reach into the U-Net, the density path."""
+"""Radiomic distillation: the contrastive loss, its warm-up, its reach into the U-Net, the embedding."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.diffusion import from_hounsfield
+from DiffSegLungLib.cell_numbers import CELL_NUMBERS, cell_numbers
 from DiffSegLungLib.distillation import (
-    CONTEXT,
     EMBEDDING,
-    SCALES,
-    SHARES,
-    LocalPath,
+    TARGETS,
     TeacherHead,
     collapse,
-    density_numbers,
-    density_path,
     info_nce,
-    inner,
     warm_up,
 )
 from DiffSegLungLib.models.student import Student
@@ -67,15 +61,17 @@ def test_the_gradient_of_info_nce_reaches_the_unet() -> None:
     with torch.no_grad():  # MONAI starts the last convolution of every block at zero
         for parameter in student.unet.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))
-    local = student.local(torch.full((4, 1, 32, 32, 32), -850.0), torch.ones(4, 1, 32, 32, 32))
-    _, embedding = student(torch.randn(4, 2, 16, 16, 16), torch.tensor([3, 60, 120, 240]), local)
-    info_nce(embedding[:, :, 0, 0, 0], teacher(torch.randn(4, 68))).backward()
+    _, embedding = student(
+        torch.randn(4, 2, 16, 16, 16), torch.tensor([3, 60, 120, 240]), torch.randn(4, CELL_NUMBERS, 2, 2, 2)
+    )
+    student_side = student.head.contrast(embedding[:, :, 0, 0, 0])
+    info_nce(student_side, teacher(torch.randn(4, TARGETS))).backward()
     reached = [
         student.unet.conv_in,
         *student.unet.down_blocks,
         student.unet.middle_block,
-        student.around,
         student.head.project,
+        student.head.contrast,
         teacher,
     ]
     for module in reached:
@@ -89,12 +85,12 @@ def test_training_and_use_agree_and_the_teacher_has_unit_length() -> None:
     torch.manual_seed(0)
     student, teacher = Student((8, 8, 8, 8)).eval(), TeacherHead()
     x, timesteps = torch.randn(2, 2, 16, 16, 16), torch.tensor([3, 60])
-    local = student.local(torch.randn(2, 1, 32, 32, 32) * 100 - 850, torch.ones(2, 1, 32, 32, 32))
+    numbers = torch.randn(2, CELL_NUMBERS, 2, 2, 2)
     with torch.inference_mode():
-        embedding = student.embed(x, timesteps, local)
-        assert torch.allclose(embedding, student(x, timesteps, local)[1], atol=1e-6)
+        embedding = student.embed(x, timesteps, numbers)
+        assert torch.allclose(embedding, student(x, timesteps, numbers)[1], atol=1e-6)
     assert embedding.shape == (2, EMBEDDING, 2, 2, 2)
-    assert teacher(torch.randn(6, 68)).norm(dim=1).detach().numpy() == pytest.approx(1, abs=1e-5)
+    assert teacher(torch.randn(6, TARGETS)).norm(dim=1).detach().numpy() == pytest.approx(1, abs=1e-5)
 
 
 def test_the_embedding_tells_densities_apart_that_normalisation_takes_out() -> None:
@@ -104,11 +100,21 @@ def test_the_embedding_tells_densities_apart_that_normalisation_takes_out() -> N
     noise = torch.zeros(16, 16, 16)
     told = []
     for hu in (-950.0, -850.0):
-        wide = torch.full((1, 1, 32, 32, 32), hu)
-        lungs = torch.ones_like(wide)
-        local = student.local(wide, lungs)
-        told.append(student.embed_hounsfield(inner(wide), inner(lungs), noise, 10, local))
-    assert float((told[0] - told[1]).norm(dim=1).min()) > 0.01
+        window = torch.full((1, 1, 16, 16, 16), hu)
+        lungs = torch.ones_like(window)
+        told.append(student.embed_hounsfield(window, lungs, noise, 10, cell_numbers(window, lungs)))
+    assert float((told[0] - told[1]).detach().norm(dim=1).min()) > 0.01
+
+
+def test_the_embedding_holds_the_numbers_of_the_cell_as_they_are() -> None:
+    """Whatever the network makes of them: a straight way that no training can close."""
+    torch.manual_seed(0)
+    head = Student((8, 8, 8, 8), hidden=16).eval().head
+    numbers = torch.randn(2, CELL_NUMBERS, 2, 2, 2)
+    with torch.inference_mode():
+        embedding = head(torch.randn(2, 8, 2, 2, 2), numbers)
+    assert embedding.shape[1] == EMBEDDING
+    assert torch.allclose(embedding[:, :CELL_NUMBERS], numbers, atol=1e-4), "untrained statistics are 0 and 1"
 
 
 @pytest.mark.parametrize(
@@ -133,79 +139,3 @@ def test_collapse_tells_constant_from_spread_embeddings() -> None:
     # e^(-2 d^2) averages to e^-4 where all distances are the square root of 2, and to 1 where they are 0.
     assert spread["uniformity"] == pytest.approx(-4, abs=0.3)
     assert constant["uniformity"] == pytest.approx(0, abs=1e-4)
-
-
-def test_the_head_of_the_first_model_reads_the_noised_input_and_gives_unit_vectors() -> None:
-    torch.manual_seed(0)
-    student = Student((8, 8, 8, 8), hidden=16, clean=False).eval()
-    wide, noise = torch.full((1, 1, 32, 32, 32), -850.0), torch.zeros(16, 16, 16)
-    local = student.local(wide, torch.ones_like(wide))
-    assert local.numel() == 0
-    with torch.inference_mode():
-        embedding = student.embed_hounsfield(inner(wide), torch.ones_like(inner(wide)), noise, 10, local)
-    assert embedding.norm(dim=1).numpy() == pytest.approx(1, abs=1e-5)
-
-
-def test_the_noised_density_tells_mean_spread_and_share_of_the_lungs() -> None:
-    x = torch.randn((1, 2, 16, 16, 16), generator=torch.Generator().manual_seed(0)) * 0.3
-    x[:, 1] = 0
-    x[:, 1, :, :, :4] = 1
-    mean, spread, share = density_path(x, 8)[0, :, 0, 0, 0]
-    lung = x[0, 0, :8, :8, :4]
-    assert float(share) == pytest.approx(0.5)
-    assert float(mean) == pytest.approx(float(lung.mean()), abs=1e-5)
-    assert float(spread) == pytest.approx(float(lung.std(correction=0)), abs=1e-4)
-    assert density_path(x, 8)[0, 2, 0, 0, 1] == 0
-
-
-def some_ct(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """A CT as the network sees it, 16 x 16 x 16 with context, and a ragged mask."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn((2, 1, 32, 32, 32), generator=generator) * 0.2 - 0.8
-    return x, (torch.rand(x.shape, generator=generator) > 0.4).float()
-
-
-@pytest.mark.parametrize("side", SCALES)
-def test_density_numbers_equal_their_definition(side: int) -> None:
-    x, mask = some_ct()
-    numbers = density_numbers(x, mask, side)
-    assert numbers.shape == (2, 2 + len(SHARES), 2, 2, 2)
-    first, step = CONTEXT + 8 - (side - 8) // 2, side // 8  # of the second cell along each axis
-    along = slice(first, first + side, step)
-    values, inside = (one[1, 0, along, along, along] for one in (x, mask))
-    lung = np.sort(values[inside > 0].numpy())
-    places = [round(share * (len(lung) - 1)) for share in SHARES]
-    expected = [lung.mean(), lung.std(), *lung[places]]
-    assert numbers[1, :, 1, 1, 1].numpy() == pytest.approx(expected, abs=1e-5)
-
-
-def test_density_numbers_without_lung_are_zero_and_finite() -> None:
-    x, mask = some_ct()
-    numbers = density_numbers(x, torch.zeros_like(mask), 8)
-    assert torch.equal(numbers, torch.zeros_like(numbers))
-
-
-def test_the_density_is_exact_hounsfield_units() -> None:
-    constant = from_hounsfield(torch.full((1, 1, 32, 32, 32), -950.0))
-    numbers = density_numbers(constant, torch.ones_like(constant), 8)
-    assert numbers[:, 0].numpy() == pytest.approx(50 / 700 - 1, abs=1e-6)
-    assert numbers[:, 1].abs().max() < 1e-6
-
-
-def test_the_local_path_looks_at_the_lungs_and_their_outline_alone() -> None:
-    torch.manual_seed(0)
-    path = LocalPath().eval()
-    x, mask = some_ct()
-    changed = torch.where(mask > 0.5, x, torch.randn(x.shape))
-    assert torch.allclose(path(x, mask), path(changed, mask), atol=1e-6)
-    assert path(x, mask).shape[2:] == (2, 2, 2)
-
-
-def test_the_local_path_knows_where_its_cells_are() -> None:
-    """A dense cell is told in its own place, and the cells beside it see it in their surroundings."""
-    x = torch.full((1, 1, 32, 32, 32), -0.9)
-    x[:, :, 8:16, 8:16, 8:16] = 0.4
-    cell, around = (density_numbers(x, torch.ones_like(x), side)[0, 0] for side in (8, 24))
-    assert float(cell[0, 0, 0]) == pytest.approx(0.4, abs=1e-5)
-    assert cell.flatten()[1:].numpy() == pytest.approx(-0.9, abs=1e-5)
-    assert bool((around > -0.88).all())

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.distillation import DOWNSAMPLING, EMBEDDING, LOCAL_CHANNELS
+from DiffSegLungLib.cell_numbers import CELL_NUMBERS
+from DiffSegLungLib.diffusion import DOWNSAMPLING
+from DiffSegLungLib.distillation import EMBEDDING
 from DiffSegLungLib.features import (
     DESCRIPTORS,
     EmbeddingPlan,
@@ -103,19 +105,24 @@ def test_equal_windows_get_equal_embeddings(student: Student) -> None:
 
 
 def test_what_lies_beside_a_window_reaches_its_rim(student: Student) -> None:
-    """The local path sees ``CONTEXT`` voxels beyond the window, and nothing further away."""
+    """The numbers of a cell know ``CONTEXT`` voxels beyond it, and nothing further away."""
     apart = EmbeddingPlan(PLAN.window, PLAN.window, PLAN.timesteps, PLAN.batch)
-    hu = np.random.default_rng(1).normal(-860, 60, (16, 16, 48)).astype(np.float32)
+    hu = np.random.default_rng(1).normal(-860, 60, (16, 16, 64)).astype(np.float32)
     beside = hu.copy()
-    beside[:, :, 16:] += 300
+    beside[:, :, 32:] += 300
     cells, changed = (embed(student, one, np.ones(hu.shape, bool), identity, apart) for one in (hu, beside))
-    assert np.abs(cells - changed)[..., 1].max() > 1e-3
-    assert cells[..., 0] == pytest.approx(changed[..., 0], abs=1e-5)
+    assert np.abs(cells - changed)[..., 3].max() > 1e-3
+    assert cells[..., :2] == pytest.approx(changed[..., :2], abs=1e-5)
+
+
+def no_numbers(hu: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """As ``cell_numbers_by_slabs``, all zero."""
+    return torch.zeros(CELL_NUMBERS, *(side // DOWNSAMPLING for side in hu.shape))
 
 
 def test_overlapping_windows_are_blended(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Without the local path a window's embedding depends on nothing beyond it.
-    monkeypatch.setattr(student, "local", lambda hu, mask: torch.zeros(len(hu), LOCAL_CHANNELS, 2, 2, 2))
+    # Without the numbers of its cells a window's embedding depends on nothing beyond it.
+    monkeypatch.setattr("DiffSegLungLib.features.cell_numbers_by_slabs", no_numbers)
     hu, mask = chest((16, 16, 24))
     cells = embed(student, hu, mask, identity, PLAN)
     left = embed(student, hu[..., :16], mask[..., :16], identity, PLAN)

@@ -44,7 +44,7 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with a lung network, both untrained."""
-    folder = write_tiny_model(tmp_path_factory.mktemp("base") / "tiny", SPACING, like="second")
+    folder = write_tiny_model(tmp_path_factory.mktemp("base") / "tiny", SPACING)
     channels = [8] * 5
     storage.write_lung_network(folder, build_unet(channels).state_dict(), {"channels": channels})
     return folder
@@ -189,19 +189,6 @@ def test_one_run_a_folder(ct: Path, base: Path, tmp_path: Path, capsys: pytest.C
         child.wait()
     with locked(tmp_path / "x"):  # a killed run leaves no lock
         pass
-
-
-def test_a_model_with_the_first_head_is_fine_tuned_with_that_head(
-    tuned: Path, ct: Path, tmp_path: Path
-) -> None:
-    base = write_tiny_model(tmp_path / "old", SPACING, like="first")
-    shutil.copytree(tuned / "own.run" / "store", tmp_path / "m" / "own.run" / "store")
-    assert cli.main(words(ct, base, tmp_path / "m", "--steps", "2", "--stage", "distillation")) == 0
-    model = models.load(str(tmp_path / "m" / "own"))
-    assert not model.description["architecture"].get("clean") and model.student.around is None
-    before, after = (load_file(one / "weights.safetensors") for one in (base, tmp_path / "m" / "own"))
-    assert before.keys() == after.keys()
-    assert not np.array_equal(before["head.regress.weight"], after["head.regress.weight"])
 
 
 # --- before it begins ------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def correlated(count: int = 5_000) -> np.ndarray:
 
 def test_the_projection_is_whitened() -> None:
     embeddings = correlated()
-    projected = fit_projection(embeddings, 3)(torch.from_numpy(embeddings)).numpy()
+    projected = fit_projection(embeddings, 3, np.eye(12))(torch.from_numpy(embeddings)).numpy()
     assert projected.shape == (5_000, 3)
     assert projected.mean(axis=0) == pytest.approx(0, abs=1e-3)
     assert np.cov(projected.T) == pytest.approx(np.eye(3), abs=1e-2)
@@ -147,7 +147,7 @@ def test_the_projection_is_whitened() -> None:
 
 def test_the_projection_keeps_what_varies_most() -> None:
     embeddings = correlated()
-    projection = fit_projection(embeddings, 4)
+    projection = fit_projection(embeddings, 4, np.eye(12))
     projected = projection(torch.from_numpy(embeddings)).numpy()
     # Four components made the data, so four channels hold all of it: least squares finds it again.
     centred = embeddings - embeddings.mean(axis=0)
@@ -155,9 +155,19 @@ def test_the_projection_keeps_what_varies_most() -> None:
     assert found == pytest.approx(centred, abs=1e-2)
 
 
+def test_the_projection_keeps_what_tells_the_radiomics_however_little_it_varies() -> None:
+    random = np.random.default_rng(0)
+    embeddings = random.normal(size=(2_000, 6)) * [100, 80, 60, 1, 1, 1]
+    told = np.zeros((6, 3))
+    told[3:] = random.normal(size=(3, 3))
+    projection = fit_projection(embeddings, 3, told)
+    assert np.abs(projection.matrix[:3]).max() == 0, "the scanners' noise"
+    assert np.linalg.matrix_rank(projection.matrix[3:]) == 3
+
+
 def test_a_constant_channel_does_not_divide_by_zero() -> None:
     embeddings = correlated()
     embeddings[:, 5] = 1.0
-    projection = fit_projection(embeddings, 3)
+    projection = fit_projection(embeddings, 3, np.eye(12))
     assert np.isfinite(projection.matrix).all() and projection.matrix.dtype == np.float32
     assert isinstance(projection, Projection)

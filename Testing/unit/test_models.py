@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from DiffSegLungLib import cli, models
+from DiffSegLungLib.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
@@ -22,7 +23,7 @@ from DiffSegLungLib.regions import RegionSettings
 from DiffSegLungLib.tissues import BY_LABEL
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "Resources" / "models" / "first"
+SHIPPED = ROOT / "Resources" / "models" / "third"
 CHANNELS = [8, 8, 8, 8]
 PLAN = EmbeddingPlan((16, 16, 16), (16, 8, 8), (10, 100), 4)
 RULE = NamingRule(emphysema_below=-933.0)
@@ -103,9 +104,9 @@ def test_a_loaded_student_is_ready_for_inference(store: Path) -> None:
     assert not any(parameter.requires_grad for parameter in student.parameters())
     x, timesteps = torch.randn(1, 2, 16, 16, 16), torch.tensor([10])
     with torch.inference_mode():
-        local = student.local(torch.full((1, 1, 32, 32, 32), -850.0), torch.ones(1, 1, 32, 32, 32))
-        expected = tiny_student().eval().embed(x, timesteps, local)
-        assert torch.allclose(student.embed(x, timesteps, local), expected, atol=1e-5)
+        numbers = torch.randn(1, CELL_NUMBERS, 2, 2, 2)
+        expected = tiny_student().eval().embed(x, timesteps, numbers)
+        assert torch.allclose(student.embed(x, timesteps, numbers), expected, atol=1e-5)
 
 
 def test_a_model_is_found_by_its_folder_too(store: Path) -> None:

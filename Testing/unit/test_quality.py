@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.distillation import DOWNSAMPLING
+from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.features import EmbeddingPlan, _windows, embed
 from DiffSegLungLib.models.student import Student

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from DiffSegLungLib.distillation import TARGETS
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.phantom import make_phantom
@@ -161,7 +162,7 @@ def test_the_head_learns_first_on_a_unet_that_stays(patients: list[Patient], tmp
     after = copy.deepcopy(trainer.student.state_dict())
     assert all("noise" not in one and "info_nce" in one for one in facts)
     assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("unet."))
-    for part in ("head.straight.weight", "head.project.0.weight", "around.texture.0.weight"):
+    for part in ("head.contrast.weight", "head.project.0.weight", "head.regress.weight"):
         assert not torch.equal(before[part], after[part]), part
     assert "noise" in trainer.train_step()
     key = "unet.conv_in.conv.weight"
@@ -169,16 +170,15 @@ def test_the_head_learns_first_on_a_unet_that_stays(patients: list[Patient], tmp
 
 
 def test_the_teacher_describes_cell_and_surroundings_in_place(patients: list[Patient]) -> None:
-    hu = np.random.default_rng(0).normal(-850, 30, (2, 32, 32, 32)).astype(np.float32)
-    hu[1, 8:16, 16:24, 8:16] = 0.0  # cell (0, 1, 0) of the second patch
+    hu = np.random.default_rng(0).normal(-850, 30, (2, 48, 48, 48)).astype(np.float32)
+    hu[1, 16:24, 24:32, 16:24] = 0.0  # cell (0, 1, 0) of the second patch
     mask = np.ones_like(hu)
     chosen = np.array([[0, 0, 1, 0], [1, 0, 1, 0], [1, 0, 0, 0]])
     numbers = teach(hu, mask, chosen, 16).numpy()
-    assert numbers.shape == (3, 75)
+    assert numbers.shape == (3, TARGETS)
     cell, around = numbers[:, 0], numbers[:, 34]
     assert cell == pytest.approx([-850, 0, -850], abs=6)
     assert around[1] > around[2] > around[0] + 10, "the surroundings hold an eighth or less of it"
-    assert numbers[1, 68:] == pytest.approx([1000 / 700 - 1, 0, *[1000 / 700 - 1] * 5], abs=1e-5)
 
 
 def test_the_average_follows_the_student(patients: list[Patient], tmp_path: Path) -> None:
@@ -212,21 +212,19 @@ def test_a_resumed_run_goes_on_bit_for_bit(patients: list[Patient], tmp_path: Pa
             assert torch.equal(second._modules()[name].state_dict()[key], value), f"{name}/{key}"
 
 
-def test_a_model_with_the_first_head_goes_on_learning(patients: list[Patient], tmp_path: Path) -> None:
-    start = Student((8, 8, 8, 8), clean=False)
+def test_a_trained_model_goes_on_learning(patients: list[Patient], tmp_path: Path) -> None:
+    start = Student((8, 8, 8, 8))
     trainer = Trainer(patients, replace(TINY, stage_two=0), tmp_path, start=start)
     facts = [trainer.train_step() for _ in range(3)]
     assert "info_nce" in facts[2] and np.isfinite(list(facts[2].values())).all()
     learnt, before = trainer.student.state_dict(), start.state_dict()
-    assert learnt.keys() == before.keys() and not [key for key in learnt if key.startswith("around.")]
     for part in ("head.project.0.weight", "head.regress.weight", "unet.conv_in.conv.weight"):
         assert not torch.equal(learnt[part], before[part]), part
-    assert learnt["head.regress.weight"].shape == (34, 128)
 
 
 def test_a_run_of_an_earlier_version_is_refused(patients: list[Patient], tmp_path: Path) -> None:
     trainer = Trainer(patients, TINY, tmp_path)
-    trainer.teacher_mean = torch.zeros(34)  # its teacher told 34 numbers of a region
+    trainer.teacher_mean = torch.zeros(34)  # its teacher told other numbers
     trainer.save()
     before = trainer.checkpoint_path.read_bytes()
     with pytest.raises(UnusableInputError, match="begin again in another folder"):

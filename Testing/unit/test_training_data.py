@@ -146,15 +146,16 @@ def test_turning_keeps_hu_and_texture() -> None:
     random = np.random.default_rng(0)
     sides = tuple(side + 2 * TURN_MARGIN for side in (16, 32, 32))
     hu = random.normal(-860, 30, sides).astype(np.float32)
-    hu[:, :, 20:] += 800  # chest wall
+    wall = TURN_MARGIN + 16
+    hu[:, :, wall:] += 800
     mask = np.zeros(sides, np.float32)
-    mask[:, :, :20] = 1
+    mask[:, :, :wall] = 1
     moved = 0
     for _ in range(20):
         turned, lungs = turn(hu, mask, random)
         assert turned.shape == lungs.shape == (16, 32, 32) and set(np.unique(lungs)) <= {0.0, 1.0}
         assert turned.min() >= hu.min() and turned.max() <= hu.max()
-        inside = turned[:, :, :12]  # 4 voxels and more from the wall
+        inside = turned[:, :, :12]
         assert inside.mean() == pytest.approx(-860, abs=3)
         # White noise is the hardest: a linear interpolation leaves 18 of it.
         assert 22 < inside.std() < 33, "cubic interpolation keeps the grain"

@@ -27,7 +27,7 @@ def write_tiny_model(folder: Path, spacing: float, like: str | None = None) -> P
     shipped = models.load(like)
     architecture = shipped.description["architecture"] | {"channels": CHANNELS}
     torch.manual_seed(0)
-    student = Student(CHANNELS, clean=bool(architecture.get("clean", False)))
+    student = Student(CHANNELS)
     storage.write_student(folder, student.state_dict())
     storage.write_mixture(folder, shipped.projection, shipped.mixture, shipped.labels)
     facts = {"name": folder.name, "spacing_mm": spacing, "architecture": architecture}
