@@ -90,8 +90,8 @@ class Convolution(nn.Module):
         if more is None:
             convolved = self.conv(x)
             return convolved
-        weight, bias = self.conv.weight, self.conv.bias
-        convolved = functional.conv3d(x, weight, bias + more, self.conv.stride, self.conv.padding)
+        bias = more if self.conv.bias is None else self.conv.bias + more
+        convolved = functional.conv3d(x, self.conv.weight, bias, self.conv.stride, self.conv.padding)
         return convolved
 
 
