@@ -221,8 +221,7 @@ def segment(
     effort = quality_of(quality)
     clock = Clock(progress)
     with clock.stage("read", 0.0):
-        volume = load_volume(source, series, name)
-        loaded = load(model, choose_device(device))
+        volume, loaded = _read(source, series, name, model, device)
     with clock.stage("lungs", 0.05):
         found = find_lungs(volume, lungs, None if classical_lungs else loaded.lungs)
         own_regions = more_regions(regions, volume, found.sides)
@@ -238,10 +237,23 @@ def segment(
     with clock.stage("fusion", 0.75):
         fused = refine(loaded, grid, parenchyma, fine, tissues)
     with clock.stage("labels", 0.82):
-        labels = _labels_beside_import(fused, grid, volume, found.mask)
+        labels = label_map(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
         table = _measure(labels, volume, found.sides, own_regions, grid.box)
     return _result(loaded, volume, found, grid, fused, labels, table, clock, quality, device, seed)
+
+
+def _read(
+    source: Source, series: str | None, name: str | None, model: str | None, device: str
+) -> tuple[Volume, Model]:
+    """CT and model; beside them pandas, which the measures need and which takes as long to import."""
+    tasks: list[Callable[[], Any]] = [
+        partial(load_volume, source, series, name),
+        lambda: load(model, choose_device(device)),
+        partial(import_module, "pandas"),
+    ]
+    volume, loaded, _ = run_all(tasks)
+    return volume, loaded
 
 
 def _result(
@@ -459,14 +471,6 @@ def label_map(tissues: Tissues, grid: Grid, volume: Volume, mask: np.ndarray) ->
         label[values[-2] > 0.5] = VESSEL
         label[values[-1] > 0.5] = CAVITY
         labels[box][rows] = label * mask[box][rows]
-    return labels
-
-
-def _labels_beside_import(tissues: Tissues, grid: Grid, volume: Volume, mask: np.ndarray) -> np.ndarray:
-    """The label map; beside it pandas, which the measures need and which takes as long to import."""
-    tasks: list[Callable[[], Any]] = [partial(label_map, tissues, grid, volume, mask)]
-    tasks.append(partial(import_module, "pandas"))
-    labels: np.ndarray = run_all(tasks)[0]
     return labels
 
 

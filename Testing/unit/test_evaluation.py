@@ -221,7 +221,7 @@ def test_a_changed_volume_must_be_warned_of() -> None:
 
 
 def test_each_quality_is_scored_with_an_embedding_of_its_own(host: Host, tmp_path: Path) -> None:
-    model = models.load(str(write_tiny_model(tmp_path / "tiny", 1.5)))
+    model = models.load(str(write_tiny_model(tmp_path / "tiny", 1.2)))
     case, lungs = placed(host, "ground-glass"), Lungs(host.sides, np.zeros(host.sides.shape, bool))
     prepared, scorer = stages.prepare(case_volume(case), model, found=lungs), Scorer(case)
     scores = qualities(prepared, model, scorer)
