@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from DiffSegLungLib.cell_numbers import cell_numbers_by_slabs
 from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import is_out_of_memory
 from DiffSegLungLib.filters import box_around, masked_mean, masked_means, masked_opening
+from DiffSegLungLib.parallel import run_all, threads
 
 if TYPE_CHECKING:
     from DiffSegLungLib.models.student import Student
@@ -173,38 +175,50 @@ def _embed_all(
     def embeddings(batch: Sequence[Triple]) -> list[torch.Tensor]:
         return [_embed_windows(student, seen, batch, plan, noise, device) for noise in seen.noises]
 
-    return _in_batches_that_fit(corners, batch_size(plan.batch, device), embeddings)
+    # A layer of a few windows is too small to be shared by threads: each takes windows of its own.
+    together = threads() if device == "cpu" else 1
+    return _in_batches_that_fit(corners, batch_size(plan.batch, device), embeddings, together)
 
 
 def _in_batches_that_fit(
-    windows: Sequence[Triple], most: int, compute: Callable[[Sequence[Triple]], Computed]
+    windows: Sequence[Triple],
+    most: int,
+    compute: Callable[[Sequence[Triple]], Computed],
+    together: int = 1,
 ) -> Iterator[tuple[Sequence[Triple], Computed]]:
-    """Batches of windows with what was computed of them; smaller ones where the memory does not suffice."""
+    """Batches of windows with what was computed of them; smaller ones where the memory does not suffice.
+
+    Args:
+        windows: all of them.
+        most: windows of a batch.
+        compute: run for each batch.
+        together: batches that run side by side.
+    """
     first = 0
     while first < len(windows):
-        batch = windows[first : first + most]
+        group = windows[first : first + most * together]
+        batches = [group[start : start + most] for start in range(0, len(group), most)]
         try:
-            computed = compute(batch)
+            computed = run_all([partial(compute, batch) for batch in batches])
         except (MemoryError, RuntimeError) as error:
-            if len(batch) == 1 or not is_out_of_memory(error):
+            if len(batches[0]) == 1 or not is_out_of_memory(error):
                 raise
-            most = len(batch) // 2
+            most = len(batches[0]) // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             logging.getLogger(__name__).warning("memory is short: %d windows a pass", most)
             continue
-        first += len(batch)
-        yield batch, computed
+        first += len(group)
+        yield from zip(batches, computed, strict=True)
 
 
 def batch_size(planned: int, device: str) -> int:
     """Windows a pass: as many as keep the device busy.
 
-    On a processor few, so that what a layer gives is still in the cache when the next one takes it.
+    On a processor few, so that what a layer gives is still in the cache when the next one takes it; but not
+    one alone, for which the calls of the layers cost half as much as the layers.
     """
-    if device == "cpu":
-        return 1 if bfloat16_pays() else min(planned, CPU_BATCH)
-    return max(planned, GPU_BATCH)
+    return min(planned, CPU_BATCH) if device == "cpu" else max(planned, GPU_BATCH)
 
 
 def bfloat16_pays() -> bool:

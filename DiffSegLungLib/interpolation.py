@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from .parallel import run_all, threads
+
 SLAB_VOXELS = 4_000_000
 """Voxels that are worked on at a time, of the larger grid: bounds the memory whatever the CT's size."""
+MOST_TOGETHER = 4
+"""Slabs that are made side by side, for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,14 @@ def enlarged_slabs(
         for count, before, new_count, after in zip(values.shape[1:], old, shape, new, strict=True)
     )
     rows = max(SLAB_VOXELS // (len(values) * shape[1] * shape[2]), 1)
-    for first in range(0, shape[0], rows):
-        slab = slice(first, min(first + rows, shape[0]))
+    slabs = [slice(first, min(first + rows, shape[0])) for first in range(0, shape[0], rows)]
+
+    def enlarged(slab: slice) -> np.ndarray:
         part = AxisMap(z.low[slab], z.high[slab], z.share[slab]).along(values, 1)
         # The row is the last axis: it is made longer first, where there is least to do.
-        yield slab, y.along(x.along(part, 3), 2)
+        return y.along(x.along(part, 3), 2)
+
+    together = min(threads(), MOST_TOGETHER)
+    for first in range(0, len(slabs), together):
+        group = slabs[first : first + together]
+        yield from zip(group, run_all([partial(enlarged, slab) for slab in group]), strict=True)

@@ -12,7 +12,7 @@ from scipy import ndimage
 from .anatomy import LEFT_SIDE as LEFT
 from .anatomy import RIGHT_SIDE as RIGHT
 from .errors import UnusableInputError
-from .filters import Box, box_around, within
+from .filters import Box, box_around, squared_distance, within
 from .interpolation import averaging_matrix, by_matrices, enlarged_slabs
 from .parallel import run_all
 
@@ -28,6 +28,7 @@ PASSAGE_MM = 12.0  # narrower: a streak of metal through the chest wall, not whe
 ALONE = 0.95  # share of the air on one side of the patient: the other lung holds none
 LEAST_OF_A_SIDE = 0.2  # of the air of the other half of the patient; below, a lung may have been lost
 SLIT_MM = 4.0
+MOST_EROSION = 11  # voxels of the working grid after which two lungs that touch must have come apart
 CLOSING_MM = 8.0  # vessels, nodules and small juxta-pleural lesions stay inside
 SIDE_NAMES = {RIGHT: "right", LEFT: "left"}
 
@@ -249,7 +250,7 @@ def _airways(work: np.ndarray, air: np.ndarray) -> np.ndarray:
     if not seed.any():
         return grown
     for threshold in range(-960, -700, 20):
-        wider = ndimage.binary_propagation(seed, mask=(work < threshold) & air)
+        wider = ndimage.binary_propagation(seed | grown, mask=(work < threshold) & air)
         too_large = wider.sum() > _voxels(120)
         if grown.any() and (too_large or wider.sum() > 1.4 * grown.sum()):
             break
@@ -357,14 +358,14 @@ def _split_sides(lung_air: np.ndarray, alone: int = 0) -> np.ndarray:
         lung_air: Air of the lungs on the working grid.
         alone: The side of a lung that is alone, which is not cut; 0 where there are two.
     """
-    from skimage.segmentation import watershed
-
     if alone:
         return lung_air * np.uint8(alone)
     box = box_around(lung_air)
-    depth, middle = _depth(lung_air[box]), _middle(lung_air[box]) / WORK_MM
-    for erosion_mm in range(0, 24, 2):
-        cores, _ = ndimage.label(depth > erosion_mm)
+    air, middle = lung_air[box], _middle(lung_air[box]) / WORK_MM
+    depth = None  # squared, in voxels, as far as the deepest erosion
+    for erosion in range(MOST_EROSION + 1):
+        depth = squared_distance(~air, MOST_EROSION) if erosion == 1 else depth
+        cores, _ = ndimage.label(air if depth is None else depth > erosion**2)
         there = np.nonzero(cores)
         sizes = np.bincount(cores[there])[1:]
         if sizes.size == 0:  # thinner than the erosion and still in one piece
@@ -377,8 +378,17 @@ def _split_sides(lung_air: np.ndarray, alone: int = 0) -> np.ndarray:
         return _cut_in_the_middle(lung_air)
     names = np.concatenate([[0], np.where(centres < middle, RIGHT, LEFT)])
     split = np.zeros(lung_air.shape, np.uint8)
-    split[box] = watershed(-depth, names[cores], mask=lung_air[box])
+    # Where the lungs lie apart from the start, there is nothing to flood.
+    split[box] = names[cores] if depth is None else _flooded(depth, names[cores], air)
     return split
+
+
+def _flooded(depth: np.ndarray, sides: np.ndarray, air: np.ndarray) -> np.ndarray:
+    """Both sides grown from their cores, the deeper air first."""
+    from skimage.segmentation import watershed
+
+    grown: np.ndarray = watershed(-depth.astype(np.int16), sides, mask=air)
+    return grown
 
 
 def _cut_in_the_middle(lung_air: np.ndarray) -> np.ndarray:
@@ -500,8 +510,10 @@ def _borne_out(
     if not dense.any():
         return dense
     # The coarse network leaves a gap to the lung.
-    whole = _fill_enclosed(_closing(lung | dense, CLOSING_MM)) & missed
-    return dense | (whole & (ndimage.distance_transform_edt(~dense) * WORK_MM <= THINNEST_MM))
+    box = box_around(lung | dense)
+    whole = _fill_enclosed(_closing((lung | dense)[box], CLOSING_MM)) & missed[box]
+    dense[box] |= whole & within(dense[box], THINNEST_MM / WORK_MM)
+    return dense
 
 
 def _least_probability(
@@ -542,8 +554,8 @@ def _box_around(sides: np.ndarray) -> tuple[slice, slice, slice]:
 
 def _thick(mask: np.ndarray, lung: np.ndarray) -> np.ndarray:
     """What is thicker than a rim, with its own outline, in pieces of at least 1.5 ml that touch the lung."""
-    cores = _depth(mask) > THINNEST_MM / 2
-    near = ndimage.distance_transform_edt(~cores) * WORK_MM <= 1.5 * THINNEST_MM
+    cores = ~within(~mask, THINNEST_MM / 2 / WORK_MM)
+    near = within(cores, 1.5 * THINNEST_MM / WORK_MM)
     labels, count = ndimage.label(near & mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     touching = np.bincount(labels[lung], minlength=count + 1) > 0
@@ -689,9 +701,10 @@ def _recovery_warnings(recovered: np.ndarray) -> list[str]:
 
 def _gas_warnings(work: np.ndarray, sides: np.ndarray) -> list[str]:
     """Say where much gas lies without any tissue: thresholds cannot tell a bulla from a pneumothorax."""
+    box, reach = box_around(sides > 0, 4), THINNEST_GAS_MM / 2 / WORK_MM  # no more is seen by the Gaussian
+    work, sides = work[box], sides[box]
     gas = (ndimage.gaussian_filter(work, 1.0) < BULLA_HU) & (sides > 0)
-    cores = ndimage.distance_transform_edt(~(_depth(gas) > THINNEST_GAS_MM / 2)) * WORK_MM
-    thick = gas & (cores <= THINNEST_GAS_MM / 2)
+    thick = gas & within(~within(~gas, reach), reach)
     volumes = {name: 1000 * _litres((thick & (sides == side)).sum()) for side, name in SIDE_NAMES.items()}
     whole = {name: 1000 * _litres((sides == side).sum()) for side, name in SIDE_NAMES.items()}
     return [

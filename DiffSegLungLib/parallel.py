@@ -19,11 +19,19 @@ def threads() -> int:
 def run_all(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     """Run tasks side by side, and return what they give in their order.
 
-    The first error is raised, once all tasks have ended.
+    Torch's own threads are shared out among the tasks: were each to take them all, they would wait for each
+    other.  The first error is raised, once all tasks have ended.
     """
     workers = min(threads(), len(tasks))
     if workers < 2:
         return [task() for task in tasks]
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(task) for task in tasks]
+    import torch
+
+    count = torch.get_num_threads()
+    share = max(count // workers, 1)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool:
+            futures = [pool.submit(task) for task in tasks]
+    finally:
+        torch.set_num_threads(count)  # a thread sets it for all threads that are yet to come
     return [future.result() for future in futures]

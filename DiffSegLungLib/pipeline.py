@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ from DiffSegLungLib.naming import (
     tissue_posterior,
     upper_shift,
 )
+from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quality import STANDARD, Quality, quality_of
 from DiffSegLungLib.regions import agree_on_texture, drop_specks, grow_holes, likeliest, part_rims
@@ -219,8 +221,7 @@ def segment(
     effort = quality_of(quality)
     clock = Clock(progress)
     with clock.stage("read", 0.0):
-        volume = load_volume(source, series, name)
-        loaded = load(model, choose_device(device))
+        volume, loaded = _read(source, series, name, model, device)
     with clock.stage("lungs", 0.05):
         found = find_lungs(volume, lungs, None if classical_lungs else loaded.lungs)
         own_regions = more_regions(regions, volume, found.sides)
@@ -240,6 +241,19 @@ def segment(
     with clock.stage("measures", 0.95):
         table = _measure(labels, volume, found.sides, own_regions, grid.box)
     return _result(loaded, volume, found, grid, fused, labels, table, clock, quality, device, seed)
+
+
+def _read(
+    source: Source, series: str | None, name: str | None, model: str | None, device: str
+) -> tuple[Volume, Model]:
+    """CT and model; beside them pandas, which the measures need and which takes as long to import."""
+    tasks: list[Callable[[], Any]] = [
+        partial(load_volume, source, series, name),
+        lambda: load(model, choose_device(device)),
+        partial(import_module, "pandas"),
+    ]
+    volume, loaded, _ = run_all(tasks)
+    return volume, loaded
 
 
 def _result(
@@ -363,17 +377,21 @@ def classify(
     net = net_of_lines(fine[LINES], parenchyma.density, mask, grid.spacing, model.rule)
     patient = adapt(model.mixture, _sample(usable, fine, cells, seed))
     posterior = np.zeros((len(NAMED), *mask.shape), np.float32)
-    for first in range(0, mask.shape[0], SLAB):
-        rows = slice(first, min(first + SLAB, mask.shape[0]))
+
+    def decide(rows: slice) -> None:
         inside = mask[rows]
-        if inside.any():
-            points = descriptors_of(fine, cells, mask, rows)[:, inside].T
-            density = parenchyma.density[rows][inside]
-            expected = np.broadcast_to(healthy[:, None], inside.shape)[inside]
-            posterior[:, rows][:, inside] = _posterior(
-                model, patient, points, density, expected, net[rows][inside], grid.slice_mm
-            ).T
-    cavities = find_cavities(grid.hu, mask, grid.airways, grid.spacing)
+        points = descriptors_of(fine, cells, mask, rows)[:, inside].T
+        density = parenchyma.density[rows][inside]
+        expected = np.broadcast_to(healthy[:, None], inside.shape)[inside]
+        posterior[:, rows][:, inside] = _posterior(
+            model, patient, points, density, expected, net[rows][inside], grid.slice_mm
+        ).T
+
+    # The fusion asks for the nearest lung voxels; they are found beside the slabs, as the cavities are.
+    enclosed = partial(find_cavities, grid.hu, mask, grid.airways, grid.spacing)
+    tasks: list[Callable[[], Any]] = [enclosed, lambda: grid.nearest]
+    tasks += [partial(decide, rows) for rows in _slabs(mask)]
+    cavities: np.ndarray = run_all(tasks)[0]
     walls = cavity_walls(cavities, grid.hu, mask, grid.spacing)
     posterior[:, walls] = (np.array(NAMED) == CONSOLIDATION)[:, None]
     return Tissues(posterior, parenchyma.vessels & ~cavities & ~walls, cavities, healthy), healthy
@@ -385,16 +403,21 @@ def descriptors_of(fine: np.ndarray, cells: np.ndarray, mask: np.ndarray, rows: 
     return np.concatenate([fine[:, rows], upsample_cells(cells, shape, rows)])
 
 
+def _slabs(mask: np.ndarray) -> list[slice]:
+    """Some slices at a time, those without any of the mask left out."""
+    slabs = [slice(first, min(first + SLAB, len(mask))) for first in range(0, len(mask), SLAB)]
+    return [rows for rows in slabs if mask[rows].any()]
+
+
 def _sample(mask: np.ndarray, fine: np.ndarray, cells: np.ndarray, seed: int) -> np.ndarray:
     """Descriptors of voxels drawn evenly from the lungs, (points, dimensions)."""
     chance = min(SAMPLE / max(int(mask.sum()), 1), 1.0)
     chosen = mask & (np.random.default_rng(seed).random(mask.shape, np.float32) < chance)
-    parts = []
-    for first in range(0, mask.shape[0], SLAB):
-        rows = slice(first, min(first + SLAB, mask.shape[0]))
-        if chosen[rows].any():
-            parts.append(descriptors_of(fine, cells, mask, rows)[:, chosen[rows]].T)
-    return np.concatenate(parts)
+
+    def drawn(rows: slice) -> np.ndarray:
+        return descriptors_of(fine, cells, mask, rows)[:, chosen[rows]].T
+
+    return np.concatenate(run_all([partial(drawn, rows) for rows in _slabs(chosen)]))
 
 
 def _posterior(

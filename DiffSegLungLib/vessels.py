@@ -97,12 +97,14 @@ def _separate(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: f
     opened = masked_opening(smooth, mask, round(SMALL_MM / spacing))
     lines = np.where(mask, np.maximum(smooth - opened, 0), 0).astype(np.float32)
     between = mask & (lines < _line_threshold(lines, opened, mask))
-    density, near_hilum = run_all(
+    nearest, near_hilum, filled = run_all(
         [
-            partial(_density_between, hu, opened, between, mask, spacing),
+            partial(nearest_inside, between),
             partial(hilar_zone, sides, airways, spacing),
+            partial(_without_lines, hu, opened, between, spacing),
         ]
     )
+    density = _median(filled, nearest, between, mask)
     # The outermost voxels hold chest wall in part, which looks like a line.
     thin = ndimage.binary_erosion(mask) & (lines > VESSEL_HU) & (density < AERATED_HU)
     thick = _thick_vessels(opened, mask, spacing) | _hilar_structures(density, mask, near_hilum, spacing)
@@ -110,33 +112,37 @@ def _separate(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: f
     return Parenchyma(thin | thick, lines, np.where(mask, density, OUTSIDE_HU).astype(np.float32))
 
 
-def _density_between(
-    hu: np.ndarray, opened: np.ndarray, between: np.ndarray, mask: np.ndarray, spacing: float
-) -> np.ndarray:
-    """Density with the lines filled from their surroundings and the noise taken out, inside the lungs.
-
-    A median, since a mean would draw a rim of ground glass around every consolidation and fill small holes.
-    """
+def _without_lines(hu: np.ndarray, opened: np.ndarray, between: np.ndarray, spacing: float) -> np.ndarray:
+    """HU with the lines filled from their surroundings."""
     share = masked_share(between, 1.5 / spacing)
     around = np.where(share > 0.05, masked_mean(hu, between, 1.5 / spacing, share), opened)
-    filled = np.nan_to_num(np.where(between, hu, around), posinf=OUTSIDE_HU, neginf=OUTSIDE_HU)
-    return _median(filled, between, mask)
+    return np.nan_to_num(np.where(between, hu, around), posinf=OUTSIDE_HU, neginf=OUTSIDE_HU)
 
 
-def _median(values: np.ndarray, between: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Median over 3 x 3 x 3 voxels in the lungs; beyond them the nearest density is repeated."""
+def _median(values: np.ndarray, nearest: np.ndarray, between: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Median over 3 x 3 x 3 voxels in the lungs, which takes the noise out; the nearest density is repeated.
+
+    A median, since a mean would draw a rim of ground glass around every consolidation and fill small holes.
+
+    Args:
+        values: HU without lines, (z, y, x).
+        nearest: what :func:`DiffSegLungLib.filters.nearest_inside` says of ``between``.
+        between: bool (z, y, x), where the density is known.
+        mask: bool (z, y, x), the lungs.
+    """
     lungs = ndimage.binary_dilation(between, iterations=2)
-    repeated = np.where(lungs, values, values.take(nearest_inside(between))).astype(np.float32)
+    repeated = np.where(lungs, values, values.take(nearest)).astype(np.float32)
     padded = np.pad(repeated, 1, mode="edge")
     strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
     around = (np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1) @ strides).ravel()
     where = np.flatnonzero(np.pad(mask, 1))
-    medians = np.empty(where.size, np.float32)
-    for first in range(0, where.size, BLOCK):
+
+    def medians(first: int) -> np.ndarray:
         cubes = padded.take(where[first : first + BLOCK, None] + around)
-        medians[first : first + BLOCK] = torch.from_numpy(cubes).median(dim=1).values.numpy()
+        return torch.from_numpy(cubes).median(dim=1).values.numpy()
+
     result = np.full(mask.shape, OUTSIDE_HU, np.float32)
-    result[mask] = medians
+    result[mask] = np.concatenate(run_all([partial(medians, first) for first in range(0, where.size, BLOCK)]))
     return result
 
 

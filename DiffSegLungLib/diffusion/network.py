@@ -84,8 +84,14 @@ class Convolution(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(before, after, side, stride=stride, padding=side // 2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        convolved: torch.Tensor = self.conv(x)
+    def forward(self, x: torch.Tensor, more: torch.Tensor | None = None) -> torch.Tensor:
+        """The convolution of ``x``, each channel raised by ``more`` (channels,) where it is given."""
+        convolved: torch.Tensor
+        if more is None:
+            convolved = self.conv(x)
+            return convolved
+        bias = more if self.conv.bias is None else self.conv.bias + more
+        convolved = functional.conv3d(x, self.conv.weight, bias, self.conv.stride, self.conv.padding)
         return convolved
 
 
@@ -104,9 +110,12 @@ class ResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         # Without gradients nothing needs to be kept: new memory costs as much as what is written into it.
         over = not torch.is_grad_enabled()
-        level = self.time_emb_proj(functional.silu(time))[:, :, None, None, None]
-        hidden = self.conv1(functional.silu(self.norm1(x), inplace=over))
-        hidden = hidden.add_(level) if over else hidden + level
+        level = self.time_emb_proj(functional.silu(time))
+        hidden = functional.silu(self.norm1(x), inplace=over)
+        if over and len(level) == 1:  # one noise level for all: the convolution adds it on its way
+            hidden = self.conv1(hidden, level[0])
+        else:
+            hidden = self.conv1(hidden) + level[:, :, None, None, None]
         hidden = self.conv2(functional.silu(self.norm2(hidden), inplace=over))
         beside = self.skip_connection(x)
         summed: torch.Tensor = hidden.add_(beside) if over else beside + hidden

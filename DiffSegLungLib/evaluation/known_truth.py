@@ -14,6 +14,7 @@ from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.models import Model
+from DiffSegLungLib.quality import QUALITIES, STANDARD
 from DiffSegLungLib.tissues import HEALTHY
 from DiffSegLungLib.volume import Geometry, Volume
 
@@ -76,8 +77,8 @@ def run_case(
         without: a model trained without distillation, where there is one.
 
     Returns:
-        Plain numbers: ``dsc``, ``hd95_mm``, ``volumes``, ``calibration``, ``baselines``, ``ablations``; and
-        ``slice`` and ``cells`` for the figures and the probe.
+        Plain numbers: ``dsc``, ``hd95_mm``, ``volumes``, ``calibration``, ``baselines``, ``ablations``,
+        ``qualities``; and ``slice`` and ``cells`` for the figures and the probe.
     """
     case = make_case(load_host(file, data), draw_lesions(seed))
     prepared = stages.prepare(case_volume(case), model)
@@ -97,6 +98,7 @@ def run_case(
             name: scorer.dice(stages.labels_to_volume(other, prepared)) for name, other in others.items()
         },
         "ablations": _ablations(prepared, model, tissues, scorer, without),
+        "qualities": qualities(prepared, model, scorer),
         "slice": _middle_slice(case, labels),
         "cells": probe.describe_cells(case, prepared, model, without),
     }
@@ -127,10 +129,25 @@ def _ablations(
     if without is not None:
         cells = stages.embedding(prepared.grid.hu, prepared.grid, without)
         variants["no distillation"] = (replace(prepared, cells=cells), without)
-    for name, (own, changed) in variants.items():
-        labels, _ = stages.fuse_and_map(own, changed, stages.decide(own, changed))
-        result[name] = {"dsc": scorer.dice(labels)}
-    return result
+    return result | {name: _dice_of(own, changed, scorer) for name, (own, changed) in variants.items()}
+
+
+def qualities(prepared: Prepared, model: Model, scorer: Scorer) -> dict[str, dict[str, Any]]:
+    """Ours with the work of each ``--quality``; ``prepared`` is of the standard one."""
+    scores = {}
+    for name in QUALITIES:
+        own = prepared
+        if name != STANDARD:
+            cells = stages.embedding(prepared.grid.hu, prepared.grid, model, quality=name)
+            own = replace(prepared, cells=cells)
+        scores[name] = _dice_of(own, model, scorer)
+    return scores
+
+
+def _dice_of(prepared: Prepared, model: Model, scorer: Scorer) -> dict[str, Any]:
+    """DSC by tissue of what is decided from here on."""
+    labels, _ = stages.fuse_and_map(prepared, model, stages.decide(prepared, model))
+    return {"dsc": scorer.dice(labels)}
 
 
 def _middle_slice(case: Case, labels: np.ndarray) -> dict[str, np.ndarray]:

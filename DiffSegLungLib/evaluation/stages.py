@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from DiffSegLungLib.distillation import DOWNSAMPLING
 from DiffSegLungLib.features import embed, fine_descriptors
 from DiffSegLungLib.lungs import Lungs, segment_lungs
 from DiffSegLungLib.models import Model
 from DiffSegLungLib.pipeline import Grid, Tissues, classify, refine, to_volume, working_grid
+from DiffSegLungLib.quality import STANDARD, quality_of
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.volume import Volume
 
@@ -44,9 +46,11 @@ def prepare(volume: Volume, model: Model, seed: int = 0, found: Lungs | None = N
     return Prepared(volume, found, grid, parenchyma, fine, embedding(grid.hu, grid, model, seed))
 
 
-def embedding(hu: np.ndarray, grid: Grid, model: Model, seed: int = 0) -> np.ndarray:
-    """Projected embedding of any HU on the working grid."""
-    return embed(model.student, hu, grid.mask, model.projection, model.plan, seed)
+def embedding(hu: np.ndarray, grid: Grid, model: Model, seed: int = 0, quality: str = STANDARD) -> np.ndarray:
+    """Projected embedding of any HU on the working grid, with the work of a quality."""
+    effort = quality_of(quality)
+    plan = replace(model.plan, stride=effort.stride(model.plan.window, model.plan.stride, DOWNSAMPLING))
+    return embed(model.student, hu, grid.mask, model.projection, plan, seed, draws=effort.draws)
 
 
 def decide(prepared: Prepared, model: Model, seed: int = 0) -> Tissues:

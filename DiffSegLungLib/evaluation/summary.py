@@ -65,6 +65,7 @@ def _case_figures(cases: Sequence[Row]) -> Row:
         "uncertainty_auc": mean(row["calibration"]["auc"] for row in cases),
         "baselines": _nested(cases, "baselines"),
         "ablations": _nested(cases, "ablations"),
+        "qualities": _nested(cases, "qualities"),
         "cases": len(cases),
     }
 
@@ -209,6 +210,7 @@ def _case_rows(cases: Sequence[Row]) -> list[Row]:
     for case in cases:
         methods = {"DiffSegLung": case["dsc"], **case["baselines"]}
         methods |= {name: entry["dsc"] for name, entry in case["ablations"].items()}
+        methods |= {f"quality {name}": entry["dsc"] for name, entry in case["qualities"].items()}
         for method, dice in methods.items():
             for key in KEYS:
                 row = {"host": case["host"], "seed": case["seed"], "method": method, "tissue": key}
@@ -247,6 +249,7 @@ def page(summary: Row, pictures: Sequence[str]) -> str:
     ]
     if "dsc" in summary:
         lines += ["## DSC beside others", "", *_dice_table(summary), *_distance_table(summary)]
+        lines += ["## DSC by quality", "", *_quality_table(summary["qualities"])]
     if "probe" in summary:
         lines += ["## What the features of a cell tell", "", *_probe_table(summary["probe"])]
     if "robustness" in summary:
@@ -277,6 +280,12 @@ def _dice_table(summary: Row) -> list[str]:
         for name, entry in summary[part].items():
             rows.append((name, *(_number(entry["dsc"][key]) for key in KEYS)))
     return _table(("method", *KEYS), rows)
+
+
+def _quality_table(rows: Row) -> list[str]:
+    body = [(name, *(_number(entry["dsc"][key]) for key in KEYS)) for name, entry in rows.items()]
+    sentence = "What `--quality` changes; the time of each stands in `bench/bench.md`, beside this file."
+    return [sentence, "", *_table(("quality", *KEYS), body)]
 
 
 def _distance_table(summary: Row) -> list[str]:

@@ -66,6 +66,6 @@ class Student(nn.Module):
         Returns:
             (batch, 128, z/8, y/8, x/8).
         """
-        timesteps = torch.full((len(hu),), timestep, device=hu.device)
+        timesteps = torch.full((1,), timestep, device=hu.device)  # one for all windows
         noised = self.noised(from_hounsfield(hu), mask, noise.expand_as(hu), timesteps)
         return self.embed(noised.contiguous(memory_format=torch.channels_last_3d), timesteps, numbers)

@@ -91,8 +91,14 @@ def cases(quick: bool) -> Iterator[dict[str, Any]]:
                 "threads": threads,
                 "counted": False,
             }
-    for quality in () if quick else QUALITIES:
-        yield as_is | {"name": f"as acquired, {quality}", "quality": quality, "counted": False}
+    for quality in ("standard",) if quick else QUALITIES:
+        for threads in (1,) if quick else THREADS:
+            yield as_is | {
+                "name": f"as acquired, {quality}",
+                "quality": quality,
+                "threads": threads,
+                "counted": False,
+            }
     if not quick:
         size, mm = LARGE
         yield as_is | {

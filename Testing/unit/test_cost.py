@@ -74,6 +74,7 @@ def test_the_encoder_costs_what_it_did() -> None:
 
 def test_the_embedding_costs_no_more_than_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows lie tight around each lung: 1.8 times its voxels by the overlap, and the rim's beside."""
+    monkeypatch.setattr("DiffSegLungLib.features.threads", lambda: 1)  # it counts for its own thread alone
     student = Student((8, 8, 8, 8), groups=4, hidden=16).eval()
     plan = EmbeddingPlan(timesteps=(50,))
     cells = [-(-side // 8) for side in HU.shape]
@@ -86,7 +87,7 @@ def test_the_embedding_costs_no_more_than_its_windows(monkeypatch: pytest.Monkey
     with torch.inference_mode(), FlopCounterMode(display=False) as one:
         student.embed_hounsfield(window, torch.ones_like(window), window[0, 0], 50, numbers)
     windows = counter.get_total_flops() / one.get_total_flops()
-    assert windows * 16 * 32 * 32 < 5.2 * (SIDES > 0).sum()  # 6.9 on a lattice
+    assert 1.8 * (SIDES > 0).sum() < windows * 16 * 32 * 32 < 5.2 * (SIDES > 0).sum()  # 6.9 on a lattice
 
 
 def test_more_air_around_the_lungs_costs_no_window() -> None:
@@ -137,9 +138,9 @@ def test_lungs_are_found_on_the_coarse_grid(transforms: list[int], monkeypatch: 
     monkeypatch.setattr("DiffSegLungLib.interpolation.SLAB_VOXELS", 200_000)
     fine = np.kron(np.where(SIDES > 0, -850, 40), np.ones((2, 2, 2))).astype(np.int16)
     fine[:, :4] = fine[:, -4:] = -1000  # the room
-    # Sides, and depths of what may be bowel: never on the CT's own grid.
+    # Lungs that lie apart need none; what may be bowel needs small ones.
     peak = peak_bytes(lambda: segment_lungs(fine, (1.0, 1.0, 1.0)))
-    assert len(transforms) <= 4 and max(transforms) <= fine.size // 8
+    assert len(transforms) <= 2 and max(transforms, default=0) <= fine.size // 8
     assert peak < 8 * fine.size
 
 

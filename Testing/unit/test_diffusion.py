@@ -150,6 +150,19 @@ def test_encode_gives_what_the_middle_block_gives() -> None:
     assert torch.allclose(encoded, bottleneck, atol=1e-6)
 
 
+@torch.no_grad()
+def test_one_noise_level_for_all_is_each_ones_own() -> None:
+    """It then goes into the first convolution of each block instead of being added behind it."""
+    torch.manual_seed(0)
+    unet = build_unet((8, 16), 4).eval()
+    for parameter in unet.parameters():  # the last convolution of every block starts at zero
+        parameter.add_(0.05 * torch.randn(parameter.shape))
+    x = torch.randn(3, 2, 8, 8, 8)
+    one, each = encode(unet, x, torch.tensor([50])), encode(unet, x, torch.tensor([50, 50, 50]))
+    assert torch.allclose(one, each, atol=1e-4)
+    assert not torch.allclose(one, encode(unet, x, torch.tensor([200])), atol=1e-2)
+
+
 def test_no_hook_is_left_on_the_network() -> None:
     unet = tiny_unet()
     predict_noise_and_encode(unet, torch.randn(1, 2, 16, 16, 16), torch.tensor([5]))

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.evaluation import baselines, metrics, probe, robustness, summary
+from DiffSegLungLib import models
+from DiffSegLungLib.evaluation import baselines, metrics, probe, robustness, stages, summary
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
@@ -22,7 +23,7 @@ from DiffSegLungLib.evaluation.hosts import (
     Host,
     make_host,
 )
-from DiffSegLungLib.evaluation.known_truth import case_volume
+from DiffSegLungLib.evaluation.known_truth import Scorer, case_volume, qualities
 from DiffSegLungLib.evaluation.lesions import KINDS, Lesion
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.evaluation.study import Outcome, Plan
@@ -30,6 +31,7 @@ from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.lungs import Lungs
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.pipeline import working_grid
+from DiffSegLungLib.quality import QUALITIES, STANDARD
 from DiffSegLungLib.tissues import (
     CAVITY,
     CONSOLIDATION,
@@ -39,6 +41,7 @@ from DiffSegLungLib.tissues import (
     HEALTHY,
 )
 from DiffSegLungLib.vessels import Parenchyma
+from Testing.unit.tiny_model import write_tiny_model
 
 SPACING = (2.5, 1.2, 1.2)
 NOISE_HU = 15.0
@@ -214,6 +217,26 @@ def test_a_changed_volume_must_be_warned_of() -> None:
     assert warned["held"] and not warned["volumes_held"]
 
 
+# --- qualities -------------------------------------------------------------------------------------------
+
+
+def test_each_quality_is_scored_with_an_embedding_of_its_own(host: Host, tmp_path: Path) -> None:
+    model = models.load(str(write_tiny_model(tmp_path / "tiny", 1.2)))
+    case, lungs = placed(host, "ground-glass"), Lungs(host.sides, np.zeros(host.sides.shape, bool))
+    prepared, scorer = stages.prepare(case_volume(case), model, found=lungs), Scorer(case)
+    scores = qualities(prepared, model, scorer)
+    assert list(scores) == list(QUALITIES)
+    assert all(row["dsc"]["healthy"] > 0.9 for row in scores.values())
+    own, _ = stages.fuse_and_map(prepared, model, stages.decide(prepared, model))
+    assert scores[STANDARD]["dsc"]["ground-glass"] == scorer.dice(own)["ground-glass"]
+    fast, standard, best = (
+        stages.embedding(prepared.grid.hu, prepared.grid, model, quality=name) for name in QUALITIES
+    )
+    assert np.array_equal(standard, prepared.cells)
+    assert not np.allclose(fast, standard, atol=1e-3)
+    assert not np.allclose(best, standard, atol=1e-3)
+
+
 # --- files -----------------------------------------------------------------------------------------------
 
 
@@ -230,6 +253,7 @@ def row(seed: int, dice: float) -> dict[str, Any]:
         "calibration": {"auc": 0.8, "bins": []},
         "baselines": {"thresholds": dict.fromkeys(metrics.KEYS, 0.5)},
         "ablations": {"no fusion": both},
+        "qualities": {name: {"dsc": dict.fromkeys(metrics.KEYS, dice)} for name in QUALITIES},
         "slice": plane,
     }
 
@@ -266,10 +290,13 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     assert written["slice_auc"] == {"P001": 0.93}
     assert written["baselines"]["thresholds"]["dsc"]["healthy"] == 0.5
     assert written["ablations"]["no fusion"]["hd95_mm"] == 10.0
+    assert list(written["qualities"]) == ["fast", "standard", "best"]
+    assert written["qualities"]["best"]["dsc"]["cavity"] == pytest.approx(0.85)
     assert written["robustness"]["smoothed"]["held"] is False
     assert written["probe"][probe.EMBEDDING]["balanced_accuracy"] > 0.95
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "| DSC cavity | >= 0.72 | 0.850 | yes |" in page
+    assert "| fast | 0.850 | 0.850 |" in page
     assert "| robustness | 1 of 1 held | 0 of 1 | **no** |" in page
     assert "| student embedding + seven HU numbers | 1.000 |" in page
     assert "| fusion lowers HD95 | >= 10 % | 50.0 % | yes |" in page

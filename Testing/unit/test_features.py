@@ -89,6 +89,19 @@ def test_the_batch_of_windows_does_not_count(student: Student, projection: Proje
     )
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_threads_do_not_count(
+    student: Student, projection: Projection, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hu, mask = chest()
+    expected, told = embed(student, hu, mask, projection, PLAN), list[float]()
+    for module in ("parallel", "features"):
+        monkeypatch.setattr(f"DiffSegLungLib.{module}.threads", lambda: count)
+    found = embed(student, hu, mask, projection, PLAN, progress=told.append)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert told == sorted(told) and told[-1] == 1.0
+
+
 def test_the_global_random_state_is_left_alone(student: Student, projection: Projection) -> None:
     before = torch.get_rng_state()
     embed(student, *chest(), projection, PLAN)

@@ -69,7 +69,12 @@ def test_slabs_do_not_show(values: np.ndarray, monkeypatch: pytest.MonkeyPatch) 
     assert by_matrices(values, matrices) == pytest.approx(whole, abs=2e-3)
 
 
-def test_to_a_finer_grid_it_interpolates_as_itk(values: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_to_a_finer_grid_it_interpolates_as_itk(
+    values: np.ndarray, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("parallel", "interpolation"):
+        monkeypatch.setattr(f"DiffSegLungLib.{module}.threads", lambda: count)
     monkeypatch.setattr("DiffSegLungLib.interpolation.SLAB_VOXELS", 20_000)
     new, shape = (0.9, 0.5, 0.45), (47, 56, 58)
     channels, found = np.stack([values, -values]), np.empty((2, *shape), np.float32)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from DiffSegLungLib import filters
 from DiffSegLungLib.parallel import run_all
@@ -33,6 +35,24 @@ def test_tasks_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, 2)
     both = threading.Barrier(2, timeout=10)  # broken unless two wait at once
     assert sorted(run_all([both.wait, both.wait])) == [0, 1]
+
+
+def test_torchs_threads_are_shared_out_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, 2)
+    before, both = torch.get_num_threads(), threading.Barrier(2, timeout=10)
+
+    def seen() -> int:
+        both.wait()
+        return torch.get_num_threads()
+
+    torch.set_num_threads(4)
+    try:
+        assert run_all([seen, seen]) == [2, 2]
+        assert torch.get_num_threads() == 4
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from DiffSegLungLib.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.naming import NAMED, NamingRule, hole_edge, share_by_texture
-from DiffSegLungLib.regions import RegionSettings, agree_on_texture, drop_specks, grow_holes, part_rims
+from DiffSegLungLib.regions import (
+    RegionSettings,
+    _opened_by_cube,
+    agree_on_texture,
+    drop_specks,
+    grow_holes,
+    part_rims,
+)
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 SIDE, SPACING = 40, 1.5
@@ -44,6 +52,14 @@ def test_thick_ground_glass_beside_consolidation_stays() -> None:
     labels[20:35, 5:20, 5:20] = GROUND_GLASS
     found = labels_of(part_rims(posterior_of(labels), NAMED, hu, MASK, SPACING, SETTINGS))
     assert (found[20:35, 6:19, 6:19] == GROUND_GLASS).mean() > 0.95
+
+
+@pytest.mark.parametrize("side", [2, 5, 6])
+def test_an_opening_by_lines_is_that_by_the_cube(side: int) -> None:
+    mask = ndimage.gaussian_filter(np.random.default_rng(side).normal(size=(20, 24, 22)), side / 2) > -0.02
+    expected = ndimage.binary_opening(mask, np.ones((side,) * 3, bool))
+    assert expected.any() and not expected.all()
+    assert np.array_equal(_opened_by_cube(mask, side), expected)
 
 
 def test_a_hole_grows_to_the_middle_of_its_edge_and_no_further() -> None:
