@@ -36,13 +36,18 @@ Spacing = tuple[float, float, float]
 Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
 
-POSSIBLE, LIKELY, VERY_LIKELY, CERTAIN = 0.3, 0.4, 0.75, 0.9
-"""Probabilities of lung: of what a piece of dense tissue is made; what is added of it where the lung goes
-around it, and where not; what counts as certain."""
+POSSIBLE = (0.3, 0.6)
+"""Probabilities of lung of what pieces of dense tissue are made; what hangs together with heart or liver at the
+first is looked at again at the second."""
+LIKELY, VERY_LIKELY, CERTAIN = 0.5, 0.85, 0.9
+"""Probabilities of lung of what is added of a piece where the lung goes around it, and where not; of what
+counts as certain."""
 ENCLOSED, ENOUGH, WEIGHT_OF_CERTAIN = 0.45, 0.48, 0.4
 """Share of a piece's surface at which the lung goes around it; the same plus the weighted certain share."""
 FAT_HU, MOST_FAT = (-150.0, -30.0), 0.2  # more: the fat around the heart
-LEAST_DENSE_ML = 10.0  # below: the coarse network's error
+LEAST_CORE = 30  # voxels
+LEAST_DENSE_ML, WELL_ENCLOSED = 10.0, 0.55  # below the first, only what is enclosed by the second
+SMALLEST_DENSE_ML = 5.0  # below: the coarse network's error
 SOFT_HU = 200.0  # denser: bone, or a heart full of contrast medium
 THINNEST_MM = 12.0  # a dense rim thinner than this at the pleura is the coarse network's error, not lung
 BELOW_MM, ABOVE_MM, BESIDE_MM = (
@@ -497,16 +502,18 @@ def _borne_out(
         allowed: Where dense lung may be.
     """
     missed, near = allowed & ~lung, ndimage.binary_dilation(lung, iterations=2)
-    pieces, _ = ndimage.label(_thick(missed & (probability > POSSIBLE), near))
     dense = np.zeros(lung.shape, bool)
-    for number, span in enumerate(ndimage.find_objects(pieces), start=1):
-        box = (
-            slice(max(span[0].start - 3, 0), span[0].stop + 3),
-            slice(max(span[1].start - 3, 0), span[1].stop + 3),
-            slice(max(span[2].start - 3, 0), span[2].stop + 3),
-        )
-        least = _least_probability(pieces[box] == number, work[box], probability[box], lung[box])
-        dense[box] |= (pieces[box] == number) & (probability[box] > least)
+    for least in POSSIBLE:
+        pieces, _ = ndimage.label(_thick(missed & ~dense & (probability > least), near))
+        for number, span in enumerate(ndimage.find_objects(pieces), start=1):
+            box = (
+                slice(max(span[0].start - 3, 0), span[0].stop + 3),
+                slice(max(span[1].start - 3, 0), span[1].stop + 3),
+                slice(max(span[2].start - 3, 0), span[2].stop + 3),
+            )
+            piece, around = pieces[box] == number, lung[box] | dense[box]
+            bound = _least_probability(piece, work[box], probability[box], around)
+            dense[box] |= piece & (probability[box] > bound)
     if not dense.any():
         return dense
     # The coarse network leaves a gap to the lung.
@@ -522,12 +529,20 @@ def _least_probability(
     """From which probability on a piece of dense tissue is lung; 1 where none of it is."""
     enclosed = float(lung[ndimage.binary_dilation(piece, iterations=2) & ~piece].mean())
     certain = float((probability[piece] > CERTAIN).mean())
-    smooth = ndimage.gaussian_filter(work, 1.0)[piece]
-    fat = float(((smooth > FAT_HU[0]) & (smooth < FAT_HU[1])).mean())
+    volume = np.count_nonzero(piece)
+    small = volume < _voxels(LEAST_DENSE_ML) and enclosed < WELL_ENCLOSED
     lung_like = enclosed + WEIGHT_OF_CERTAIN * certain >= ENOUGH
-    if not lung_like or fat >= MOST_FAT or np.count_nonzero(piece) < _voxels(LEAST_DENSE_ML):
+    if volume < _voxels(SMALLEST_DENSE_ML) or small or not lung_like or _is_fat(piece, work):
         return 1.0
-    return LIKELY if enclosed >= ENCLOSED else VERY_LIKELY
+    return LIKELY if enclosed >= ENCLOSED and volume >= _voxels(LEAST_DENSE_ML) else VERY_LIKELY
+
+
+def _is_fat(piece: np.ndarray, work: np.ndarray) -> bool:
+    """Whether a piece is fat away from its surface, which partial volume makes as dark as fat."""
+    core = ndimage.binary_erosion(piece, iterations=2)
+    core = core if np.count_nonzero(core) >= LEAST_CORE else piece
+    smooth = ndimage.gaussian_filter(work, 1.0)[core]
+    return float(((smooth > FAT_HU[0]) & (smooth < FAT_HU[1])).mean()) >= MOST_FAT
 
 
 def _around_lungs(work: np.ndarray, found: np.ndarray, network: Network) -> np.ndarray:
