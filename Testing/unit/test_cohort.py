@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
 from DiffSegLungLib import cli
-from DiffSegLungLib.cases import code_of, file_code, find_cases
+from DiffSegLungLib.cases import code_of, file_code, find_cases, without_names
 from DiffSegLungLib.cohort import CohortRequest, jobs, run_cohort
 from DiffSegLungLib.cohort import command as cohort_command
 from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run_job
@@ -409,6 +409,18 @@ def test_no_output_names_the_patient(tmp_path: Path) -> None:
     assert f"{file_code(file)},SMITH_JOHN_1954.nrrd" in key
     if os.name != "nt":
         assert (tmp_path / "key.csv").stat().st_mode & 0o077 == 0, "for its owner's eyes"
+
+
+def test_messages_name_no_file_within_a_study(tmp_path: Path) -> None:
+    """The reader says which file may not be read, and of a single file what it is; neither by its name."""
+    folder = tmp_path / "GRUEN"
+    write_series(folder / "AENNE", SOME_HU[:1], StudyInstanceUID="1.2.3")
+    (file,) = (folder / "AENNE").iterdir()
+    file = file.rename(file.with_name("GRUEN_AENNE 1.dcm"))
+    text = f"{file}: may not be read; {folder.name} holds 1 file."
+    assert without_names(text, "study-1", [folder]) == "study-1: may not be read; study-1 holds 1 file."
+    with pytest.raises(UnusableInputError, match=r"^CT series 4: (has 1 slice|is a single 2D)"):
+        load_volume(folder)
 
 
 def test_one_ct_is_not_called_by_its_file_unless_asked(tmp_path: Path) -> None:
