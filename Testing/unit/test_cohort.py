@@ -26,7 +26,7 @@ from DiffSegLungLib.cohort import command as cohort_command
 from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run_job
 from DiffSegLungLib.cohort.pool import LocalPool, run_jobs
 from DiffSegLungLib.cohort.tables import TIMES, gather
-from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.volume import load_volume, to_input_geometry
 from Testing.cohort.small_cases import SmallCases
 from Testing.unit.dicom_series import write_series
@@ -461,3 +461,37 @@ def test_ray_gives_the_same_table(done: CohortRequest, tmp_path: Path) -> None:
     assert result.returncode == 2, result.stderr.decode()
     for name in ("measures.csv", "failures.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (done.output / name).read_bytes()
+
+
+def test_ray_is_started_again_on_a_busy_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray gives its processes half a minute, and raises a bare Exception."""
+    ray = pytest.importorskip("ray", reason="the engine ray needs ray")
+    from DiffSegLungLib.cohort import ray_pool
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    start, tries = ray.init, []
+
+    def slow(**options: Any) -> None:
+        tries.append(options)
+        if len(tries) % ray_pool.STARTS:
+            raise Exception("The current node timed out during startup.\nOr so.")
+        start(**options)
+
+    monkeypatch.setattr(ray, "init", slow)
+    pool = ray_pool.RayPool(1, 1, gpu=False)
+    assert len(tries) == ray_pool.STARTS and ray.is_initialized()
+    pool.close()
+    assert not ray.is_initialized()
+    monkeypatch.setattr(ray_pool, "STARTS", 2)
+    tries.clear()
+    monkeypatch.setattr(ray, "init", lambda **options: slow() if len(tries) < 2 else None)
+    with pytest.raises(MissingPartError, match=r"timed out during startup; .* --engine local\.$"):
+        ray_pool.RayPool(1, 1, gpu=False)
+
+
+def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the engine ray needs ray")
+    from DiffSegLungLib.cohort.ray_pool import RayPool
+
+    with pytest.raises(MissingPartError, match=r"No Ray cluster at 127\.0\.0\.1:1: .*check --address\.$"):
+        RayPool(1, 1, gpu=False, address="127.0.0.1:1")
