@@ -22,8 +22,7 @@ DELIMITERS = 0xFFFE
 TRANSFER_SYNTAX, PIXELS = (0x0002, 0x0010), (0x7FE0, 0x0010)
 BIG_ENDIAN, DEFLATED = b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
 ITEM, END_OF_FRAGMENTS = 0xE000, 0xE0DD
-
-
+META_GROUP = b"\x02\x00"
 MOST_INFLATED_BYTES = 1 << 30
 """Of one file: two thousand slices of 512 x 512."""
 PIECE_BYTES = 1 << 20
@@ -62,17 +61,20 @@ def fault_of_values(path: Path) -> str:
     return "" if fit else CUT_OFF
 
 
-def _walk(content: mmap.mmap | bytes, at: int, is_inflated: bool = False) -> bool:
+def _walk(content: mmap.mmap | bytes, at: int, in_meta: bool = True) -> bool:
+    """Whether all values fit; of the meta information only what no reader can take for anything else."""
     order, seen_pixels, syntax = "<", False, b""
     while at + 8 <= len(content):
-        if syntax and content[at : at + 2] != b"\x02\x00":
+        if in_meta and content[at : at + 2] != META_GROUP:
             if syntax == DEFLATED:
-                return _walk(_inflated(content, at), 0, is_inflated=True)
-            order, syntax = (">" if syntax == BIG_ENDIAN else "<"), b""
+                return _walk(_inflated(content, at), 0, in_meta=False)
+            in_meta, order = False, ">" if syntax == BIG_ENDIAN else "<"
         tag = struct.unpack_from(f"{order}HH", content, at)
         if seen_pixels and tag[0] == 0:  # some scanners fill up with zeros
             return True
         start, length, is_sequence = _header(content, at, tag, order)
+        if in_meta and (is_sequence or length == UNDEFINED or (tag == TRANSFER_SYNTAX and syntax)):
+            return False
         if tag == PIXELS and length == UNDEFINED:
             return _fragments_fit(content, start, order)
         if is_sequence or length == UNDEFINED:
@@ -80,7 +82,7 @@ def _walk(content: mmap.mmap | bytes, at: int, is_inflated: bool = False) -> boo
             continue
         if start + length > len(content):
             return False
-        if tag == TRANSFER_SYNTAX and not is_inflated:
+        if in_meta and tag == TRANSFER_SYNTAX:
             syntax = content[start : start + length].rstrip(b"\0 ")
         seen_pixels = seen_pixels or tag == PIXELS
         at = start + length

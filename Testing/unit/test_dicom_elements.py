@@ -105,6 +105,28 @@ def test_deflated_is_looked_into(slice_file: Path, parts: tuple[bytes, bytes]) -
         assert fault_of_values(slice_file) == CUT_OFF
 
 
+def test_the_transfer_syntax_is_told_once_and_first(slice_file: Path, parts: tuple[bytes, bytes]) -> None:
+    """Of two syntaxes, or one behind the meta information, readers take now this one, now that."""
+    meta, data = parts
+    syntaxes = [
+        struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", len(uid)) + uid
+        for uid in (b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    ]
+    lie = struct.pack("<HH2sHI", *PIXEL_DATA, 0xFFFFFFF0) + bytes(100)
+    slice_file.write_bytes(meta + syntaxes[0] + data)
+    assert fault_of_values(slice_file) == CUT_OFF
+    plain = meta.replace(b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0")
+    slice_file.write_bytes(plain + data)
+    assert not fault_of_values(slice_file)
+    slice_file.write_bytes(plain + syntaxes[1] + data)
+    assert fault_of_values(slice_file) == CUT_OFF
+    slice_file.write_bytes(plain + data[: data.index(b"\x08\0\x16\0")] + syntaxes[1] + deflated(b"", lie))
+    assert fault_of_values(slice_file) == CUT_OFF
+    sequence = struct.pack("<HH2sHI", 0x0002, 0x0099, b"SQ", 0, 8) + struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+    slice_file.write_bytes(plain + sequence + data)
+    assert fault_of_values(slice_file) == CUT_OFF
+
+
 def test_a_bomb_takes_no_memory(
     slice_file: Path, parts: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
