@@ -21,7 +21,7 @@ ACQUISITION_TAGS = {
     "contrast": "0018|0010",
 }
 DATE_TAGS = ("0008|0022", "0008|0021", "0008|0020")
-"""Of acquisition, series and study.  Read only where the user asks for dates."""
+"""Of acquisition, series and study.  Told only where the user asks for dates."""
 # Lung and bone kernels: Siemens from 50 up (B50, Br59, Bl57, I70); GE by name; Philips YA to YD, D, L;
 # Canon FC3x, FC5x, FC8x.
 _SHARP_KERNEL = re.compile(r"([BIQU][A-Z]?[5-9]\d|LUNG|BONE|EDGE|ULTRA|Y[A-D]$|[DL]$|FC[358]\d)")

@@ -7,8 +7,11 @@ name and a part of its content.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +26,8 @@ from .series import study_of
 LONGEST_CODE = 12
 SAMPLE_BYTES = 1 << 16
 """Of a file's start and end, which go into its code: nobody can guess it from a name alone."""
+OUR_WORD = "CT"
+"""In messages it is ours, even where a folder has this name."""
 MOST_TRIED = 20
 """Files of a folder that are opened to find out its study: reports and the like may come first."""
 
@@ -203,3 +208,36 @@ def companion(case: Case, folder: Path | None, what: str) -> Path | None:
     raise UnusableInputError(
         f"No {what} for this case: put {case.name}{SEGMENTATION_SUFFIX} into the folder."
     )
+
+
+def write_key(path: Path, cases: Iterable[Case]) -> None:
+    """Write which case is which source, for its owner's eyes; it may name patients (.csv)."""
+    from .outputs import write_private
+
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerows([("case", "source"), *((case.name, case.relative) for case in cases)])
+    write_private(path, rows.getvalue().encode("utf-8", "replace").decode("utf-8"))
+
+
+def without_names(text: str, name: str, sources: Iterable[Path]) -> str:
+    """A message as one line that calls a case's files by its name: their own may be the patient's.
+
+    Args:
+        text: what is to be said.
+        name: of the case.
+        sources: its CT and masks; what lies in a folder of them counts, too.
+    """
+    for source in sources:
+        if source.is_dir():
+            inside = sorted((str(path) for path in source.rglob("*")), key=len, reverse=True)
+            text = _called(name, text, (path for path in inside if path in text))
+        names = {str(source), source.as_posix(), source.name, safe_title(source)}
+        text = _called(name, text, sorted(names - {OUR_WORD}, key=len, reverse=True))
+    return " ".join(text.split())
+
+
+def _called(name: str, text: str, known: Iterable[str]) -> str:
+    for each in known:
+        text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", name, text)
+    return text

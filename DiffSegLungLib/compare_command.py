@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ class CompareRequest:
     Attributes:
         compare: the earlier table of measures (.csv), or the earlier segmentation.
         earlier_ct: the CT of the earlier segmentation.
+        earlier_series: Series Number or UID to take where it is a DICOM folder, None for the series with most
+            slices.
         earlier_lungs: its lung mask, None to find the lungs.
         register: a kind of registration, None for none.
         changes: table of the changes (.csv), None for none.
@@ -38,6 +41,7 @@ class CompareRequest:
 
     compare: Path | None = None
     earlier_ct: Path | None = None
+    earlier_series: str | None = None
     earlier_lungs: Path | None = None
     register: str | None = None
     changes: Path | None = None
@@ -83,6 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare_help = "earlier measures (.csv), or an earlier segmentation with --earlier-ct"
     parser.add_argument("--compare", metavar="EARLIER", type=Path, help=compare_help)
     parser.add_argument("--earlier-ct", metavar="CT", type=Path, help="the CT of the earlier segmentation")
+    series_help = (
+        "number or UID of its series, where it is a DICOM folder (default: the one with most slices)"
+    )
+    parser.add_argument("--earlier-series", metavar="N_OR_UID", help=series_help)
     parser.add_argument("--earlier-lungs", metavar="MASK", type=Path, help="lung mask of the earlier CT")
     register_help = "bring the earlier CT onto this one, to tell which tissue became which"
     parser.add_argument("--register", choices=KINDS, help=register_help)
@@ -102,6 +110,7 @@ def check_compare(request: CompareRequest, source: Path) -> None:
     """
     given = [
         request.earlier_ct,
+        request.earlier_series,
         request.earlier_lungs,
         request.register,
         request.changes,
@@ -114,7 +123,7 @@ def check_compare(request: CompareRequest, source: Path) -> None:
         return
     if not request.compare.exists():
         raise UnusableInputError(f"{request.compare}: no such file; check the path.")
-    if request.is_table and (request.register or request.earlier_ct):
+    if request.is_table and (request.register or request.earlier_ct or request.earlier_series):
         raise UnusableInputError("A table cannot be registered: give the earlier segmentation to --compare.")
     if not request.is_table and request.earlier_ct is None:
         raise UnusableInputError("An earlier segmentation needs its CT to be measured: give --earlier-ct.")
@@ -185,7 +194,17 @@ def _measure_earlier(request: CompareRequest, regions: Path | None) -> Measured:
 
     assert request.compare is not None and request.earlier_ct is not None
     thirds = regions if str(regions) == THIRDS else None  # lobes of the later CT do not fit the earlier one
-    return remeasure(request.earlier_ct, request.compare, lungs=request.earlier_lungs, regions=thirds)
+    try:
+        return remeasure(
+            request.earlier_ct,
+            request.compare,
+            lungs=request.earlier_lungs,
+            regions=thirds,
+            series=request.earlier_series,
+        )
+    except UnusableInputError as error:  # its remedy names the options of the later CT
+        remedy = re.sub(r"--(series|lungs)\b", r"--earlier-\1", str(error))
+        raise UnusableInputError(f"The earlier CT: {remedy}") from None
 
 
 def _registered(

@@ -36,7 +36,7 @@ def read_dicom_folder(folder: Path, wanted: str | None = None) -> Source:
     files = series.to_read
     with quiet():
         if len(files) == 1:
-            image, metadata = read_file(files[0].path, as_ct=True)
+            image, metadata = read_file(files[0].path, as_ct=True, name=name)
         else:
             files = _ordered(files, name)
             image, metadata = _read_series(files, name, warnings), files[0].acquisition

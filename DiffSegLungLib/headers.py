@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .dicom_elements import values_fit
+from .dicom_elements import fault_of_values
 
 HEADER_BYTES = 4_000_000
 """A segmentation of Slicer with its terminology has some ten thousand."""
@@ -30,7 +30,7 @@ def is_dicom(path: Path) -> bool:
 def fault_of_header(path: Path) -> str:
     """What of a header its reader must not see, in words with a remedy; nothing where it may have it."""
     if is_dicom(path):
-        return "" if values_fit(path) else "the file is cut off, or damaged; copy or export the CT again."
+        return fault_of_values(path)
     name = path.name.lower()
     if name.endswith((".mha", ".mhd")):
         return _fault_of_metaimage(_start_of(path))

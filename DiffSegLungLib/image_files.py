@@ -68,37 +68,39 @@ class Source:
     series: tuple[Series, ...] = ()
 
 
-def read_file(path: Path, as_ct: bool = False) -> tuple[sitk.Image, dict[str, str]]:
+def read_file(path: Path, as_ct: bool = False, name: str | None = None) -> tuple[sitk.Image, dict[str, str]]:
     """Read a file, and what its header tells of the acquisition.
 
     Args:
         path: NRRD, NIfTI, MetaImage or DICOM.
         as_ct: refuse what cannot be a CT by its header: colour, 2D, 8 bit, too few slices, odd spacing.
+        name: for messages; None for the file's.
 
     Raises:
         UnusableInputError: it cannot be read, or is no CT.
         MissingPartError: the memory does not suffice.
         MemoryError: it ran out while reading.
     """
+    name = name or path.name
     if fault := fault_of_header(path):
-        raise unusable(path.name, fault)
+        raise unusable(name, fault)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         with quiet():
             reader.ReadImageInformation()
-            _check_size(reader, path.name)
+            _check_size(reader, name)
             if as_ct:
-                check_kind(reader.GetPixelID(), reader.GetNumberOfComponents(), reader.GetSize(), path.name)
-                check_spacing(reader.GetSpacing(), path.name)
+                check_kind(reader.GetPixelID(), reader.GetNumberOfComponents(), reader.GetSize(), name)
+                check_spacing(reader.GetSpacing(), name)
                 if reader.GetPixelID() == sitk.sitkFloat64:
                     reader.SetOutputPixelType(sitk.sitkFloat32)
-            _check_complete(reader, path)
+            _check_complete(reader, path, name)
             return three_dimensional(reader.Execute()), read_acquisition(reader)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise MemoryError from error
-        raise _unreadable(path, str(error)) from error
+        raise _unreadable(path, name, str(error)) from error
 
 
 def existing(source: str | os.PathLike[str]) -> Path:
@@ -170,7 +172,7 @@ def _check_size(reader: sitk.ImageFileReader, name: str) -> None:
         )
 
 
-def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
+def _check_complete(reader: sitk.ImageFileReader, path: Path, name: str) -> None:
     """Refuse a NIfTI file that was cut off, or whose voxels have no size.
 
     Its reader would fill the rest with zeros, take 1 mm, and say nothing.
@@ -178,7 +180,7 @@ def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
     if not reader.HasMetaDataKey("vox_offset") or not path.name.lower().endswith((".nii", ".nii.gz")):
         return
     if not all(side > 0 for side in _nifti_sides(path)):
-        raise unusable(path.name, "its header holds no voxel size; export the CT again.")
+        raise unusable(name, "its header holds no voxel size; export the CT again.")
     bits = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * int(reader.GetMetaData("bitpix"))
     expected = int(float(reader.GetMetaData("vox_offset"))) + bits // 8
     if not _is_packed(path):
@@ -186,7 +188,7 @@ def _check_complete(reader: sitk.ImageFileReader, path: Path) -> None:
     else:
         complete = _unpacked_size(path, expected) >= expected
     if not complete:
-        raise unusable(path.name, "the file is cut off; copy or export the CT again.")
+        raise unusable(name, "the file is cut off; copy or export the CT again.")
 
 
 def _is_packed(path: Path) -> bool:
@@ -228,15 +230,15 @@ def three_dimensional(image: sitk.Image) -> sitk.Image:
     return image
 
 
-def _unreadable(path: Path, reason: str) -> UnusableInputError:
+def _unreadable(path: Path, name: str, reason: str) -> UnusableInputError:
     if "orthonormal" in reason or "orthogonal" in reason:
-        return unusable(path.name, "its axes are sheared, which NIfTI cannot hold; save the CT as NRRD.")
+        return unusable(name, "its axes are sheared, which NIfTI cannot hold; save the CT as NRRD.")
     with path.open("rb") as stream:
         start = stream.read(NIFTI_HEADER_BYTES)
     for sign, place, kind, endings in _SIGNS:
         if start[place : place + len(sign)] == sign and not path.name.lower().endswith(endings):
-            return unusable(path.name, f"is {kind} by its content; let its name end in {endings[0]}.")
-    return unusable(path.name, f"cannot be read; it is damaged or not {FORMATS}; export the CT again.")
+            return unusable(name, f"is {kind} by its content; let its name end in {endings[0]}.")
+    return unusable(name, f"cannot be read; it is damaged or not {FORMATS}; export the CT again.")
 
 
 # --- is it a CT? ----------------------------------------------------------------------------------

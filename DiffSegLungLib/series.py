@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .acquisition import MODALITY_TAG, is_sharp, read_acquisition, tag_value
-from .dicom_elements import values_fit
+from .dicom_elements import fault_of_values
 from .files import require_there
 from .headers import is_dicom
 from .image_files import FEWEST_SLICES, FORMATS, quiet, unusable
@@ -228,7 +228,7 @@ class DicomFile:
 
 
 def _header(path: Path) -> DicomFile | None:
-    if not values_fit(path):
+    if fault_of_values(path):
         return None
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
 from collections.abc import Callable
@@ -161,7 +159,7 @@ def plan(request: CohortRequest) -> list[Job]:
         UnusableInputError: the input or output cannot be used.
         MissingPartError: the weights or the device.
     """
-    from ..cases import find_cases
+    from ..cases import find_cases, write_key
     from ..models import verify
     from ..pipeline import choose_device
 
@@ -170,7 +168,7 @@ def plan(request: CohortRequest) -> list[Job]:
     weights = verify(request.model).sha256
     cases = [case for case in find_cases(request.source, request.keep_names) if _is_mine(case, request.shard)]
     if request.key:
-        _write_key(request.key, cases)
+        write_key(request.key, cases)
     return [_job(case, request, weights) for case in cases]
 
 
@@ -223,15 +221,6 @@ def _job(case: Case, request: CohortRequest, weights: str) -> Job:
         **{option: getattr(request, option) for option in HOW},
     )
     return Job(case.name, segmenting, missing, weights)
-
-
-def _write_key(path: Path, cases: list[Case]) -> None:
-    from ..outputs import write_private
-
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerows([("case", "source"), *((case.name, case.relative) for case in cases)])
-    write_private(path, rows.getvalue().encode("utf-8", "replace").decode("utf-8"))
 
 
 def _pool(request: CohortRequest) -> Pool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -16,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..cases import without_names
 from ..commands import SegmentRequest, segment_to_files
 from ..errors import DiffSegLungError, UnusableInputError, is_out_of_memory
-from ..image_files import safe_title
 from ..outputs import remove_leftovers, write_json
 from ..progress import peak_memory_mb, silent
 
@@ -181,17 +180,8 @@ def failure(job: Job, reason: str, status: int) -> Outcome:
     for file in job.files:
         file.unlink(missing_ok=True)
     shutil.rmtree(job.folder / REPORT, ignore_errors=True)
-    return Outcome(job.case, FAILED, _without_names(reason, job), status)
-
-
-def _without_names(text: str, job: Job) -> str:
-    """One line that calls the CT and its masks by the case's name: theirs may be the patient's."""
     given = (job.request.source, job.request.lungs, job.request.regions)
-    for path in filter(None, given):
-        names = {str(path), path.as_posix(), path.name, safe_title(path)} - {"CT"}  # a word of our own
-        for name in sorted(names, key=len, reverse=True):
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", job.case, text)
-    return " ".join(text.split())
+    return Outcome(job.case, FAILED, without_names(reason, job.case, filter(None, given)), status)
 
 
 def write_record(job: Job, outcome: Outcome, stamp: dict[str, Any] | None = None) -> None:

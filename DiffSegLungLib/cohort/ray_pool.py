@@ -7,6 +7,7 @@ each node.
 from __future__ import annotations
 
 import os
+import socket
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +17,9 @@ from .jobs import Job, Outcome, limit_threads, run_job
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing about a cohort leaves the cluster
 }
+STARTS = 3
+"""A busy computer may not start Ray's processes within the half minute that Ray gives them."""
+ANSWER_SECONDS = 10
 
 
 class _Actor:
@@ -93,14 +97,40 @@ class RayPool:
 
 def _connect(ray: Any, workers: int | None, threads: int, address: str | None) -> None:
     where = address or os.environ.get("RAY_ADDRESS")
+    if where:
+        _require_answer(where)
     alone = {} if where else {"num_cpus": (workers or 1) * threads, "include_dashboard": False}
     if not where:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else Ray leaves a token in the home folder
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(address=where, log_to_driver=False, logging_level="ERROR", **alone)
+            return
+        except Exception as error:  # where a node starts too slowly Ray raises this very class
+            ray.shutdown()
+            if where or attempt == STARTS:
+                raise _unreachable(where, error) from error
+
+
+def _require_answer(where: str) -> None:
+    """Ray itself tries for many minutes where nobody answers.
+
+    Raises:
+        MissingPartError: nothing listens there; other kinds of address are left to Ray.
+    """
+    host, _, port = where.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
     try:
-        ray.init(address=where, log_to_driver=False, logging_level="ERROR", **alone)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MissingPartError(f"No Ray cluster at {where or 'this computer'}: {reason}") from error
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(where, error) from error
+
+
+def _unreachable(where: str | None, error: Exception) -> MissingPartError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    remedy = "start one there, or check --address" if where else "close other programs, or use --engine local"
+    return MissingPartError(f"No Ray cluster at {where or 'this computer'}: {reason}; {remedy}.")
 
 
 def _places(resources: dict[str, float], threads: int, gpu: bool) -> int:

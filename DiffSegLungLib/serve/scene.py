@@ -61,7 +61,7 @@ class Scene:
 
     def show_ct(self, volume: Volume) -> None:
         """Puts a CT into the views, in place of what was there, in the lung window."""
-        self._remove()
+        self.clear()
         self._volume = volume
         self._ct = _volume_node(self.app.scene, volume)
         self.set_window("lung")
@@ -200,11 +200,12 @@ class Scene:
         for view in self.app.view_manager.get_threed_views():
             view.reset_view()
 
-    def _remove(self) -> None:
+    def clear(self) -> None:
+        """Takes CT and segmentation out of the views."""
         self.remove_segmentation()
         if self._ct is not None:
             self.app.scene.RemoveNode(self._ct)
-        self._ct = None
+        self._ct, self._volume = None, None
 
 
 def most_of(labels: np.ndarray, label: int) -> tuple[int, int, int] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from ..quality import QUALITIES
 from ..segmentations import load_lungs
 from ..tissues import BY_KEY, DISEASES, HEALTHY, REPORTED, TISSUES
 from ..volume import Volume, load_volume, to_input_geometry
+from .choices import SEVERAL_STUDIES, choices, series_of, unique
 from .computation import Computation
 from .scene import LOOK, Scene, most_of
 
@@ -118,6 +119,7 @@ class Session:
         self._volume: Volume | None = None
         self._name = ""
         self._series: Series | None = None  # of a DICOM folder of several
+        self._offered: tuple[Series, ...] = ()  # which those are
         self._found: Found | None = None
         self._kept: np.ndarray | None = None  # the labels as they were found or saved
         self._unsaved = False
@@ -150,7 +152,7 @@ class Session:
 
     async def open_series(self, uid: str) -> None:
         """Opens another series of the DICOM folder that is open."""
-        if self._volume is not None and uid in {each.uid for each in self._volume.series}:
+        if uid in {each.uid for each in self._offered}:
             await self._do(OPENING, lambda: self._keeping_corrections(lambda: self._open(self._name, uid)))
 
     async def segment(self) -> None:
@@ -228,33 +230,53 @@ class Session:
 
     async def _open(self, name: str, uid: str | None = None) -> None:
         case = listed(self._scans, name)
-        volume = await asyncio.to_thread(load_volume, case.source, uid, case.name)
+        try:
+            volume = await asyncio.to_thread(load_volume, case.source, uid, case.name)
+        except UnusableInputError:
+            if uid is not None or not await self._close_and_offer(case):
+                raise
+            return
         self._forget_result()
         self.scene.show_ct(volume)
         self._volume, self._name = volume, name
-        self._list_series()
+        self._offer(unique(volume.series), volume.series_uid)
         self._state.update({"ct": name, "title": name, "has_ct": True, "window": "lung"})
         self._state.warnings = list(volume.warnings)
         saved = RunFiles.of(self._output, self._result_name()) if self._output else None
         if saved and saved.fit(volume):
             await self._show_result(saved)
 
-    def _list_series(self) -> None:
-        """Offers the series of a DICOM folder that holds several."""
-        volume = self._volume
-        assert volume is not None
-        by_uid = {each.uid: each for each in reversed(volume.series)}  # of one UID the larger comes last
-        read = volume.series_uid if len(by_uid) > 1 else ""
-        self._series = by_uid.get(read)
-        choices = [{"title": f"series {each.text}", "value": uid} for uid, each in reversed(by_uid.items())]
-        self._state.update({"series": read, "series_list": choices if self._series else []})
+    async def _close_and_offer(self, case: Case) -> bool:
+        """Lists the series of a DICOM folder of which none could be taken unasked; what is open is closed.
+
+        Returns:
+            Whether that is all: it holds several studies.  Otherwise there is an error to be said.
+        """
+        series = await asyncio.to_thread(series_of, case.source)
+        if len(series) < 2:
+            return False
+        self._forget_result()
+        self.scene.clear()
+        self._volume, self._name = None, case.label
+        self._offer(series, "")
+        studies = len({each.study for each in series})
+        said = [SEVERAL_STUDIES.format(count=studies)] if studies > 1 else []
+        self._state.update({"title": case.label, "has_ct": False, "warnings": said})
+        return studies > 1
+
+    def _offer(self, series: Sequence[Series], taken: str) -> None:
+        """Lists the series of a DICOM folder that holds several, and which of them is open."""
+        self._offered = tuple(series) if len(series) > 1 else ()
+        self._series = next((each for each in self._offered if each.uid == taken), None)
+        listed_so = choices(self._offered) if self._offered else []
+        self._state.update({"series": self._series.uid if self._series else "", "series_list": listed_so})
 
     def _result_name(self) -> str:
         """The case's name, and which of its series it is."""
         name = listed(self._scans, self._name).name
-        if self._series is None or self._volume is None:
+        if self._series is None:
             return name
-        numbers = {each.number for each in self._volume.series if each.uid != self._series.uid}
+        numbers = {each.number for each in self._offered if each.uid != self._series.uid}
         number = "" if self._series.number in numbers else self._series.number
         return f"{name}-series-{number or code_of(self._series.uid)}"
 

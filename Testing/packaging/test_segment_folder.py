@@ -9,7 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+
+from DiffSegLungLib.cases import find_cases
+from Testing.unit.dicom_series import write_series
 
 pytest.importorskip("slicer", reason="needs slicer-core")
 import slicer  # noqa: E402
@@ -33,15 +37,14 @@ def script() -> Iterator[ModuleType]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """CT by their names, and what is none."""
-    names = ("b.nii.gz", "a.nrrd", "A2.MHA", "old.seg.nrrd", "notes.txt", "c.mhd", "c.raw")
-    for name in names:
-        (tmp_path / name).touch()
-    for name, content in (("series/deep/down", b"\0" * 128 + b"DICM"), ("papers", b"no DICOM")):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "0001").write_bytes(content)
-    (tmp_path / "empty").mkdir()
-    return tmp_path
+    """CT by their names, and what is none; the folders are called like patients."""
+    folder = tmp_path / "in"
+    (folder / "papers").mkdir(parents=True)
+    for name in ("b.nii.gz", "a.nrrd", "A2.MHA", "old.seg.nrrd", "notes.txt", "c.mhd", "c.raw"):
+        (folder / name).touch()
+    (folder / "papers" / "0001").write_bytes(b"no DICOM")
+    write_series(folder / "DOE^JANE" / "1950", np.full((8, 8, 8), -800.0), StudyInstanceUID="1.2.3")
+    return folder
 
 
 @pytest.fixture
@@ -55,34 +58,12 @@ def scene() -> Iterator[Any]:
     slicer.mrmlScene = before
 
 
-def test_takes_ct_files_and_dicom_folders(script: ModuleType, folder: Path) -> None:
-    assert [scan.name for scan in script.findScans(folder)] == [
-        "A2.MHA",
-        "a.nrrd",
-        "b.nii.gz",
-        "c.mhd",
-        "series",
-    ]
-
-
-def test_results_are_named_after_the_ct(script: ModuleType, folder: Path) -> None:
-    assert script.outputNames(script.findScans(folder)) == ["A2", "a", "b", "c", "series"]
-
-
-def test_no_result_overwrites_another(script: ModuleType, folder: Path) -> None:
-    (folder / "a.nii.gz").touch()
-    (folder / "series.v2").mkdir()
-    (folder / "series.v2/1.dcm").write_bytes(b"\0" * 128 + b"DICM")
-    names = script.outputNames(script.findScans(folder))
-    assert names == ["A2", "a.nii.gz", "a.nrrd", "b", "c", "series", "series.v2"]
-
-
 def test_arguments_behind_slicers_own(script: ModuleType) -> None:
     options = script.parseArguments(
         ["--", "in", "out", "--quality", "fast", "--device", "cpu", "--seed", "3"]
     )
     expected = {"inFolder": Path("in"), "outFolder": Path("out"), "quality": "fast", "device": "cpu"}
-    assert vars(options) == {**expected, "model": "", "seed": 3}
+    assert vars(options) == {**expected, "model": "", "seed": 3, "keepNames": False, "key": None}
     assert vars(script.parseArguments(["in", "out"])) == vars(script.parseArguments(["--", "in", "out"]))
 
 
@@ -107,24 +88,65 @@ def test_without_the_extension(
     assert "install the extension" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing", "out"], "no such folder"),
+        (["in/papers", "out"], "no CT in it"),
+        (["in", "out", "--key", "key.txt"], "must end in .csv"),
+        (["in", "in/a.nrrd/out"], "cannot be made"),
+    ],
+)
+def test_unusable_folders(
+    script: ModuleType,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "DiffSegLung", ModuleType("DiffSegLung"))
+    monkeypatch.chdir(folder.parent)
+    assert script.main(arguments) == 2
+    said = capsys.readouterr()
+    assert message in said.err and said.err.count("\n") == 1 and not said.out
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("keepNames", [False, True])
 def test_a_ct_that_fails_is_reported_and_the_others_go_on(
-    script: ModuleType, folder: Path, scene: Any, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, folder: Path, scene: Any, monkeypatch: pytest.MonkeyPatch, keepNames: bool
 ) -> None:
     """Here every CT fails, for there is no module; each has a reason, and the scene is as before."""
     monkeypatch.setitem(sys.modules, "DiffSegLung", None)
     lines: list[str] = []
-    outcomes = script.run(folder, folder / "out", report=lines.append)
-    assert [outcome.source.name for outcome in outcomes] == [
-        "A2.MHA",
-        "a.nrrd",
-        "b.nii.gz",
-        "c.mhd",
-        "series",
-    ]
+    outcomes = script.run(folder, folder / "out", keepNames=keepNames, report=lines.append)
+    cases = find_cases(folder, keepNames)
+    assert [outcome.case for outcome in outcomes] == [case.name for case in cases]
     assert all(outcome.error and outcome.segmentation is None for outcome in outcomes)
-    assert lines[0].startswith("[1 of 5] A2.MHA: failed: ")
+    assert len(lines) == 5
+    assert lines[0].startswith(f"[1 of 5] {cases[0].name}: failed: ")
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
     assert list((folder / "out").iterdir()) == []
+
+
+def test_nothing_printed_names_a_ct_but_the_key(
+    script: ModuleType, folder: Path, scene: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """The reader's own messages begin with the file's name; it must have been replaced."""
+    monkeypatch.setitem(sys.modules, "DiffSegLung", broken := ModuleType("DiffSegLung"))
+    broken.DiffSegLungLogic = type("Logic", (), {"process": None})  # type: ignore[attr-defined]
+    for file in folder.iterdir():
+        if file.is_file():
+            file.rename(file.with_name(f"SMITH-{file.name}"))
+    key = folder.parent / "key.csv"
+    assert script.main([str(folder), str(folder.parent / "out"), "--key", str(key)]) == 1
+    said = capfd.readouterr()
+    assert "cannot be read" in said.err
+    assert not any(name in said.out + said.err for name in ("SMITH", "DOE", "1950"))
+    assert "DOE^JANE/1950" in key.read_text() and "SMITH-a.nrrd" in key.read_text()
+    kept = script.run(folder, folder.parent / "out", keepNames=True, report=print)
+    assert {outcome.case for outcome in kept} >= {"SMITH-a", "DOE_JANE_1950"}
 
 
 def test_scene_is_left_as_it_was(script: ModuleType, scene: Any) -> None:

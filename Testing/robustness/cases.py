@@ -10,6 +10,7 @@ import gzip
 import shutil
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from Testing.robustness.scans import (
     consolidated,
     contrast,
     cut,
+    deflated,
     dicom,
     distended_abdomen,
     edited,
@@ -175,11 +177,27 @@ def nifti_bomb(folder: Path) -> Path:
     return folder / "ct.nii.gz"
 
 
+def with_zeros_behind(content: bytes) -> bytes:
+    """A deflated DICOM file with one gigabyte of zeros more in what was deflated."""
+    data = 144 + int.from_bytes(
+        content[140:144], "little"
+    )  # behind the meta information, which is not packed
+    start = zlib.decompress(content[data:], -zlib.MAX_WBITS)
+    return content[:data] + _packed(start) + 1024 * _packed(bytes(1 << 20)) + b"\3\0"
+
+
+def _packed(content: bytes) -> bytes:
+    """A piece of a deflated stream that others may follow."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return packer.compress(content) + packer.flush(zlib.Z_FULL_FLUSH)
+
+
 # --- folders and links -----------------------------------------------------------------------------------
 
 
-def one_dicom_file(folder: Path) -> Path:
-    return sorted(dicom()(folder).iterdir())[0]
+def one_file_of(make: Maker) -> Maker:
+    """The first file of a DICOM folder."""
+    return lambda folder: sorted(make(folder).iterdir())[0]
 
 
 def nested(folder: Path) -> Path:
@@ -476,6 +494,22 @@ CASES: list[Case] = [
         "voxels|cut off",
     ),
     taken("NIfTI with 4 GB of zeros behind it", nifti_bomb, between("lung_ml", 480, 700)),
+    taken("deflated DICOM", deflated(dicom()), like_the_plain_chest()),
+    refused(
+        "deflated DICOM that was cut off",
+        edited(one_file_of(deflated(dicom())), cut),
+        "the file is cut off, or damaged; copy or export the CT again",
+    ),
+    refused(
+        "deflated DICOM of more than one gigabyte",
+        edited(one_file_of(deflated(dicom())), with_zeros_behind),
+        "is deflated from more than 1024 MB, more than any CT; export the CT again",
+    ),
+    taken(
+        "DICOM with a gigabyte in one of its deflated slices",
+        edited(deflated(dicom()), with_zeros_behind),
+        warns("left out: 1"),
+    ),
     # headers that made a reader write beyond its memory, found by the fuzzer
     *[
         refused(
@@ -518,7 +552,9 @@ CASES: list[Case] = [
     ],
     refused(
         "DICOM value of four gigabytes",
-        edited(one_dicom_file, replaced(b"\xe0\x7f\x10\0OW\0\0", b"\xe0\x7f\x10\0OB\0\0\xf0\xff\xff\xff")),
+        edited(
+            one_file_of(dicom()), replaced(b"\xe0\x7f\x10\0OW\0\0", b"\xe0\x7f\x10\0OB\0\0\xf0\xff\xff\xff")
+        ),
         "the file is cut off, or damaged; copy or export the CT again",
     ),
     # names and places

@@ -17,12 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from DiffSegLungLib.errors import DiffSegLungError
 from Testing.unit.dicom_series import write_series
@@ -32,7 +35,8 @@ SLOWEST_SECONDS = 20
 MOST_BYTES = 6 << 30
 CHILD = "--atheris"
 """Word of the command line: this is the process that atheris may end."""
-HEADER_BYTES = {".nrrd": 900, ".mha": 400, ".nii": 352, ".nii.gz": 2000, ".dcm": 1200}
+DEFLATED = ".deflated.dcm"
+HEADER_BYTES = {".nrrd": 900, ".mha": 400, ".nii": 352, ".nii.gz": 2000, ".dcm": 1200, DEFLATED: 1200}
 """How much of the start of a file is changed."""
 NUMBERS = (
     b"0",
@@ -63,7 +67,28 @@ def seeds() -> dict[str, bytes]:
         found = {
             ending: (folder / f"ct{ending}").read_bytes() for ending in (".nrrd", ".mha", ".nii", ".nii.gz")
         }
-        return found | {".dcm": sorted((folder / "dicom").iterdir())[0].read_bytes()}
+        path = sorted((folder / "dicom").iterdir())[0]
+        found[".dcm"] = path.read_bytes()
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        dataset.save_as(path)
+        meta, data = _parts(path.read_bytes())
+        return found | {DEFLATED: meta + zlib.decompress(data, -zlib.MAX_WBITS)}
+
+
+def _parts(content: bytes) -> tuple[bytes, bytes]:
+    """The meta information of a DICOM file, whose length the header tells, and the rest."""
+    end = 144 + int.from_bytes(content[140:144], "little")
+    return content[:end], content[end:]
+
+
+def as_file(content: bytes, ending: str) -> bytes:
+    """What is written; `DEFLATED` is changed before it is packed, else a change would only break zlib."""
+    if ending != DEFLATED:
+        return content
+    meta, data = _parts(content)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return meta + packer.compress(data) + packer.flush()
 
 
 def changed(content: bytes, header: int, random: np.random.Generator) -> bytes:
@@ -98,9 +123,9 @@ def read(content: bytes, ending: str) -> str:
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / f"ct{ending}"
-        path.write_bytes(content)
+        path.write_bytes(as_file(content, ending))
         said = _outcome(lambda: load_volume(path))
-        if ending == ".dcm":
+        if ending.endswith(".dcm"):
             _outcome(lambda: load_volume(name))
         plain = sitk.GetImageFromArray(np.linspace(-1000, 200, 1000).reshape(10, 10, 10).astype(np.float32))
         _outcome(lambda: load_mask(path, load_volume(plain)))

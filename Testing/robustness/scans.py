@@ -11,7 +11,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -248,6 +250,20 @@ def dicom(make: Callable[[], sitk.Image] = chest, **tags: object) -> Maker:
         spacing = {"PixelSpacing": [SIDE, SIDE], "SliceThickness": SIDE}
         write_series(folder / "ct", hu, **({"step": (0, 0, SIDE)} | spacing | tags))  # type: ignore[arg-type]
         return folder / "ct"
+
+    return write
+
+
+def deflated(make: Maker) -> Maker:
+    """A DICOM folder, each file deflated as a whole."""
+
+    def write(folder: Path) -> Path:
+        made = make(folder)
+        for path in made.iterdir():
+            dataset = pydicom.dcmread(path)
+            dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+            dataset.save_as(path)
+        return made
 
     return write
 

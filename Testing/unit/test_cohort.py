@@ -20,13 +20,13 @@ import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
 from DiffSegLungLib import cli
-from DiffSegLungLib.cases import code_of, file_code, find_cases
+from DiffSegLungLib.cases import code_of, file_code, find_cases, without_names
 from DiffSegLungLib.cohort import CohortRequest, jobs, run_cohort
 from DiffSegLungLib.cohort import command as cohort_command
 from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run_job
 from DiffSegLungLib.cohort.pool import LocalPool, run_jobs
 from DiffSegLungLib.cohort.tables import TIMES, gather
-from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.volume import load_volume, to_input_geometry
 from Testing.cohort.small_cases import SmallCases
 from Testing.unit.dicom_series import write_series
@@ -411,6 +411,18 @@ def test_no_output_names_the_patient(tmp_path: Path) -> None:
         assert (tmp_path / "key.csv").stat().st_mode & 0o077 == 0, "for its owner's eyes"
 
 
+def test_messages_name_no_file_within_a_study(tmp_path: Path) -> None:
+    """The reader says which file may not be read, and of a single file what it is; neither by its name."""
+    folder = tmp_path / "GRUEN"
+    write_series(folder / "AENNE", SOME_HU[:1], StudyInstanceUID="1.2.3")
+    (file,) = (folder / "AENNE").iterdir()
+    file = file.rename(file.with_name("GRUEN_AENNE 1.dcm"))
+    text = f"{file}: may not be read; {folder.name} holds 1 file."
+    assert without_names(text, "study-1", [folder]) == "study-1: may not be read; study-1 holds 1 file."
+    with pytest.raises(UnusableInputError, match=r"^CT series 4: (has 1 slice|is a single 2D)"):
+        load_volume(folder)
+
+
 def test_one_ct_is_not_called_by_its_file_unless_asked(tmp_path: Path) -> None:
     """``segment``: neither manifest, page, PDF, tables nor pictures' titles have the name of file or mask."""
     small, named = SmallCases(), tmp_path / "SMITH_JOHN_1954"
@@ -449,3 +461,36 @@ def test_ray_gives_the_same_table(done: CohortRequest, tmp_path: Path) -> None:
     assert result.returncode == 2, result.stderr.decode()
     for name in ("measures.csv", "failures.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (done.output / name).read_bytes()
+
+
+def test_ray_is_started_again_on_a_busy_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray gives its processes half a minute, and raises a bare Exception."""
+    ray = pytest.importorskip("ray", reason="the engine ray needs ray")
+    from DiffSegLungLib.cohort import ray_pool
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    start, tries = ray.init, []
+
+    def slow(**options: Any) -> None:
+        tries.append(options)
+        if len(tries) < slow_starts:
+            raise Exception("The current node timed out during startup.\nOr so.")
+        start(**options)
+
+    monkeypatch.setattr(ray, "init", slow)
+    slow_starts = ray_pool.STARTS
+    pool = ray_pool.RayPool(1, 1, gpu=False)
+    assert len(tries) == ray_pool.STARTS and ray.is_initialized()
+    pool.close()
+    assert not ray.is_initialized()
+    slow_starts = 1000
+    with pytest.raises(MissingPartError, match=r"timed out during startup; .* --engine local\.$"):
+        ray_pool.RayPool(1, 1, gpu=False)
+
+
+def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the engine ray needs ray")
+    from DiffSegLungLib.cohort.ray_pool import RayPool
+
+    with pytest.raises(MissingPartError, match=r"No Ray cluster at 127\.0\.0\.1:1: .*check --address\.$"):
+        RayPool(1, 1, gpu=False, address="127.0.0.1:1")

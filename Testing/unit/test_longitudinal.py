@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -173,6 +174,8 @@ def test_the_command_line_compares_tables_and_registered_segmentations(
         (["--compare", "nowhere.csv"], "no such file"),
         (["--changes", "c.csv"], "give the earlier measures with --compare"),
         (["--compare", "m.csv", "--register", "rigid"], "A table cannot be registered"),
+        (["--earlier-series", "3"], "give the earlier measures with --compare"),
+        (["--compare", "m.csv", "--earlier-series", "3"], "A table cannot be registered"),
         (["--compare", "s.nrrd"], "give --earlier-ct"),
         (["--compare", "s.nrrd", "--earlier-ct", "ct.nrrd", "--transitions", "t.csv"], "give --register"),
         (["--compare", "m.csv", "--changes", "m.csv"], "is also an input"),
@@ -195,11 +198,10 @@ def test_options_that_do_not_go_together(
 # --- in the report --------------------------------------------------------------------------------
 
 
-def as_dicom(thorax: Thorax, folder: Path, day: str) -> tuple[str, str, str]:
+def as_dicom(thorax: Thorax, folder: Path, day: str, **options: Any) -> tuple[str, str, str]:
     """CT as a DICOM series made on a day; tissues and lungs as files on its grid."""
-    write_series(
-        folder / "ct", thorax.hu[16:48], step=(0, 0, SPACING), PixelSpacing=[SPACING] * 2, AcquisitionDate=day
-    )
+    tags: dict[str, Any] = {"PixelSpacing": [SPACING] * 2, "AcquisitionDate": day, **options}
+    write_series(folder / "ct", thorax.hu[16:48], step=(0, 0, SPACING), **tags)
     volume = load_volume(folder / "ct")
     write_segmentation(folder / "tissues.seg.nrrd", to_input_geometry(thorax.labels[16:48], volume))
     sitk.WriteImage(to_input_geometry(thorax.sides[16:48], volume), str(folder / "lungs.nrrd"))
@@ -229,6 +231,29 @@ def test_the_report_says_what_changed_and_dates_only_if_asked(
     swapped = ["measure", earlier[0], earlier[1], "--lungs", earlier[2], "--compare", later[1], "--dates"]
     assert cli.main([*swapped, "--earlier-ct", later[0], "--earlier-lungs", later[2]]) == 0
     assert "was not made earlier" in capsys.readouterr().err
+
+
+def test_both_points_in_time_may_lie_in_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two studies as an archive exports them: each is chosen by its own option, and unasked none is."""
+    earlier = as_dicom(Thorax(15), tmp_path / "both" / "a", "20240131", number=3, StudyInstanceUID="1.2.3")
+    later = as_dicom(Thorax(24), tmp_path / "both" / "b", "20240301", number=5, StudyInstanceUID="1.2.4")
+    folder, table = str(tmp_path / "both"), tmp_path / "c.csv"
+    words = ["measure", folder, later[1], "--series", "5", "--lungs", later[2], "--compare", earlier[1]]
+    words += ["--earlier-ct", folder, "--earlier-lungs", earlier[2], "--changes", str(table)]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "The earlier CT: both: CT of 2 studies" in said
+    assert "with --earlier-series." in said and not table.exists()
+    report = tmp_path / "report"
+    assert cli.main([*words, "--earlier-series", "3", "--dates", "--report", str(report)]) == 0
+    grown = pandas.read_csv(table, index_col=["region", "measure"]).loc[(LEFT, "ground-glass_ml")]
+    assert grown["change"] == pytest.approx(ball_ml(24) - ball_ml(15))
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert "2024-01-31 to 2024-03-01 (30 days)" in page
+    assert cli.main([*words, "--earlier-series", "4"]) == 2
+    assert "no axial CT series 4; choose one of" in capsys.readouterr().err
 
 
 def test_dates_of_what_has_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

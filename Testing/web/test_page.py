@@ -209,6 +209,61 @@ def test_another_series_of_a_dicom_folder(start: Start, browser: Any, tmp_path: 
     assert server.stop() == 0
 
 
+def test_two_studies_in_one_folder(start: Start, browser: Any, tmp_path: Path) -> None:
+    """Flat, as somebody copied them: none is opened unasked, both are listed by date, a click opens one."""
+    hu = np.full((12, 40, 40), -1000.0)
+    hu[:, 8:32, 6:34] = 40.0
+    for number, slices, study, day in ((2, 12, "1.2.3", "20250301"), (3, 9, "1.2.4", "20240131")):
+        write_series(tmp_path / "FLAT", hu[:slices], number=number, StudyInstanceUID=study, StudyDate=day)
+    server = start(tmp_path / "FLAT")
+    page = open_page(browser, server)
+    page.tab.wait_for_selector(".v-select:has(#series)")
+    page.wait_until(lambda: "CT of 2 studies lie in this folder" in page.tab.inner_text("#warnings"))
+    assert page.tab.locator("#error").count() == 0
+    assert page.tab.locator("#segment[disabled]").count() == 1, "nothing is open"
+    page.tab.click(".v-select:has(#series)")
+    page.tab.wait_for_selector(".v-list-item")
+    titles = page.tab.locator(".v-list-item").all_inner_texts()
+    assert titles == ["study 1, series 3 (9 slices)", "study 2, series 2 (12 slices)"]
+    page.tab.keyboard.press("Escape")
+    for title, slices in ((titles[0], 9), (titles[1], 12)):
+        _choose(page, title, of="series")
+        page.tab.wait_for_selector(f"#warnings:has-text('as asked for ({slices})')")
+        page.tab.wait_for_selector("#segment:not([disabled])")
+        assert title in page.tab.inner_text(".v-select:has(#series)")
+    body = page.tab.inner_text("body")
+    assert not any(day in body for day in ("2024", "2025", "0131", "0301")), "a date tells who it is"
+    assert server.stop() == 0
+
+
+def test_where_the_longest_series_is_unusable_the_others_are_offered(
+    start: Start, browser: Any, tmp_path: Path
+) -> None:
+    """The longest has a gap: it is refused with its reason, and what was open is closed."""
+    hu = np.full((40, 40, 40), -1000.0)
+    hu[:, 8:32, 6:34] = 40.0
+    write_series(tmp_path / "in" / "good", hu[:9], number=1, StudyInstanceUID="1.2.5")
+    for number, slices, skip in ((2, 40, range(10, 20)), (3, 9, ())):
+        tags: dict[str, Any] = {"StudyInstanceUID": "1.2.3", "skip": skip}
+        write_series(tmp_path / "in" / "mixed", hu[:slices], number=number, **tags)
+    server = start(tmp_path / "in")
+    page = open_page(browser, server)
+    _choose(page, "good")
+    page.tab.wait_for_selector("#segment:not([disabled])")
+    _choose(page, "mixed")
+    page.tab.wait_for_selector("#error")
+    assert "CT series 2: 10 or more slices are missing" in page.tab.inner_text("#error")
+    assert page.tab.locator("#segment[disabled]").count() == 1
+    _choose(page, "series 3 (9 slices)", of="series")
+    page.tab.wait_for_selector("#segment:not([disabled])")
+    assert page.tab.locator("#error").count() == 0
+    _choose(page, "series 2 (30 slices)", of="series")
+    page.tab.wait_for_selector("#error")
+    assert page.tab.locator("#segment:not([disabled])").count() == 1, "the other one is still open"
+    assert "series 3 (9 slices)" in page.tab.inner_text(".v-select:has(#series)")
+    assert server.stop() == 0
+
+
 def _choose(page: Page, name: str, of: str = "ct") -> None:
     page.tab.click(f".v-select:has(#{of})")
     page.tab.click(f".v-list-item:has-text('{name}')")

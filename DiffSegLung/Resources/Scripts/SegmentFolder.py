@@ -2,9 +2,10 @@
 
     Slicer --no-main-window --no-splash --python-script SegmentFolder.py -- IN_FOLDER OUT_FOLDER [OPTIONS]
 
-A CT is a file (NRRD, NIfTI, MetaImage) or a sub-folder of DICOM files; of a DICOM folder the library takes
-the axial CT series with the most slices.  Each CT leaves NAME.seg.nrrd and NAME.csv, its measures, in the
-output folder.  One that fails is named with its reason, the others go on.  `-- --help` lists the options.
+What a CT is, and what it is called, is as in ``diffseglung batch``: a file (NRRD, NIfTI, MetaImage) or the
+DICOM of one study, at any depth; a code, unless names are asked for.  Each CT leaves CODE.seg.nrrd and
+CODE.csv, its measures, in the output folder.  One that fails is told with its reason, the others go on.
+``-- --help`` lists the options.
 
 Exit status: 0 all done; 1 some failed; 2 wrong use, or no CT in the folder; 3 the extension is not installed.
 """
@@ -22,53 +23,17 @@ import slicer
 import slicer.util
 
 ALL_DONE, SOME_FAILED, WRONG_USE, NOT_INSTALLED = 0, 1, 2, 3
-IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
-SEGMENTATION_SUFFIX = ".seg.nrrd"
 QUALITIES = ("fast", "standard", "best")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one CT: its segmentation, or why there is none."""
 
-    source: Path
+    case: str
     segmentation: Path | None = None
     error: str = ""
-
-
-def findScans(folder: Path) -> list[Path]:
-    """The CT files and the DICOM sub-folders of a folder, by name; segmentations are no CT."""
-    return [entry for entry in sorted(folder.iterdir()) if _isImage(entry) or _isDicomFolder(entry)]
-
-
-def _isImage(path: Path) -> bool:
-    name = path.name.lower()
-    return path.is_file() and name.endswith(IMAGE_SUFFIXES) and not name.endswith(SEGMENTATION_SUFFIX)
-
-
-def _isDicomFolder(folder: Path) -> bool:
-    return folder.is_dir() and any(_isDicom(file) for file in folder.rglob("*") if file.is_file())
-
-
-def _isDicom(file: Path) -> bool:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(DICOM_MARK_AT + len(DICOM_MARK))[DICOM_MARK_AT:] == DICOM_MARK
-    except OSError:
-        return False
-
-
-def outputNames(scans: Sequence[Path]) -> list[str]:
-    """A name for each CT's results: without its suffix, unless two CT would then share one."""
-    bare = [_withoutSuffix(scan) for scan in scans]
-    return [scan.name if bare.count(name) > 1 else name for scan, name in zip(scans, bare, strict=True)]
-
-
-def _withoutSuffix(scan: Path) -> str:
-    suffix = next((end for end in IMAGE_SUFFIXES if scan.is_file() and scan.name.lower().endswith(end)), "")
-    return scan.name[: len(scan.name) - len(suffix)]
 
 
 def run(
@@ -78,6 +43,8 @@ def run(
     device: str = "auto",
     model: str = "",
     seed: int = 0,
+    keepNames: bool = False,
+    key: str | Path | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """Segments every CT of a folder; the scene is left as it was.
@@ -89,45 +56,71 @@ def run(
         device: one of `DEVICES`.
         model: name or folder of the weights; empty for the default.
         seed: of everything random.
+        keepNames: call the CT by their files and folders, not by codes.
+        key: file that tells which CT is which source (.csv); it may name patients.  None for none.
         report: told a line for each CT.
 
     Returns:
         One outcome for each CT, in the order of their names.
+
+    Raises:
+        UnusableInputError: there is no CT, or a folder or the key cannot be used.
     """
-    outFolder = Path(outFolder)
-    outFolder.mkdir(parents=True, exist_ok=True)
+    from DiffSegLungLib.cases import find_cases, write_key
+    from DiffSegLungLib.files import require_suffix
+
+    key = Path(key) if key else None
+    require_suffix("key", key, (".csv",))
+    cases = find_cases(Path(inFolder), keepNames)
+    outFolder = _makeFolder(Path(outFolder))
+    if key:
+        write_key(key, cases)
     parameters = {"quality": quality, "device": device, "model": model, "seed": seed}
-    scans = findScans(Path(inFolder))
     outcomes = []
-    for number, (scan, name) in enumerate(zip(scans, outputNames(scans), strict=True), start=1):
-        outcome = _segmentOne(scan, outFolder / name, parameters)
+    for number, case in enumerate(cases, start=1):
+        outcome = _segmentOne(case, outFolder, parameters)
         result = f"failed: {outcome.error}" if outcome.error else str(outcome.segmentation)
-        report(f"[{number} of {len(scans)}] {scan.name}: {result}")
+        report(f"[{number} of {len(cases)}] {case.name}: {result}")
         outcomes.append(outcome)
     return outcomes
 
 
-def _segmentOne(scan: Path, target: Path, parameters: dict) -> Outcome:
+def _makeFolder(folder: Path) -> Path:
+    from DiffSegLungLib.errors import UnusableInputError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{folder} cannot be made ({error.strerror}): give another folder for the results."
+        raise UnusableInputError(reason) from None
+    return folder
+
+
+def _segmentOne(case, outFolder: Path, parameters: dict) -> Outcome:
     """Segments and saves one CT; whatever goes wrong becomes its outcome, for the others must go on."""
+    from DiffSegLungLib.cases import without_names
+
     known = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode")}
     try:
-        return Outcome(scan, _segmentAndSave(scan, target, parameters))
+        return Outcome(case.name, _segmentAndSave(case, outFolder, parameters))
     except Exception as error:
-        return Outcome(scan, error=" ".join(str(error).split()) or type(error).__name__)
+        reason = without_names(str(error), case.name, [case.source])
+        return Outcome(case.name, error=reason or type(error).__name__)
     finally:
         _removeNewNodes(known)
 
 
-def _segmentAndSave(scan: Path, target: Path, parameters: dict) -> Path:
+def _segmentAndSave(case, outFolder: Path, parameters: dict) -> Path:
     from DiffSegLung import DiffSegLungLogic
     from DiffSegLungLib.commands import write_table
+    from DiffSegLungLib.files import SEGMENTATION_SUFFIX
 
-    segmentationNode = DiffSegLungLogic().process(_loadScan(scan), parameters=parameters)
+    segmentationNode = DiffSegLungLogic().process(_loadScan(case), parameters=parameters)
     measures = _measure(segmentationNode)
-    segmentation = target.with_name(target.name + SEGMENTATION_SUFFIX)
+    segmentation = outFolder / f"{case.name}{SEGMENTATION_SUFFIX}"
     if not slicer.util.saveNode(segmentationNode, str(segmentation), {}):
         raise OSError(f"Cannot write {segmentation}: choose a folder that is writable and has space.")
-    write_table(target.with_name(target.name + ".csv"), measures)
+    write_table(outFolder / f"{case.name}.csv", measures)
     return segmentation
 
 
@@ -137,18 +130,19 @@ def _measure(segmentationNode):
     return results.measure(segmentationNode)
 
 
-def _loadScan(scan: Path):
-    """Loads a CT into the scene; DICOM is read by the library, which chooses the series and checks it."""
-    if scan.is_file():
-        return slicer.util.loadVolume(str(scan))
+def _loadScan(case):
+    """Loads a CT into the scene.
+
+    The library reads it: it chooses the series and checks it, and unlike Slicer's readers it prints no name.
+    """
     from DiffSegLungLib.outputs import write_image
     from DiffSegLungLib.volume import load_volume, to_input_geometry
 
-    volume = load_volume(scan)
+    volume = load_volume(case.source)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "CT.nrrd"
         write_image(file, to_input_geometry(volume.hu, volume))
-        return slicer.util.loadVolume(str(file), {"name": scan.name})
+        return slicer.util.loadVolume(str(file), {"name": case.name})
 
 
 def _removeNewNodes(known: set[str]) -> None:
@@ -166,12 +160,18 @@ def _removeNewNodes(known: set[str]) -> None:
 def parseArguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Reads what follows Slicer's own arguments; Slicer passes the ``--`` between them on."""
     parser = argparse.ArgumentParser("SegmentFolder.py", description="Segments every chest CT of a folder.")
-    parser.add_argument("inFolder", metavar="IN_FOLDER", type=Path, help="CT files or DICOM sub-folders")
-    parser.add_argument("outFolder", metavar="OUT_FOLDER", type=Path, help="takes NAME.seg.nrrd and NAME.csv")
+    parser.add_argument(
+        "inFolder", metavar="IN_FOLDER", type=Path, help="CT files and DICOM folders, any depth"
+    )
+    parser.add_argument("outFolder", metavar="OUT_FOLDER", type=Path, help="takes CODE.seg.nrrd and CODE.csv")
     parser.add_argument("--quality", choices=QUALITIES, default="standard", help="default: %(default)s")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
     parser.add_argument("--model", default="", help="name or folder of the weights")
     parser.add_argument("--seed", type=int, default=0, help="of everything random; default: %(default)s")
+    namesHelp = "call the CT by their files and folders, which may name patients (default: codes)"
+    parser.add_argument("--keep-names", dest="keepNames", action="store_true", help=namesHelp)
+    keyHelp = "write which CT is which source, for your eyes only; it may name patients, keep it apart"
+    parser.add_argument("--key", metavar="KEY.csv", type=Path, help=keyHelp)
     return parser.parse_args(arguments[1:] if arguments[:1] == ["--"] else arguments)
 
 
@@ -185,37 +185,23 @@ def main(arguments: Sequence[str]) -> int:
         options = parseArguments(arguments)
     except SystemExit as stop:  # argparse has said what is wrong, or has shown its help
         return int(stop.code or 0)
-    problem = _problem(options.inFolder, options.outFolder)
-    if problem:
-        print(problem[1], file=sys.stderr)
-        return problem[0]
-    outcomes = run(**vars(options))
+    try:
+        import DiffSegLung  # noqa: F401  # the library is found with it
+    except ImportError as error:
+        print(f"DiffSegLung cannot be loaded ({error}): install the extension.", file=sys.stderr)
+        return NOT_INSTALLED
+    from DiffSegLungLib.errors import UnusableInputError
+
+    try:
+        outcomes = run(**vars(options))
+    except UnusableInputError as error:
+        print(error, file=sys.stderr)
+        return WRONG_USE
     failed = [outcome for outcome in outcomes if outcome.error]
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} done")
     for outcome in failed:
-        print(f"failed: {outcome.source}: {outcome.error}", file=sys.stderr)
+        print(f"failed: {outcome.case}: {outcome.error}", file=sys.stderr)
     return SOME_FAILED if failed else ALL_DONE
-
-
-def _problem(inFolder: Path, outFolder: Path) -> tuple[int, str] | None:
-    """The exit status and the reason why nothing can be done."""
-    try:
-        import DiffSegLung  # noqa: F401
-    except ImportError as error:
-        return NOT_INSTALLED, f"DiffSegLung cannot be loaded ({error}): install the extension."
-    if not inFolder.is_dir():
-        return WRONG_USE, f"{inFolder} is no folder: give the folder that holds the CT."
-    if not findScans(inFolder):
-        suffixes = ", ".join(IMAGE_SUFFIXES)
-        return WRONG_USE, f"{inFolder} holds no CT: no file in {suffixes} and no sub-folder of DICOM files."
-    try:
-        outFolder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return (
-            WRONG_USE,
-            f"{outFolder} cannot be made ({error.strerror}): give another folder for the results.",
-        )
-    return None
 
 
 if __name__ == "__main__":

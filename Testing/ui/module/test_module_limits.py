@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import os
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from DiffSegLungLib.cases import file_code
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from Testing.ui.module import steps
 
@@ -391,9 +393,18 @@ def writeGoodAndBrokenCt(folder: Path) -> sitk.Image:
     small = sitk.ReadImage(str(steps.PHANTOM))
     small.SetSpacing((1.1, 1.1, 1.1))
     folder.mkdir()
-    sitk.WriteImage(small, str(folder / "child.nrrd"))
-    (folder / "broken.nrrd").write_bytes(b"NRRD0004\ntype: short\n")
+    sitk.WriteImage(small, str(folder / "SMITH_CHILD.nrrd"))
+    (folder / "SMITH_BROKEN.nrrd").write_bytes(b"NRRD0004\ntype: short\n")
     return small
+
+
+def assertNothingIsNamed(said: str, folder: Path) -> None:
+    """Neither what was printed nor names and contents of the results have the name of a CT."""
+    contents = [gzip.decompress(file.read_bytes().partition(b"\n\n")[2]) for file in folder.glob("*.nrrd")]
+    assert len(contents) == 1
+    headers = [file.read_bytes() for file in folder.iterdir()]
+    for text in (said.encode(), *(file.name.encode() for file in folder.iterdir()), *headers, *contents):
+        assert b"SMITH" not in text and b"CHILD" not in text
 
 
 def test_the_script_as_slicer_starts_it(tmp_path: Path) -> None:
@@ -412,8 +423,11 @@ def test_the_script_as_slicer_starts_it(tmp_path: Path) -> None:
     )
     assert done.returncode == 1, done.stderr
     assert "1 of 2 done" in done.stdout
-    assert "failed: " in done.stderr.splitlines()[-1] and "broken.nrrd" in done.stderr.splitlines()[-1]
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["child.csv", "child.seg.nrrd"]
+    child, broken = (file_code(tmp_path / "in" / f"SMITH_{name}.nrrd") for name in ("CHILD", "BROKEN"))
+    assert done.stderr.splitlines()[-1].startswith(f"failed: {broken}: {broken}: cannot be read")
+    written = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert written == [f"{child}.csv", f"{child}.seg.nrrd"]
+    assertNothingIsNamed(done.stdout + done.stderr, tmp_path / "out")
 
 
 def test_folder_with_one_good_and_one_broken_ct(
@@ -421,15 +435,15 @@ def test_folder_with_one_good_and_one_broken_ct(
 ) -> None:
     small = writeGoodAndBrokenCt(tmp_path / "in")
     before = steps.countNodes()
-    status = script.main(
-        [str(tmp_path / "in"), str(tmp_path / "out"), "--quality", "fast", "--device", "cpu"]
-    )
-    said = capfd.readouterr()  # Slicer's own reader has logged what is wrong with the broken file
+    words = [str(tmp_path / "in"), str(tmp_path / "out"), "--keep-names", "--quality", "fast"]
+    status = script.main([*words, "--device", "cpu"])
+    said = capfd.readouterr()
     assert status == 1
     assert "1 of 2 done" in said.out
-    assert "broken.nrrd" in said.err
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["child.csv", "child.seg.nrrd"]
-    saved = sitk.ReadImage(str(tmp_path / "out" / "child.seg.nrrd"))
+    assert "failed: SMITH_BROKEN: " in said.err
+    written = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert written == ["SMITH_CHILD.csv", "SMITH_CHILD.seg.nrrd"]
+    saved = sitk.ReadImage(str(tmp_path / "out" / "SMITH_CHILD.seg.nrrd"))
     assert saved.GetSize() == small.GetSize()
     assert saved.GetSpacing() == pytest.approx(small.GetSpacing())
     assert steps.countNodes() == before
