@@ -42,9 +42,7 @@ LARGEST_HU, UNIT_HU = 300.0, 20.0
 
 DENSITY_NUMBERS = 2 + len(SHARES)
 _RESPONSES = 2 * len(WIDTHS) + len(WIDTHS) - 1 + 2 * len(BALLS)
-CELL_NUMBERS = (
-    DENSITY_NUMBERS * len(SCALES) + (len(EDGES_HU) + 1 + _RESPONSES) * len(NEIGHBOURHOODS) + 1
-)
+CELL_NUMBERS = DENSITY_NUMBERS * len(SCALES) + (len(EDGES_HU) + 1 + _RESPONSES) * len(NEIGHBOURHOODS) + 1
 """Channels of :func:`cell_numbers`."""
 
 

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from .anatomy import LEFT_SIDE as LEFT
 from .anatomy import RIGHT_SIDE as RIGHT
+from .calibration import Calibration, calibrate
 from .errors import UnusableInputError
 from .filters import Box, box_around, squared_distance, within
 from .interpolation import averaging_matrix, by_matrices, enlarged_slabs
@@ -67,12 +68,14 @@ class Lungs:
         airways: bool (z, y, x): trachea and main bronchi; not part of the lungs.
         warnings: One sentence for each thing a reader should check.
         origin: ``network``, ``classical`` or ``given``: where the outline comes from.
+        calibration: What trachea and blood say of the CT's values.
     """
 
     sides: np.ndarray
     airways: np.ndarray
     warnings: tuple[str, ...] = ()
     origin: str = "classical"
+    calibration: Calibration = Calibration()
 
     @property
     def mask(self) -> np.ndarray:
@@ -113,7 +116,8 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
     warnings += joined + _recovery_warnings(recovered)
     warnings += _shape_warnings(found) + _gas_warnings(work, found) + _left_out_warnings(bowel, found)
     native, native_airways = _to_native(found, airways, hu.shape, spacing)
-    return Lungs(native, native_airways, tuple(warnings), origin)
+    shown = calibrate(work, airways, found, WORK_MM)
+    return Lungs(native, native_airways, (*warnings, *shown.warnings()), origin, shown)
 
 
 def lungs_from_mask(
@@ -143,8 +147,10 @@ def lungs_from_mask(
     _, airways = _to_native(np.zeros_like(tubes, np.uint8), tubes, hu.shape, spacing)
     sides = mask.astype(np.uint8) if sides_are_named else _sides_of_mask(mask, spacing)
     warnings = _side_warnings(sides) if sides_are_named else []
-    warnings += _shape_warnings(_nearest_on_work_grid(sides, spacing))
-    return Lungs(sides, airways & (sides == 0), tuple(warnings), "given")
+    coarse = _nearest_on_work_grid(sides, spacing)
+    shown = calibrate(work, tubes, coarse, WORK_MM)
+    warnings += _shape_warnings(coarse) + shown.warnings()
+    return Lungs(sides, airways & (sides == 0), tuple(warnings), "given", shown)
 
 
 # --- grids -----------------------------------------------------------------------------------------------

@@ -277,7 +277,9 @@ def _result(
     return Result(
         labels=to_input_geometry(labels, volume),
         measures=table,
-        manifest=_manifest(volume, model, options, device, seed, warnings, healthy, clock),
+        manifest=_manifest(
+            volume, model, options, device, seed, warnings, healthy, found.calibration.stored(), clock
+        ),
         volume=volume,
         label_array=labels,
         lungs=to_input_geometry(found.sides, volume),
@@ -324,7 +326,7 @@ def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
         raise UnusableInputError("the lungs are too small to be measured; check the lung mask")
     box = _lung_box(found.mask, volume.spacing)
     new = (spacing,) * 3
-    hu = resample(volume.hu[box], volume.spacing, new)
+    hu = resample(volume.hu[box], volume.spacing, new) - np.float32(found.calibration.offset_hu)
     sides = _to_grid(found.sides, box, volume.spacing, new, hu.shape)
     airways = _to_grid(found.airways, box, volume.spacing, new, hu.shape)
     if not sides.any():
@@ -516,6 +518,7 @@ def _manifest(
     seed: int,
     warnings: list[str],
     healthy: np.ndarray,
+    calibration: dict[str, float | None],
     clock: Clock,
 ) -> dict[str, Any]:
     from DiffSegLungLib.manifest import describe_input, describe_software, describe_time
@@ -537,6 +540,7 @@ def _manifest(
             "regions": model.regions.stored(),
             "healthy_hu": {"front": round(float(healthy[0]), 1), "back": round(float(healthy[-1]), 1)},
             "sharpness": model.sharpness,
+            "calibration": calibration,
         },
         "seed": seed,
         "device": choose_device(device),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from DiffSegLungLib.distillation import DOWNSAMPLING
+from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.features import embed, fine_descriptors
 from DiffSegLungLib.lungs import Lungs, segment_lungs
 from DiffSegLungLib.models import Model
