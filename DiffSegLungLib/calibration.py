@@ -1,4 +1,4 @@
-"""Are air and blood where Hounsfield units put them?  The trachea and the heart tell how far a scanner is off.
+"""Are air and blood where Hounsfield units put them?  Trachea and heart tell how far a scanner is off.
 
 Every chest CT holds these two references.  A shift is believed only where both show it: contrast medium moves
 the blood alone, a narrow or moving trachea the air alone.
@@ -62,18 +62,18 @@ class Calibration:
     def warnings(self) -> list[str]:
         """One sentence for each thing the reader should know."""
         if self.trachea_hu is None:
-            return ["the trachea was not found: nobody has checked the CT values against its air"]
+            return ["the trachea was not found, so the CT values could not be checked against its air"]
         if self.offset_hu:
             way = "high" if self.offset_hu > 0 else "low"
+            shown = f"trachea ({self.trachea_hu:.0f} HU) and blood ({self.blood_hu:.0f} HU)"
             return [
-                f"the CT values lie {abs(self.offset_hu):.0f} HU too {way}, as trachea ({self.trachea_hu:.0f} "
-                f"HU) and blood ({self.blood_hu:.0f} HU) show: tissues were judged without that; the densities "
-                "given are the CT's own"
+                f"the CT values lie {abs(self.offset_hu):.0f} HU too {way} by {shown}: tissues were judged "
+                "without that, and the densities given are the CT's own; check the scanner's calibration"
             ]
         if abs(self.trachea_hu - TRACHEA_HU) > DOUBTFUL_HU:
             return [
-                f"the trachea's air has {self.trachea_hu:.0f} HU instead of about {TRACHEA_HU:.0f}: check the "
-                "scanner's calibration; emphysema and ground glass depend on it"
+                f"the trachea's air has {self.trachea_hu:.0f} HU, not about {TRACHEA_HU:.0f}: emphysema and "
+                "ground glass depend on it; check the scanner's calibration"
             ]
         return []
 

@@ -38,8 +38,8 @@ Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
 
 POSSIBLE = (0.3, 0.6)
-"""Probabilities of lung of what pieces of dense tissue are made; what hangs together with heart or liver at the
-first is looked at again at the second."""
+"""Probabilities of lung of what pieces of dense tissue are made; what hangs together with heart or liver at
+the first is looked at again at the second."""
 LIKELY, VERY_LIKELY, CERTAIN = 0.5, 0.85, 0.9
 """Probabilities of lung of what is added of a piece where the lung goes around it, and where not; of what
 counts as certain."""

@@ -22,6 +22,7 @@ from DiffSegLungLib.training.run_files import CHECKPOINT
 
 if TYPE_CHECKING:
     from DiffSegLungLib.features import EmbeddingPlan
+    from DiffSegLungLib.models.student import Student
     from DiffSegLungLib.training.store import Patient
     from DiffSegLungLib.training.trainer import Settings, Watch
 
@@ -148,6 +149,8 @@ def _add_run(actions: Any) -> None:
     parser.add_argument("--batch", metavar="N", type=count, help="patches a step")
     channels_help = "channels of the four levels, multiples of 8"
     parser.add_argument("--channels", metavar="N", type=_channels, nargs=4, help=channels_help)
+    unet_help = "begin with this model's U-Net instead of stage one; the head begins anew"
+    parser.add_argument("--unet", metavar="MODEL", help=unet_help)
     parser.add_argument("--seed", metavar="N", type=seed, help="of everything random")
     precision_help = "of the network; bfloat16 is faster on graphics cards (default: float32)"
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help=precision_help)
@@ -181,11 +184,30 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> Path:
         if ranks.number == 0:
             _describe_run(arguments.run, spacing, [one.name for one in patients])
         watch = _board(arguments, progress) if arguments.tensorboard and ranks.number == 0 else None
-        trainer = Trainer(patients, settings, arguments.run, device, held_back, ranks)
+        start = _with_unet_of(arguments.unet, settings) if arguments.unet else None
+        trainer = Trainer(patients, settings, arguments.run, device, held_back, ranks, start)
         written = trainer.run(silent if ranks.number else progress, arguments.save_every, watch)
     if trainer.step < settings.steps:
         raise CancelledError(f"Stopped at step {trainer.step}: the same command goes on from {written}.")
     return written
+
+
+def _with_unet_of(model: str, settings: Settings) -> Student:
+    """A student whose U-Net is a model's and whose head knows nothing yet."""
+    import torch
+
+    from DiffSegLungLib import models
+    from DiffSegLungLib.models.student import Student
+
+    base = models.load(model)
+    channels = tuple(base.description["architecture"]["channels"])
+    if channels != settings.channels:
+        told = " ".join(str(width) for width in channels)
+        raise UnusableInputError(f"The U-Net of {model} has other channels: give --channels {told}.")
+    torch.manual_seed(settings.seed)
+    student = Student(channels)
+    student.unet.load_state_dict(base.student.unet.state_dict())
+    return student
 
 
 def _split_store(patients: list[Patient], store: Path) -> tuple[list[Patient], list[Patient]]:

@@ -89,7 +89,7 @@ def fit_reference(
 
 
 def _told(student: Student, levels: int) -> np.ndarray:
-    """The map from embeddings of several noise levels, side by side, to the radiomics they tell on average."""
+    """The map from the embeddings of the noise levels, side by side, to the radiomics they tell."""
     weight = student.head.regress.weight.detach().cpu().numpy()
     return np.tile(weight.T / levels, (levels, 1))
 

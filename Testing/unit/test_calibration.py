@@ -11,7 +11,9 @@ SHAPE = (60, 80, 120)
 SIDE_MM = 2.0
 
 
-def chest(shift: float = 0.0, blood: float = BLOOD_HU, air: float = TRACHEA_HU) -> tuple[np.ndarray, ...]:
+def chest(
+    shift: float = 0.0, blood: float = BLOOD_HU, air: float = TRACHEA_HU
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """HU with two lungs, a heart between them and a trachea; its airways; its lungs."""
     random = np.random.default_rng(0)
     hu, lungs = np.full(SHAPE, blood, np.float32), np.zeros(SHAPE, np.uint8)

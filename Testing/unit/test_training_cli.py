@@ -15,6 +15,7 @@ import pytest
 from DiffSegLungLib import cli, models
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.store import load_store, store_facts
+from Testing.unit.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--channels", "8", "8", "8", "8", "--batch", "4", "--stage-two", "2", "--warm-up", "2"]
@@ -111,6 +112,21 @@ def test_fit_writes_a_model_that_verifies(ct: Path, finished: Path, tmp_path: Pa
     weights = (model / "weights.safetensors").read_bytes()
     assert cli.main(words) == 2, "a model is never written over"
     assert (model / "weights.safetensors").read_bytes() == weights
+
+
+def test_a_run_may_begin_with_the_unet_of_a_model(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_tiny_model(tmp_path / "tiny", 3.0)
+    options = ["--unet", str(model), "--stage-two", "1", "--warm-up", "1", *QUIET]
+    run = tmp_path / "run"
+    assert train(store, run, "--steps", "1", *TINY, *options) == 0
+    begun = checkpoint.load_module(run / "checkpoint.safetensors", "student")
+    given = models.load(str(model)).student.state_dict()
+    key = "unet.conv_in.conv.weight"
+    assert np.allclose(begun[key], given[key], atol=2e-3), "one step from where the model was"
+    other = ["--channels", "8", "8", "8", "16", "--unet", str(model), *QUIET]
+    assert_refused(capsys, train(store, tmp_path / "other", "--steps", "1", *other), "give --channels 8 8 8 8")
 
 
 def test_other_settings_do_not_go_on(store: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

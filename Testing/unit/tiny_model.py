@@ -13,18 +13,17 @@ from DiffSegLungLib.models.student import Student
 CHANNELS = (8, 8, 8, 8)
 
 
-def write_tiny_model(folder: Path, spacing: float, like: str | None = None) -> Path:
+def write_tiny_model(folder: Path, spacing: float) -> Path:
     """Write it.
 
     Args:
         folder: the model's, whose last name is its name.
         spacing: voxel side in mm that it works on.
-        like: the shipped model that it takes after; the default one without it.
 
     Returns:
         The folder.
     """
-    shipped = models.load(like)
+    shipped = models.load()
     architecture = shipped.description["architecture"] | {"channels": CHANNELS}
     torch.manual_seed(0)
     student = Student(CHANNELS)
