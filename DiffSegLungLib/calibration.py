@@ -23,8 +23,8 @@ AGREEMENT_HU = 25.0
 """How far trachea and blood may differ in the shift they show."""
 LEAST_EACH_HU, LEAST_HU = 8.0, 15.0
 """What each must show, and both on average, before anything is done."""
-DOUBTFUL_HU = 55.0
-"""The trachea's distance from its place at which the reader is told, whatever the blood says."""
+BELIEVABLE_HU = (-1005.0, -920.0)
+"""Of the trachea; beyond, the reader is told, whatever the blood says: no air is below -1000 HU."""
 LEAST_VOXELS = 30
 HEART = (0.35, 0.75)
 """Share of the lungs' height, from below, in which the heart is looked for."""
@@ -70,7 +70,7 @@ class Calibration:
                 f"the CT values lie {abs(self.offset_hu):.0f} HU too {way} by {shown}: tissues were judged "
                 "without that, and the densities given are the CT's own; check the scanner's calibration"
             ]
-        if abs(self.trachea_hu - TRACHEA_HU) > DOUBTFUL_HU:
+        if not BELIEVABLE_HU[0] <= self.trachea_hu <= BELIEVABLE_HU[1]:
             return [
                 f"the trachea's air has {self.trachea_hu:.0f} HU, not about {TRACHEA_HU:.0f}: emphysema and "
                 "ground glass depend on it; check the scanner's calibration"

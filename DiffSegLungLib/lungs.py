@@ -40,10 +40,10 @@ Network = Callable[[np.ndarray], np.ndarray]
 POSSIBLE = (0.3, 0.6)
 """Probabilities of lung of what pieces of dense tissue are made; what hangs together with heart or liver at
 the first is looked at again at the second."""
-LIKELY, VERY_LIKELY, CERTAIN = 0.5, 0.85, 0.9
+LIKELY, VERY_LIKELY, CERTAIN = 0.5, 0.95, 0.9
 """Probabilities of lung of what is added of a piece where the lung goes around it, and where not; of what
 counts as certain."""
-ENCLOSED, ENOUGH, WEIGHT_OF_CERTAIN = 0.45, 0.48, 0.4
+ENCLOSED, ENOUGH, WEIGHT_OF_CERTAIN = 0.45, 0.54, 0.4
 """Share of a piece's surface at which the lung goes around it; the same plus the weighted certain share."""
 FAT_HU, MOST_FAT = (-150.0, -30.0), 0.2  # more: the fat around the heart
 LEAST_CORE = 30  # voxels

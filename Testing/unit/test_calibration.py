@@ -62,11 +62,12 @@ def test_uneven_blood_is_no_reference() -> None:
     assert calibrate(hu, airways, lungs, SIDE_MM).blood_hu is None
 
 
-def test_a_doubtful_trachea_is_told() -> None:
-    found = measured(air=-900.0)
+@pytest.mark.parametrize("air", [-1020.0, -900.0])
+def test_a_trachea_that_cannot_be_is_told(air: float) -> None:
+    found = measured(air=air)
     assert found.offset_hu == 0
     (sentence,) = found.warnings()
-    assert "-90" in sentence and "calibration" in sentence
+    assert f"{found.trachea_hu:.0f} HU" in sentence and "calibration" in sentence
 
 
 def test_without_a_trachea_it_is_told() -> None:

@@ -126,7 +126,9 @@ def test_a_run_may_begin_with_the_unet_of_a_model(
     key = "unet.conv_in.conv.weight"
     assert np.allclose(begun[key], given[key], atol=2e-3), "one step from where the model was"
     other = ["--channels", "8", "8", "8", "16", "--unet", str(model), *QUIET]
-    assert_refused(capsys, train(store, tmp_path / "other", "--steps", "1", *other), "give --channels 8 8 8 8")
+    assert_refused(
+        capsys, train(store, tmp_path / "other", "--steps", "1", *other), "give --channels 8 8 8 8"
+    )
 
 
 def test_other_settings_do_not_go_on(store: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
