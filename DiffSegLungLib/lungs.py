@@ -37,14 +37,15 @@ Spacing = tuple[float, float, float]
 Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
 
-POSSIBLE = (0.3, 0.6)
-"""Probabilities of lung of what pieces of dense tissue are made; what hangs together with heart or liver at
-the first is looked at again at the second."""
-LIKELY, VERY_LIKELY, CERTAIN = 0.5, 0.95, 0.9
-"""Probabilities of lung of what is added of a piece where the lung goes around it, and where not; of what
-counts as certain."""
-ENCLOSED, ENOUGH, WEIGHT_OF_CERTAIN = 0.45, 0.54, 0.4
-"""Share of a piece's surface at which the lung goes around it; the same plus the weighted certain share."""
+LIKELY, CERTAIN = 0.4, 0.9
+"""Probabilities of lung of what is added of a piece of dense tissue where the lung goes around it, and of
+what counts as certain."""
+ENCLOSED, WEIGHT_OF_CERTAIN = 0.45, 0.4
+"""Share of a piece's surface at which the lung goes around it; how much its certain share counts beside."""
+ROUNDS = ((0.3, 0.48, 0.75), (0.6, 0.54, 0.95))
+"""Probability of what pieces are made; their least enclosed and weighted certain share together; probability
+of what is added where the lung does not go around them.  What hangs together with heart or liver in the first
+round parts from them in the second."""
 FAT_HU, MOST_FAT = (-150.0, -30.0), 0.2  # more: the fat around the heart
 LEAST_CORE = 30  # voxels
 LEAST_DENSE_ML, WELL_ENCLOSED = 10.0, 0.55  # below the first, only what is enclosed by the second
@@ -509,7 +510,7 @@ def _borne_out(
     """
     missed, near = allowed & ~lung, ndimage.binary_dilation(lung, iterations=2)
     dense = np.zeros(lung.shape, bool)
-    for least in POSSIBLE:
+    for least, enough, very_likely in ROUNDS:
         pieces, _ = ndimage.label(_thick(missed & ~dense & (probability > least), near))
         for number, span in enumerate(ndimage.find_objects(pieces), start=1):
             box = (
@@ -518,7 +519,7 @@ def _borne_out(
                 slice(max(span[2].start - 3, 0), span[2].stop + 3),
             )
             piece, around = pieces[box] == number, lung[box] | dense[box]
-            bound = _least_probability(piece, work[box], probability[box], around)
+            bound = _least_probability(piece, work[box], probability[box], around, enough, very_likely)
             dense[box] |= piece & (probability[box] > bound)
     if not dense.any():
         return dense
@@ -530,17 +531,22 @@ def _borne_out(
 
 
 def _least_probability(
-    piece: np.ndarray, work: np.ndarray, probability: np.ndarray, lung: np.ndarray
+    piece: np.ndarray,
+    work: np.ndarray,
+    probability: np.ndarray,
+    lung: np.ndarray,
+    enough: float,
+    very_likely: float,
 ) -> float:
     """From which probability on a piece of dense tissue is lung; 1 where none of it is."""
     enclosed = float(lung[ndimage.binary_dilation(piece, iterations=2) & ~piece].mean())
     certain = float((probability[piece] > CERTAIN).mean())
     volume = np.count_nonzero(piece)
     small = volume < _voxels(LEAST_DENSE_ML) and enclosed < WELL_ENCLOSED
-    lung_like = enclosed + WEIGHT_OF_CERTAIN * certain >= ENOUGH
+    lung_like = enclosed + WEIGHT_OF_CERTAIN * certain >= enough
     if volume < _voxels(SMALLEST_DENSE_ML) or small or not lung_like or _is_fat(piece, work):
         return 1.0
-    return LIKELY if enclosed >= ENCLOSED and volume >= _voxels(LEAST_DENSE_ML) else VERY_LIKELY
+    return LIKELY if enclosed >= ENCLOSED and volume >= _voxels(LEAST_DENSE_ML) else very_likely
 
 
 def _is_fat(piece: np.ndarray, work: np.ndarray) -> bool:
