@@ -24,7 +24,7 @@ AGREEMENT_HU = 25.0
 LEAST_EACH_HU, LEAST_HU = 8.0, 15.0
 """What each must show, and both on average, before anything is done."""
 BELIEVABLE_HU = (-1010.0, -920.0)
-"""Of the trachea; beyond, the reader is told, whatever the blood says: no air is below -1000 HU, but for noise."""
+"""Of the trachea; beyond, the reader is told, whatever the blood says: air has -1000 HU, but for noise."""
 LEAST_VOXELS = 30
 HEART = (0.35, 0.75)
 """Share of the lungs' height, from below, in which the heart is looked for."""
