@@ -245,7 +245,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["torch", "SimpleITK", "scipy", "pandas", "skimage", "safetensors", "numpy"])
+@pytest.mark.parametrize("name", ["torch", "SimpleITK", "scipy", "pandas", "safetensors", "numpy"])
 def test_a_missing_package_is_named(inputs: Path, tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-c", WITHOUT.format(name=name), *words(inputs, tmp_path / "r.seg.nrrd")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
