@@ -1,7 +1,8 @@
 """Are air and blood where Hounsfield units put them?  Trachea and heart tell how far a scanner is off.
 
 Every chest CT holds these two references.  A shift is believed only where both show it: contrast medium moves
-the blood alone, a narrow or moving trachea the air alone.
+the blood alone, a narrow or moving trachea the air alone.  But nothing makes air lighter than it is: where
+the trachea shows that, the scale is too long.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import ndimage
 
-TRACHEA_HU = -975.0
-"""Its inner air, median of 17 CT of 16 patients: scatter and breathing keep it above -1000."""
-BLOOD_HU = 43.0
-"""Heart without contrast medium; 38 to 50 in those of the same CT that have none."""
+from .filters import box_around
+
+TRACHEA_HU = -978.0
+"""Its inner air, median of the ten training CT: scatter and breathing keep it above -1000."""
+BLOOD_HU = 42.0
+"""Heart without contrast medium, median of the seven of them that have none; 36 to 50."""
 BLOOD_SPREAD_HU = 70.0
 """From the tenth to the ninetieth percentile, at most; contrast medium is uneven."""
 FURTHEST_HU = 60.0
@@ -23,8 +26,10 @@ AGREEMENT_HU = 25.0
 """How far trachea and blood may differ in the shift they show."""
 LEAST_EACH_HU, LEAST_HU = 8.0, 15.0
 """What each must show, and both on average, before anything is done."""
-BELIEVABLE_HU = (-1010.0, -920.0)
-"""Of the trachea; beyond, the reader is told, whatever the blood says: air has -1000 HU, but for noise."""
+BELIEVABLE_HU = (-1005.0, -920.0)
+"""Of the trachea; below, the scale is too long: air has -1000 HU, but for noise.  Above, that is told."""
+SURE_HU = -1015.0
+"""Trachea from which on that is believed in full; from -1005 on in part, so that no HU makes a leap."""
 LEAST_VOXELS = 30
 HEART = (0.35, 0.75)
 """Share of the lungs' height, from below, in which the heart is looked for."""
@@ -41,11 +46,19 @@ class Calibration:
         trachea_hu: HU of the trachea's air, None where there is too little of it.
         blood_hu: HU of the blood, None where contrast medium is in it or too little was found.
         offset_hu: how far the CT lies above Hounsfield units; 0 where the two do not agree.
+        stretch: how much too far the CT's values lie from blood's; 1 unless its air is lighter than air.
     """
 
     trachea_hu: float | None = None
     blood_hu: float | None = None
     offset_hu: float = 0.0
+    stretch: float = 1.0
+
+    def corrected(self, hu: np.ndarray) -> np.ndarray:
+        """HU as they should be, float32; the same array where nothing is to be done."""
+        if self.stretch != 1.0:
+            return (hu - np.float32(BLOOD_HU)) / np.float32(self.stretch) + np.float32(BLOOD_HU)
+        return hu - np.float32(self.offset_hu) if self.offset_hu else hu
 
     @property
     def slope(self) -> float | None:
@@ -70,7 +83,13 @@ class Calibration:
                 f"the CT values lie {abs(self.offset_hu):.0f} HU too {way} by {shown}: tissues were judged "
                 "without that, and the densities given are the CT's own; check the scanner's calibration"
             ]
-        if not BELIEVABLE_HU[0] <= self.trachea_hu <= BELIEVABLE_HU[1]:
+        if self.stretch != 1.0:
+            return [
+                f"the trachea has {self.trachea_hu:.0f} HU, which no air has: tissues were judged as if the "
+                f"scale were {100 * (self.stretch - 1):.1f} % too long, and the densities given are the CT's "
+                "own; check the scanner's calibration"
+            ]
+        if self.trachea_hu > BELIEVABLE_HU[1]:
             return [
                 f"the trachea's air has {self.trachea_hu:.0f} HU, not about {TRACHEA_HU:.0f}: emphysema and "
                 "ground glass depend on it; check the scanner's calibration"
@@ -88,7 +107,8 @@ def calibrate(work: np.ndarray, airways: np.ndarray, lungs: np.ndarray, side_mm:
         side_mm: of a voxel.
     """
     trachea, blood = _trachea(work, airways), _blood(work, lungs, side_mm)
-    return Calibration(trachea, blood, _offset(trachea, blood))
+    offset = _offset(trachea, blood)
+    return Calibration(trachea, blood, offset, 1.0 if offset else _stretch(trachea))
 
 
 def _offset(trachea: float | None, blood: float | None) -> float:
@@ -103,10 +123,22 @@ def _offset(trachea: float | None, blood: float | None) -> float:
     return mean
 
 
+def _stretch(trachea: float | None) -> float:
+    """The scale that makes the trachea's air so light; blood, near water, is where scanners are right."""
+    if trachea is None or trachea >= BELIEVABLE_HU[0]:
+        return 1.0
+    sure = min((BELIEVABLE_HU[0] - trachea) / (BELIEVABLE_HU[0] - SURE_HU), 1.0)
+    return 1.0 + sure * (TRACHEA_HU - trachea) / (BLOOD_HU - TRACHEA_HU)
+
+
 def _trachea(work: np.ndarray, airways: np.ndarray) -> float | None:
-    """Lower quartile within the airways: their walls and slices in part are denser."""
-    air = work[ndimage.binary_erosion(airways, iterations=2)]
-    return float(np.percentile(air, 25)) if air.size >= LEAST_VOXELS else None
+    """Lower quartile within the airways: walls and slices in part are denser; of means, against noise."""
+    inside = ndimage.binary_erosion(airways, iterations=2)
+    if np.count_nonzero(inside) < LEAST_VOXELS:
+        return None
+    box = box_around(inside, 1)
+    smooth = ndimage.uniform_filter(work[box], 3)
+    return float(np.percentile(smooth[inside[box]], 25))
 
 
 def _blood(work: np.ndarray, lungs: np.ndarray, side_mm: float) -> float | None:

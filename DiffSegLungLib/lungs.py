@@ -22,6 +22,8 @@ AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-w
 NO_TISSUE_HU = -985.0  # median below: bowel or room air; the worst emphysema lies above
 BULLA_HU, THINNEST_GAS_MM = -970.0, 8.0  # gas in a space of its own
 MUCH_GAS_ML, MUCH_GAS_SHARE = 50.0, 0.1  # of a lung; whichever is less
+WHOLE_WALL, HALF_A_WALL = 0.55, 0.38  # share of soft tissue around gas: bowel 0.63-0.99, a large bulla 0.43
+SURELY_OUTSIDE = 0.75  # bowel and oesophagus 0.90-1.0, gas within lung 0-0.28
 HIGH_IN_CHEST = 0.6  # of the lungs' height; stomach and bowel end below
 GAS_HU = -940.0  # below: gas rather than parenchyma, unless emphysematous
 CUT_LUNG_ML = 4.0  # below: thinner than the cut lung that is kept, an eighth of a ball of 20 mm at the least
@@ -104,15 +106,16 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
     lung_air = air & ~ndimage.binary_dilation(airways)
     bowel = _bowel_gas(work, lung_air)
     lung_air &= ~bowel
-    large = _large_components(lung_air)
-    _require_tissue(work[large])
-    closed = _close_sides(_split_sides(large, _alone(large, work)), airways)
-    recovered = _dense_at_chest_wall(work, closed) * ~airways
-    found = np.where(recovered > 0, recovered, closed)
+    found, recovered = _by_thresholds(work, lung_air, airways)
     origin = "classical"
     warnings: list[str] = []
     if network is not None:
-        origin, dense, warnings = _dense_by_network(work, found, (work >= AIR_HU) | lung_air, network)
+        shares = _around_lungs(work, found, network)
+        doubted = _bowel_gas(work, found > 0, shares[0]) & ~bowel
+        if doubted.any():
+            bowel, lung_air = bowel | doubted, lung_air & ~doubted
+            found, recovered = _by_thresholds(work, lung_air, airways)
+        origin, dense, warnings = _dense_by_network(work, found, (work >= AIR_HU) | lung_air, shares)
         found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)
     warnings += joined + _recovery_warnings(recovered)
     warnings += _shape_warnings(found) + _gas_warnings(work, found) + _left_out_warnings(bowel, found)
@@ -302,8 +305,18 @@ def _middle(air: np.ndarray) -> float:
 # --- lungs -----------------------------------------------------------------------------------------------
 
 
-def _bowel_gas(work: np.ndarray, air: np.ndarray) -> np.ndarray:
-    """Gas of stomach, bowel and oesophagus: pure, low or in the midline, walled by soft tissue."""
+def _bowel_gas(work: np.ndarray, air: np.ndarray, outside: np.ndarray | None = None) -> np.ndarray:
+    """Gas of stomach, bowel and oesophagus: pure, low or in the midline, walled by soft tissue.
+
+    Args:
+        work: HU on the working grid.
+        air: What may be lung.
+        outside: The network's probability that a voxel lies outside the lungs.  Where it is sure, half a wall
+            will do: the other half borders on lung.
+
+    Returns:
+        The gas and its wall, within `air`.
+    """
     gas = (work < GAS_HU) & air
     cores, _ = ndimage.label(~within(~gas, 3 / WORK_MM))
     heights, middle = np.flatnonzero(air.any(axis=(1, 2))), _middle(air)
@@ -321,9 +334,24 @@ def _bowel_gas(work: np.ndarray, air: np.ndarray) -> np.ndarray:
         pocket = (ndimage.distance_transform_edt(~core) <= 4) & gas[near]
         to_pocket = ndimage.distance_transform_edt(~pocket)
         shell = work[near][(to_pocket > 2) & (to_pocket <= 5)]
-        if (shell > -200).mean() > 0.55:  # measured: bowel and stomach 0.63-0.99, a large bulla 0.43
+        sure = outside is not None and float(outside[near][pocket].mean()) > SURELY_OUTSIDE
+        if (shell > -200).mean() > (HALF_A_WALL if sure else WHOLE_WALL):
             found[near] |= to_pocket <= 2
+    if outside is not None and found.any():  # a large loop of bowel reaches further than its core tells
+        beyond = ndimage.binary_propagation(found & gas, mask=gas & (outside > SURELY_OUTSIDE))
+        found |= ndimage.binary_dilation(beyond, iterations=2)
     return found & air
+
+
+def _by_thresholds(
+    work: np.ndarray, lung_air: np.ndarray, airways: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both lungs from their air, with what it encloses and what is dense at the chest wall; that alone."""
+    large = _large_components(lung_air)
+    _require_tissue(work[large])
+    closed = _close_sides(_split_sides(large, _alone(large, work)), airways)
+    recovered = _dense_at_chest_wall(work, closed) * ~airways
+    return np.where(recovered > 0, recovered, closed), recovered
 
 
 def _large_components(air: np.ndarray) -> np.ndarray:
@@ -470,7 +498,7 @@ def _closing(mask: np.ndarray, radius_mm: float) -> np.ndarray:
 
 
 def _dense_by_network(
-    work: np.ndarray, found: np.ndarray, allowed: np.ndarray, network: Network
+    work: np.ndarray, found: np.ndarray, allowed: np.ndarray, shares: np.ndarray
 ) -> tuple[str, np.ndarray, list[str]]:
     """Find dense lung that thresholds lose: what the network takes for lung and what is thick.
 
@@ -478,13 +506,12 @@ def _dense_by_network(
         work: HU on the working grid.
         found: Right and left lung by thresholds.
         allowed: Where lung may be: not in the air of airways, bowel and room.
-        network: The trained network.
+        shares: The network's probabilities of outside, right and left lung.
 
     Returns:
         ``network``, or ``classical`` where it is not to be believed; right and left label of the dense lung,
         uint8, 0 elsewhere; warnings.
     """
-    shares = _around_lungs(work, found, network)
     side = np.where(shares[1] >= shares[2], np.uint8(RIGHT), np.uint8(LEFT))
     agreed = float(1 - shares[0][found > 0].mean())
     if agreed < LEAST_AGREEMENT:

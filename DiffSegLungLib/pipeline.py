@@ -326,7 +326,7 @@ def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
         raise UnusableInputError("the lungs are too small to be measured; check the lung mask")
     box = _lung_box(found.mask, volume.spacing)
     new = (spacing,) * 3
-    hu = resample(volume.hu[box], volume.spacing, new) - np.float32(found.calibration.offset_hu)
+    hu = found.calibration.corrected(resample(volume.hu[box], volume.spacing, new))
     sides = _to_grid(found.sides, box, volume.spacing, new, hu.shape)
     airways = _to_grid(found.airways, box, volume.spacing, new, hu.shape)
     if not sides.any():

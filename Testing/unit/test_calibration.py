@@ -62,12 +62,32 @@ def test_uneven_blood_is_no_reference() -> None:
     assert calibrate(hu, airways, lungs, SIDE_MM).blood_hu is None
 
 
-@pytest.mark.parametrize("air", [-1020.0, -900.0])
-def test_a_trachea_that_cannot_be_is_told(air: float) -> None:
-    found = measured(air=air)
-    assert found.offset_hu == 0
+def test_a_trachea_too_dense_is_told_alone() -> None:
+    found = measured(air=-900.0)
+    assert found.offset_hu == 0 and found.stretch == 1
     (sentence,) = found.warnings()
     assert f"{found.trachea_hu:.0f} HU" in sentence and "calibration" in sentence
+
+
+def test_air_lighter_than_air_is_a_scale_too_long() -> None:
+    hu, airways, lungs = chest()
+    stretched = 1.05 * (hu - BLOOD_HU) + BLOOD_HU
+    found = calibrate(stretched, airways, lungs, SIDE_MM)
+    assert found.offset_hu == 0 and found.stretch == pytest.approx(1.05, abs=0.006)
+    np.testing.assert_allclose(found.corrected(stretched), hu, atol=8)
+    (sentence,) = found.warnings()
+    assert "5." in sentence and "too long" in sentence and "calibration" in sentence
+
+
+def test_the_correction_makes_no_leap() -> None:
+    lung = np.full(1, -860.0, np.float32)
+    corrected = [measured(air=air).corrected(lung)[0] for air in np.arange(-980.0, -1030.0, -2.0)]
+    assert np.abs(np.diff(corrected)).max() < 8 and corrected[-1] - corrected[0] > 30
+
+
+def test_where_nothing_is_wrong_nothing_is_copied() -> None:
+    hu = chest()[0]
+    assert Calibration(-978.0, 42.0).corrected(hu) is hu
 
 
 def test_without_a_trachea_it_is_told() -> None:
