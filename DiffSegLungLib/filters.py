@@ -52,22 +52,45 @@ def _masked_total(values: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndar
     return ndimage.gaussian_filter(inside, sigma, mode="constant", truncate=3.0, output=inside)
 
 
-def masked_opening(values: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
+def masked_opening(values: np.ndarray, mask: np.ndarray, radius: int, rounded: bool = False) -> np.ndarray:
     """Grey opening with a cube of ``2 * radius + 1`` voxels that ignores what lies outside the mask.
 
     A cube, because its minimum and maximum are taken axis by axis: ten times faster than a ball here.
+
+    Args:
+        values: float32 (z, y, x).
+        mask: bool (z, y, x).
+        radius: half the side of the cube, in voxels.
+        rounded: without the cube's edges, as a cube one voxel smaller and a cross after it make it.
+
+    Returns:
+        float32 (z, y, x); -inf far outside the mask.
     """
+    side = 2 * radius + (-1 if rounded else 1)
 
     def opened(rows: slice) -> np.ndarray:
         seen = slice(max(rows.start - 2 * radius, 0), rows.stop + 2 * radius)
-        inside, side = mask[seen], 2 * radius + 1
+        inside = mask[seen]
         eroded = ndimage.minimum_filter(np.where(inside, values[seen], np.inf).astype(np.float32), side)
+        eroded = _over_cross(eroded, np.minimum) if rounded else eroded
         grown = ndimage.maximum_filter(np.where(inside, eroded, -np.inf).astype(np.float32), side)
+        if rounded:  # nothing is passed on through what lies outside
+            grown = _over_cross(np.where(inside, grown, np.float32(-np.inf)), np.maximum)
         return grown[rows.start - seen.start :][: rows.stop - rows.start]
 
     edges = np.linspace(0, len(mask), threads() + 1).astype(int)
     slabs = [slice(int(low), int(high)) for low, high in zip(edges, edges[1:], strict=False)]
     return np.concatenate(run_all([partial(opened, slab) for slab in slabs]))
+
+
+def _over_cross(values: np.ndarray, extreme: np.ufunc) -> np.ndarray:
+    """Minimum or maximum over each voxel and its six neighbours."""
+    result = values.copy()
+    for axis in range(values.ndim):
+        for ahead in (True, False):
+            there = _shifted(result, axis, 1, ahead)
+            extreme(there, _shifted(values, axis, 1, not ahead), out=there)
+    return result
 
 
 def squared_distance(mask: np.ndarray, reach: int) -> np.ndarray:

@@ -46,7 +46,14 @@ from DiffSegLungLib.naming import (
 from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quality import STANDARD, Quality, quality_of
-from DiffSegLungLib.regions import agree_on_texture, drop_specks, grow_holes, likeliest, part_rims
+from DiffSegLungLib.regions import (
+    agree_on_texture,
+    drop_bundles,
+    drop_specks,
+    grow_holes,
+    likeliest,
+    part_rims,
+)
 from DiffSegLungLib.segmentations import load_lungs, more_regions
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
@@ -442,7 +449,8 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion, grid.nearest)
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
     fused = keep_ratio(fused, tissues.posterior, (NAMED.index(EMPHYSEMA), NAMED.index(HEALTHY)))
-    borne_out = drop_specks(fused, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
+    borne_out = drop_bundles(fused, NAMED, tissues.vessels, grid.mask, grid.spacing, model.regions)
+    borne_out = drop_specks(borne_out, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
     borne_out = agree_on_texture(borne_out, NAMED, grid.mask, grid.spacing, model.regions)
     borne_out = part_rims(borne_out, NAMED, grid.hu, grid.mask, grid.spacing, model.regions)
     edge = hole_edge(tissues.healthy)[:, None]

@@ -32,6 +32,9 @@ class RegionSettings:
         neck_mm: half the width of a bridge that does not make two such parts one.
         rim_mm: a shell of ground glass around consolidation that is no thicker is partial volume.
         half_hu: half way from healthy lung to consolidation; such a shell is parted there.
+        bundle_ml: a bundle of vessels is no larger.
+        bundle_vessels: share of vessels around a region from which it is part of their bundle.
+        bundle_solid: share of consolidation in it from which it is none.
         lucent_reach_mm: how far the edge of an emphysematous hole may lie beyond what is surely air.
     """
 
@@ -47,11 +50,82 @@ class RegionSettings:
     agreed: float = 0.75
     neck_mm: float = 3.0
     half_hu: float = -420.0
+    bundle_ml: float = 20.0
+    bundle_vessels: float = 0.1
+    bundle_solid: float = 0.05
     lucent_reach_mm: float = 3.0
 
     def stored(self) -> dict[str, float]:
         """The settings as plain numbers."""
         return asdict(self)
+
+
+def drop_bundles(
+    posterior: np.ndarray,
+    order: tuple[int, ...],
+    vessels: np.ndarray,
+    mask: np.ndarray,
+    spacing: float,
+    settings: RegionSettings,
+) -> np.ndarray:
+    """Take from the posterior what is a bundle of vessels and bronchi, and not a net of lines.
+
+    Around fibrosis hardly a vessel runs through aerated lung (a share of 0.04 at most was measured), around
+    bundles many do.  What is not fibrosis may be ground glass; that is asked next.
+
+    Args:
+        posterior: float32 (tissues, z, y, x).
+        order: the label of each tissue of ``posterior``.
+        vessels: bool (z, y, x).
+        mask: bool (z, y, x), the lungs.
+        spacing: voxel side in mm.
+        settings: ``bundle_ml``, ``bundle_vessels`` and ``bundle_solid``.
+
+    Returns:
+        float32 (tissues, z, y, x), renormalised inside the mask.
+    """
+    result = posterior.copy()
+    fibrosis, glass = order.index(FIBROSIS), order.index(GROUND_GLASS)
+    for labels in ((FIBROSIS,), RAISED):
+        best = likeliest(result)
+        members = [order.index(label) for label in labels]
+        region = mask & np.isin(best, members)
+        aerated = mask & ~np.isin(best, [order.index(label) for label in RAISED])
+        bundles = _bundles(
+            region, vessels & aerated, best == order.index(CONSOLIDATION), mask, spacing, settings
+        )
+        if labels == (FIBROSIS,):
+            result[glass][bundles] += result[fibrosis][bundles]
+        for member in members:
+            result[member][bundles] = 0
+        left = result[:, bundles]
+        result[:, bundles] = left / np.maximum(left.sum(axis=0), 1e-6)
+    return result
+
+
+def _bundles(
+    region: np.ndarray,
+    vessels: np.ndarray,
+    solid: np.ndarray,
+    mask: np.ndarray,
+    spacing: float,
+    settings: RegionSettings,
+) -> np.ndarray:
+    """Voxels of the parts of a region that lie among vessels; those that are large or solid are lesions."""
+    parts, count = ndimage.label(region)
+    if count == 0:
+        return region
+    sizes, most = np.bincount(parts.ravel()), settings.bundle_ml * 1000.0 / spacing**3
+    firm = np.bincount(parts[solid], minlength=count + 1) >= settings.bundle_solid * sizes
+    bundles, free = np.zeros(count + 1, bool), mask & ~region
+    for part, span in enumerate(ndimage.find_objects(parts), start=1):
+        if firm[part] or sizes[part] >= most:
+            continue
+        box = tuple(slice(max(side.start - 2, 0), side.stop + 2) for side in span)
+        around = ndimage.binary_dilation(parts[box] == part, iterations=2) & free[box]
+        among = int(np.count_nonzero(around & vessels[box]))
+        bundles[part] = among >= settings.bundle_vessels * max(int(np.count_nonzero(around)), 1)
+    return bundles[parts]
 
 
 def drop_specks(

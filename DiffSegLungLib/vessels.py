@@ -26,6 +26,10 @@ from DiffSegLungLib.parallel import run_all
 
 SMALL_MM = 3.0
 """Half the side of the cube that removes peripheral vessels, airway walls and reticular lines."""
+SOLID_HU = -550.0
+"""What is denser and yet so thin that a cube's edges do not fit in is a vessel, not a small ground glass."""
+SOLID_REACH_MM = 4.5
+"""How far such a vessel blurs."""
 LARGE_MM = 6.0
 """Half the side of the cube that removes segmental and lobar vessels."""
 LINE_HU = 60.0
@@ -94,7 +98,7 @@ def _separate(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: f
     """The same in a box around the lungs."""
     mask = sides > 0
     smooth = masked_mean(hu, mask, 0.7)
-    opened = masked_opening(smooth, mask, round(SMALL_MM / spacing))
+    opened = _opened(smooth, mask, spacing)
     lines = np.where(mask, np.maximum(smooth - opened, 0), 0).astype(np.float32)
     between = mask & (lines < _line_threshold(lines, opened, mask))
     nearest, near_hilum, filled = run_all(
@@ -110,6 +114,20 @@ def _separate(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: f
     thick = _thick_vessels(opened, mask, spacing) | _hilar_structures(density, mask, near_hilum, spacing)
     density[thick] = masked_mean(hu, between & ~thick, 6.0 / spacing)[thick]
     return Parenchyma(thin | thick, lines, np.where(mask, density, OUTSIDE_HU).astype(np.float32))
+
+
+def _opened(smooth: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
+    """Density of what is thicker than small vessels; small ground glass stays, small solid things go.
+
+    A cube fits into little that is round: ground glass of 12 mm would go with the vessels.  Without its edges
+    it fits into the places where vessels part, too, which are told by their density.
+    """
+    radius = round(SMALL_MM / spacing)
+    cube = masked_opening(smooth, mask, radius)
+    opened = masked_opening(smooth, mask, radius, rounded=True)
+    solid = (np.where(mask, opened, OUTSIDE_HU) > SOLID_HU) & (opened > cube + LINE_HU)
+    near = ndimage.binary_dilation(solid, iterations=round(SOLID_REACH_MM / spacing))
+    return np.where(near, cube, opened)
 
 
 def _without_lines(hu: np.ndarray, opened: np.ndarray, between: np.ndarray, spacing: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from DiffSegLungLib.regions import (
     RegionSettings,
     _opened_by_cube,
     agree_on_texture,
+    drop_bundles,
     drop_specks,
     grow_holes,
     part_rims,
@@ -44,6 +45,37 @@ def test_a_thin_shell_around_consolidation_is_parted_half_way() -> None:
     assert (found == GROUND_GLASS).sum() < 0.01 * (labels == GROUND_GLASS).sum()  # the cube's corners
     assert (found[cube(10, 30)] == CONSOLIDATION).mean() > 0.95
     assert (found[9, 12:28, 12:28] == HEALTHY).all()
+
+
+def bundle_of(label: int, vessels_around: bool, core: int = FIBROSIS) -> tuple[np.ndarray, np.ndarray]:
+    """What becomes of a piece of 2.5 ml, with or without vessels that leave it; where it was."""
+    labels, vessels = np.full(MASK.shape, HEALTHY), np.zeros(MASK.shape, bool)
+    labels[cube(16, 25)], labels[cube(18, 23)] = label, core
+    if vessels_around:
+        vessels[:, 19:22, 19:22] = vessels[19:22, :, 19:22] = vessels[19:22, 19:22] = True
+    where = labels != HEALTHY
+    return labels_of(drop_bundles(posterior_of(labels), NAMED, vessels, MASK, SPACING, SETTINGS)), where
+
+
+@pytest.mark.parametrize("label", [FIBROSIS, GROUND_GLASS])
+def test_a_bundle_of_vessels_is_no_disease(label: int) -> None:
+    found, where = bundle_of(label, vessels_around=True, core=label)
+    assert (found[where] == HEALTHY).all()
+    found, where = bundle_of(label, vessels_around=False, core=label)
+    assert (found[where] == label).all()
+
+
+def test_a_nodule_at_a_vessel_stays() -> None:
+    found, where = bundle_of(CONSOLIDATION, vessels_around=True, core=CONSOLIDATION)
+    assert (found[where] == CONSOLIDATION).all()
+
+
+def test_a_net_among_vessels_within_ground_glass_is_ground_glass() -> None:
+    labels, vessels = np.full(MASK.shape, HEALTHY), np.zeros(MASK.shape, bool)
+    labels[cube(5, 35)], labels[4:12, 16:25, 16:25] = GROUND_GLASS, FIBROSIS
+    vessels[:4, 14:27, 14:27] = True
+    found = labels_of(drop_bundles(posterior_of(labels), NAMED, vessels, MASK, SPACING, SETTINGS))
+    assert (found[cube(5, 35)] == GROUND_GLASS).all()
 
 
 def test_thick_ground_glass_beside_consolidation_stays() -> None:

@@ -61,6 +61,14 @@ def test_an_opening_takes_a_thin_tube_and_leaves_a_block() -> None:
     assert (opened[mask] <= hu[mask]).all()
 
 
+def test_a_rounded_opening_is_that_by_a_cube_and_a_cross() -> None:
+    hu, mask = lung(noise=80.0), one_lung() > 0
+    footprint = ndimage.binary_dilation(np.pad(np.ones((3, 3, 3), bool), 1))
+    expected = ndimage.grey_opening(hu, footprint=footprint)
+    deep = ndimage.binary_erosion(mask, iterations=5)
+    np.testing.assert_array_equal(masked_opening(hu, mask, 2, rounded=True)[deep], expected[deep])
+
+
 def test_an_opening_does_not_see_the_chest_wall() -> None:
     mask = one_lung() > 0
     hu = np.where(mask, LUNG_HU, 60.0).astype(np.float32)
@@ -156,6 +164,27 @@ def test_ground_glass_is_no_vessel_though_vessels_cross_it() -> None:
     aside = glass & (distances() < 14) & (np.indices(hu.shape)[2] < 20)
     assert found.vessels[aside].mean() < 0.02
     assert found.density[aside] == pytest.approx(-600, abs=60)
+
+
+def test_a_ground_glass_of_twelve_millimetres_is_no_vessel() -> None:
+    hu, away = lung(), distances()
+    hu += 260.0 * np.clip((6.0 - away) / 3.0 + 0.5, 0, 1)  # its rim fades over two voxels
+    found = separate(hu, one_lung())
+    assert not found.vessels[away < 4].any()
+    assert np.median(found.density[away < 3.5]) > -700.0
+
+
+def test_where_vessels_part_is_no_ground_glass() -> None:
+    hu = lung()
+    grid = np.indices(hu.shape, dtype=np.float32)
+    for tilt in (-0.6, 0.0, 0.6):  # three vessels of 5 mm that meet in the middle
+        away = MM * np.hypot(
+            grid[1] - 24, (grid[2] - 24 - tilt * np.maximum(grid[0] - 24, 0)) / np.hypot(1, tilt)
+        )
+        share = np.clip((2.5 - away) / MM + 0.5, 0, 1)
+        hu += share * (40.0 - hu)
+    found = separate(hu, one_lung())
+    assert (found.density[one_lung() > 0] < -720.0).mean() > 0.995
 
 
 def test_the_chest_wall_makes_no_vessels() -> None:
