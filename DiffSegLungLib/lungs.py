@@ -48,6 +48,12 @@ ROUNDS = ((0.3, 0.48, 0.75), (0.6, 0.54, 0.95))
 """Probability of what pieces are made; their least enclosed and weighted certain share together; probability
 of what is added where the lung does not go around them.  What hangs together with heart or liver in the first
 round parts from them in the second."""
+LEAST_BELOW, HALF_ENCLOSED = 0.15, 0.5
+"""Share of a piece's lower face that lies on lung, below which it is the diaphragm's dome, unless half of its
+surface is enclosed: domes 0.04 to 0.12 and 0.41, lesions above the diaphragm 0.02 and 0.52 at the least."""
+NOTHING_BELOW, HALF_SURE = 0.02, 0.45
+"""The same of what was found at the chest wall; the mean probability of lying outside it needs besides."""
+TIP_ML = 40.0  # of a dome that the rays from the middle of the lung cut off; larger: lung after all
 FAT_HU, MOST_FAT = (-150.0, -30.0), 0.2  # more: the fat around the heart
 LEAST_CORE = 30  # voxels
 LEAST_DENSE_ML, WELL_ENCLOSED = 10.0, 0.55  # below the first, only what is enclosed by the second
@@ -111,11 +117,15 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
     warnings: list[str] = []
     if network is not None:
         shares = _around_lungs(work, found, network)
-        doubted = _bowel_gas(work, found > 0, shares[0]) & ~bowel
+        seen = shares[0][found > 0].mean() < 0.5  # a network that sees no lungs knows no bowel either
+        doubted = _bowel_gas(work, (found > 0) & seen, shares[0]) & ~bowel
         if doubted.any():
             bowel, lung_air = bowel | doubted, lung_air & ~doubted
             found, recovered = _by_thresholds(work, lung_air, airways)
         origin, dense, warnings = _dense_by_network(work, found, (work >= AIR_HU) | lung_air, shares)
+        if origin == "network":
+            domes = _domes(recovered > 0, found > 0, shares[0])
+            found, recovered = found * ~domes, recovered * ~domes
         found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)
     warnings += joined + _recovery_warnings(recovered)
     warnings += _shape_warnings(found) + _gas_warnings(work, found) + _left_out_warnings(bowel, found)
@@ -571,9 +581,36 @@ def _least_probability(
     volume = np.count_nonzero(piece)
     small = volume < _voxels(LEAST_DENSE_ML) and enclosed < WELL_ENCLOSED
     lung_like = enclosed + WEIGHT_OF_CERTAIN * certain >= enough
+    lung_like &= enclosed >= HALF_ENCLOSED or _share_below(piece, lung) >= LEAST_BELOW
     if volume < _voxels(SMALLEST_DENSE_ML) or small or not lung_like or _is_fat(piece, work):
         return 1.0
     return LIKELY if enclosed >= ENCLOSED and volume >= _voxels(LEAST_DENSE_ML) else very_likely
+
+
+def _share_below(piece: np.ndarray, lung: np.ndarray) -> float:
+    """Share of a piece's lower face under which there is lung."""
+    face = piece[1:] & ~piece[:-1]
+    return float(lung[:-1][face].mean()) if face.any() else 0.0
+
+
+def _domes(recovered: np.ndarray, lung: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Pieces of what was found at the chest wall that are the tip of the diaphragm's dome.
+
+    Args:
+        recovered: What was found there.
+        lung: The lungs, that included.
+        outside: The network's probability of it.
+    """
+    pieces, _ = ndimage.label(recovered)
+    domes = np.zeros(recovered.shape, bool)
+    for number, span in enumerate(ndimage.find_objects(pieces), start=1):
+        box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in span)
+        piece = pieces[box] == number
+        small = np.count_nonzero(piece) < _voxels(TIP_ML)
+        bottom = _share_below(piece, lung[box] & ~piece) < NOTHING_BELOW
+        if small and bottom and outside[box][piece].mean() > HALF_SURE:
+            domes[box] |= piece
+    return domes
 
 
 def _is_fat(piece: np.ndarray, work: np.ndarray) -> bool:

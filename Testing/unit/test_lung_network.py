@@ -17,7 +17,7 @@ from DiffSegLungLib.evaluation.cases import Case, make_case
 from DiffSegLungLib.evaluation.hosts import make_host
 from DiffSegLungLib.evaluation.lesions import Lesion
 from DiffSegLungLib.lung_network import LungNetwork, build_unet, from_hounsfield
-from DiffSegLungLib.lungs import LEFT, RIGHT, Lungs, _borne_out, segment_lungs
+from DiffSegLungLib.lungs import LEFT, RIGHT, Lungs, _borne_out, _domes, segment_lungs
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.tissues import CONSOLIDATION
@@ -183,6 +183,28 @@ def test_dense_tissue_is_lung_where_the_lung_goes_around_it() -> None:
     assert found[inside].mean() > 0.95 and not found[dome].any()
     fat = np.where(inside, np.float32(-90), work)
     assert not _borne_out(fat, probability, lung & ~inside, np.ones_like(lung)).any(), "fat around the heart"
+
+
+def test_the_dome_of_the_diaphragm_is_no_dense_lung() -> None:
+    """However sure the network is: nothing aerated lies below it, and no more than half of it is enclosed."""
+    lung, dome = np.zeros((60, 60, 60), bool), np.zeros((60, 60, 60), bool)
+    lung[20:55, 5:55, 5:55], dome[8:30, 15:45, 15:45] = True, True
+    probability = np.where(dome, np.float32(0.95), np.float32(0))
+    work = np.where(dome | ~lung, np.float32(40), np.float32(-850))
+    assert not _borne_out(work, probability, lung & ~dome, np.ones_like(lung)).any()
+    lung[:8, 5:55, 5:55], work[:8, 5:55, 5:55] = True, -850  # a lesion between two lobes
+    assert _borne_out(work, probability, lung & ~dome, np.ones_like(lung))[dome].mean() > 0.95
+
+
+@pytest.mark.parametrize(("sure", "lowest", "is_dome"), [(0.8, 10, True), (0.2, 10, False), (0.8, 4, False)])
+def test_the_tip_of_a_dome_at_the_chest_wall_is_left_out_where_the_network_doubts_it(
+    sure: float, lowest: int, is_dome: bool
+) -> None:
+    piece, lung = np.zeros((30, 30, 30), bool), np.zeros((30, 30, 30), bool)
+    piece[10:20, 10:20, 10:20], lung[lowest:28, 2:28, 2:28] = True, True
+    outside = np.full(piece.shape, sure, np.float32)
+    assert _domes(piece, lung | piece, outside)[piece].all() == is_dome
+    assert not _domes(piece, lung | piece, outside)[~piece].any()
 
 
 # --- the shipped network ---------------------------------------------------------------------------------
