@@ -53,7 +53,7 @@ LEAST_BELOW, HALF_ENCLOSED = 0.15, 0.5
 surface is enclosed: domes 0.04 to 0.12 and 0.41, lesions above the diaphragm 0.02 and 0.52 at the least."""
 NOTHING_BELOW, HALF_SURE = 0.02, 0.45
 """The same of what was found at the chest wall; the mean probability of lying outside it needs besides."""
-TIP_ML = 40.0  # of a dome that the rays from the middle of the lung cut off; larger: lung after all
+TIP_ML = (1.0, 40.0)  # of a dome that the rays from the middle of the lung cut off; larger: lung after all
 FAT_HU, MOST_FAT = (-150.0, -30.0), 0.2  # more: the fat around the heart
 LEAST_CORE = 30  # voxels
 LEAST_DENSE_ML, WELL_ENCLOSED = 10.0, 0.55  # below the first, only what is enclosed by the second
@@ -606,7 +606,7 @@ def _domes(recovered: np.ndarray, lung: np.ndarray, outside: np.ndarray) -> np.n
     for number, span in enumerate(ndimage.find_objects(pieces), start=1):
         box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in span)
         piece = pieces[box] == number
-        small = np.count_nonzero(piece) < _voxels(TIP_ML)
+        small = _voxels(TIP_ML[0]) < np.count_nonzero(piece) < _voxels(TIP_ML[1])
         bottom = _share_below(piece, lung[box] & ~piece) < NOTHING_BELOW
         if small and bottom and outside[box][piece].mean() > HALF_SURE:
             domes[box] |= piece
