@@ -48,7 +48,7 @@ class GenerationPlan:
     store: Path
     model: str | None = None
     patches: int = 64
-    steps: int = 50
+    steps: int = 30
     methods: tuple[str, ...] = METHODS
     seed: int = 0
 
