@@ -6,6 +6,8 @@ the same region is the student.  Both are mapped to the unit sphere and pulled t
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -56,7 +58,7 @@ class StudentHead(nn.Module):
         Without distillation nothing has shaped this head, and what it makes of the bottleneck by chance would
         be judged instead of the U-Net.  As many channels pass as there is room for.
         """
-        first, last = self.project[0].weight, self.project[-1].weight
+        first, last = (cast(nn.Conv3d, self.project[place]).weight for place in (0, -1))
         hidden, inputs = first.shape[:2]
         room = torch.arange(min(hidden // 2, LEARNED, inputs - CELL_NUMBERS))
         for parameter in self.project.parameters():
