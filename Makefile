@@ -12,7 +12,7 @@
 #   make screenshots [CT=file]           pictures of the Slicer panel at work, into Resources/Screenshots
 #   make lint                            formatting, lint, types
 #   make format                          let ruff put the formatting right
-#   make clean                           remove what the above made, .venv excepted
+#   make clean                           remove what the above made, .venv and ablations excepted
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
@@ -150,5 +150,5 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf demo build dist fuzz audit ablations *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo build dist fuzz audit *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find DiffSegLungLib Testing -name __pycache__ -prune -exec rm -rf {} +
