@@ -2,6 +2,7 @@
 #   make demo [CT=file] [MODEL=folder]   segment a chest CT and leave the result in demo/
 #   make test                            run all tests
 #   make evaluate                        lesions of known truth, baselines, robustness (needs the real CT)
+#   make ablations                       train the models of its ablations by training (before it; about an hour)
 #   make bench [QUICK=1]                 time and memory beside other methods (about an hour; QUICK=1: minutes)
 #   make robustness                      bad input, faults and security; ends with how many were tried and held
 #   make soak [CASES=300]                many cases in one process: does the memory stay flat?
@@ -11,7 +12,7 @@
 #   make screenshots [CT=file]           pictures of the Slicer panel at work, into Resources/Screenshots
 #   make lint                            formatting, lint, types
 #   make format                          let ruff put the formatting right
-#   make clean                           remove what the above made, .venv excepted
+#   make clean                           remove what the above made, .venv and ablations excepted
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
@@ -33,7 +34,7 @@ LAYER_DM := slicer-layer-dm==2.0.0
 
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
-.PHONY: help demo test evaluate bench robustness soak fuzz audit slow screenshots lint format clean
+.PHONY: help demo test evaluate ablations bench robustness soak fuzz audit slow screenshots lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -93,8 +94,15 @@ demo: $(VENV)/.installed-runtime $(filter $(PHANTOM),$(CT))
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest Testing -m "not slow" --numprocesses auto --dist loadfile
 
+# The user's own models, where ablations puts its own and evaluate looks for them.
+MODELS := $(or $(DIFFSEGLUNG_MODELS),$(CURDIR)/ablations/models)
+
 evaluate: $(VENV)/.installed-runtime
-	$(BIN)/diffseglung evaluate --output Testing/evaluation
+	DIFFSEGLUNG_MODELS='$(MODELS)' $(BIN)/diffseglung evaluate --output Testing/evaluation
+
+# One core; a run that was stopped goes on.
+ablations: $(VENV)/.installed-runtime
+	OMP_NUM_THREADS=1 $(BIN)/python -m Testing.evaluation.ablations --models '$(MODELS)'
 
 # On a quiet machine; the figures are kept beside those of `evaluate`.
 bench: $(VENV)/.installed-runtime

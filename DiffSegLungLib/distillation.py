@@ -6,6 +6,8 @@ the same region is the student.  Both are mapped to the unit sphere and pulled t
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -48,6 +50,23 @@ class StudentHead(nn.Module):
         """Embeddings, (batch, 128, z, y, x)."""
         seen = self.scale(torch.cat([numbers, bottleneck], dim=1))
         return torch.cat([seen[:, :CELL_NUMBERS], self.project(seen)], dim=1)
+
+    @torch.no_grad()
+    def pass_through(self) -> None:
+        """Put channels of the bottleneck, standardised, in the place of what distillation would have taught.
+
+        Without distillation nothing has shaped this head, and what it makes of the bottleneck by chance would
+        be judged instead of the U-Net.  As many channels pass as there is room for.
+        """
+        first, last = (cast(nn.Conv3d, self.project[place]).weight for place in (0, -1))
+        hidden, inputs = first.shape[:2]
+        room = torch.arange(min(hidden // 2, LEARNED, inputs - CELL_NUMBERS))
+        for parameter in self.project.parameters():
+            parameter.zero_()
+        # SiLU(x) - SiLU(-x) is x.
+        for sign, rows in ((1.0, room), (-1.0, room + len(room))):
+            first[rows, CELL_NUMBERS + room] = sign
+            last[room, rows] = sign
 
 
 class TeacherHead(nn.Module):

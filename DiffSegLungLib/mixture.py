@@ -90,7 +90,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return torch.softmax(torch.from_numpy(np.asarray(scores, dtype=np.float32)), dim=-1).numpy()
 
 
-def fit_projection(embeddings: np.ndarray, channels: int, told: np.ndarray) -> Projection:
+def fit_projection(embeddings: np.ndarray, channels: int, told: np.ndarray | None = None) -> Projection:
     """Whitened principal components of the radiomics that the embedding tells.
 
     What varies most in an embedding is the noise of each scanner; the teacher's numbers are of tissue.
@@ -98,10 +98,13 @@ def fit_projection(embeddings: np.ndarray, channels: int, told: np.ndarray) -> P
     Args:
         embeddings: (cells, inputs).
         channels: how many components are kept.
-        told: the linear map from an embedding to the teacher's numbers, (inputs, numbers).
+        told: the linear map from an embedding to the teacher's numbers, (inputs, numbers); without it, as
+            after a training without distillation, the components are those of the standardised embedding.
     """
     from sklearn.decomposition import PCA
 
+    if told is None:
+        told = np.diag(1.0 / np.maximum(embeddings.std(axis=0), 1e-6))
     components = PCA(channels, whiten=True, random_state=0).fit(embeddings @ told)
     matrix = told @ components.components_.T / np.sqrt(components.explained_variance_)
     return Projection(embeddings.mean(0).astype(np.float32), matrix.astype(np.float32))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("cases", "borrowed", "lungs", "robustness")
+LEAST_PATCHES = 8
 REACHED = {True: "yes", False: "NO"}
 
 
@@ -17,10 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", choices=("generation",), help=what_help)
     store_help = "of 'train prepare', with patients held back; for 'generation'"
     parser.add_argument("--store", metavar="FOLDER", type=Path, help=store_help)
-    output_help = "takes RESULTS.md, results.json, CSV and figures (default: Testing/evaluation)"
+    output_help = "takes what is written: RESULTS.md and its figures (default: Testing/evaluation)"
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path, default=Path("Testing/evaluation"), help=output_help
     )
+    patches_help = "patches that 'generation' draws by each sampler (default: 64)"
+    parser.add_argument("--patches", metavar="N", type=_patches, default=64, help=patches_help)
     data_help = "the real CT (default: DIFFSEGLUNG_DATA, else ../shared/data)"
     parser.add_argument("--data", metavar="FOLDER", type=Path, default=default_data(), help=data_help)
     parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights to use instead of the default")
@@ -28,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tuning", action="store_true", help=tuning_help)
     parser.add_argument("--parts", metavar="PART", nargs="+", choices=PARTS, default=PARTS, help="run these")
     parser.set_defaults(handler=run)
+
+
+def _patches(text: str) -> int:
+    """A number of patches, for argparse: features of fewer tell no covariance."""
+    if not text.isdecimal() or int(text) < LEAST_PATCHES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {LEAST_PATCHES} on")
+    return int(text)
 
 
 def default_data() -> Path:
@@ -50,7 +60,7 @@ def _run_generation(arguments: argparse.Namespace) -> int:
         raise UnusableInputError("'evaluate generation' needs --store, a folder of 'train prepare'.")
     bar = BarProgress()
     try:
-        plan = GenerationPlan(arguments.store, arguments.model)
+        plan = GenerationPlan(arguments.store, arguments.model, arguments.patches)
         result = evaluate_generation(plan, arguments.output, bar)
     finally:
         bar.close()

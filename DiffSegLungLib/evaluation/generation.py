@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, ndimage
 
-from DiffSegLungLib.diffusion.sampling import sample
+from DiffSegLungLib.diffusion.sampling import METHODS, densities_of, sample
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.models import Model, load
 from DiffSegLungLib.outputs import write_json
@@ -28,6 +28,8 @@ COMPONENTS = 16
 """Principal components of the features: as many as some hundred regions can tell a covariance of."""
 BLOCK = 8
 WINDOW_HU = 1400.0
+AERATED_HU = -700.0
+OURS = {"dpm-solver": "DiffSegLung, DPM-Solver++", "ddim": "DiffSegLung, DDIM"}
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,22 @@ class GenerationPlan:
         model: name or folder; the default model without it.
         patches: how many are drawn; even.
         steps: denoising steps.
-        method: ``dpm-solver`` or ``ddim``.
+        methods: ``dpm-solver``, ``ddim`` or both.
         seed: of everything random.
     """
 
     store: Path
     model: str | None = None
     patches: int = 64
-    steps: int = 50
-    method: str = "dpm-solver"
+    steps: int = 30
+    methods: tuple[str, ...] = METHODS
     seed: int = 0
 
 
 def evaluate_generation(plan: GenerationPlan, folder: Path, progress: Progress = silent) -> dict[str, Any]:
-    """Generate, compare, and write ``generation.json`` and ``generation.png``.
+    """Generate, compare, and write ``generation.json``, ``generation.png`` and ``generated.png``.
+
+    ``generation.png`` shows pixels of the store's CT beside what was made; ``generated.png`` shows none.
 
     Args:
         plan: what is evaluated.
@@ -70,34 +74,62 @@ def evaluate_generation(plan: GenerationPlan, folder: Path, progress: Progress =
     real = draw_held_back(held_back, shape, plan.patches, plan.seed)
     other = draw_held_back(held_back, shape, plan.patches, plan.seed + 1)
     learnt = draw_held_back(train, shape, plan.patches, plan.seed)
-    progress("generate", 0.05, f"{plan.patches} patches in {plan.steps} steps")
-    made = {
-        "DiffSegLung": sample(model.student, real.mask, plan.steps, plan.method, plan.seed),
-        "noise with the CT's spectrum": spectral_noise(learnt, real.mask, plan.seed),
-        "shuffled blocks": shuffled_blocks(learnt.hu, plan.seed),
-        "other real patches": other.hu,
-    }
+    made = _sampled(model, real, learnt, plan, progress)
+    made["noise with the CT's spectrum"] = spectral_noise(learnt, real.mask, plan.seed)
+    copied = {"shuffled blocks": shuffled_blocks(learnt.hu, plan.seed), "other real patches": other.hu}
     basis = _Basis(model, learnt)
     figures = {}
-    for number, (name, hu) in enumerate(made.items()):
-        progress("generate", 0.7 + 0.3 * number / len(made), name)
+    for name, hu in (made | copied).items():
+        progress("generate", 0.9, name)
         mask = other.mask if name == "other real patches" else real.mask
         figures[name] = compare(hu, mask, real, basis)
-    result = {
+    result = _described(model, plan, held_back) | {"generators": figures}
+    result["lung_hu"] = {"real, held back": density(real.hu, real.mask)}
+    result["lung_hu"] |= {name: density(hu, real.mask) for name, hu in made.items()}
+    write_json(folder / "generation.json", result)
+    draw_patches(folder / "generation.png", {"real, held back": real.hu} | made | copied)
+    draw_patches(folder / "generated.png", made)
+    progress("generate", 1.0)
+    return result
+
+
+def _sampled(
+    model: Model, real: HeldBack, learnt: HeldBack, plan: GenerationPlan, progress: Progress
+) -> dict[str, np.ndarray]:
+    """Patches of each method in the lungs held back; their densities are those of lungs trained on."""
+    densities, made = densities_of(learnt.hu, learnt.mask), {}
+    for number, method in enumerate(plan.methods):
+        progress("generate", 0.9 * number / len(plan.methods), f"{plan.patches} patches by {method}")
+        made[OURS[method]] = sample(model.student, real.mask, plan.steps, method, plan.seed, densities)
+    return made
+
+
+def _described(model: Model, plan: GenerationPlan, held_back: list[Patient]) -> dict[str, Any]:
+    return {
         "features": "this model's own encoder; not comparable with Inception FID",
         "model": model.info.name,
         "weights_sha256": model.info.sha256,
         "patches": plan.patches,
-        "patients_held_back": len({one.person for one in held_back}),
-        "sampler": plan.method,
+        "held_back": sorted({one.person for one in held_back}),
         "steps": plan.steps,
         "seed": plan.seed,
-        "generators": figures,
     }
-    write_json(folder / "generation.json", result)
-    draw_patches(folder / "generation.png", {"real, held back": real.hu} | made)
-    progress("generate", 1.0)
-    return result
+
+
+def density(hu: np.ndarray, mask: np.ndarray) -> dict[str, float | None]:
+    """Mean and deviation of the lungs' HU within the window, and the grain of aerated lung.
+
+    Grain is the deviation, in HU, from a Gaussian mean of one voxel, where that mean is below -700 HU and no
+    surface is near; None without such lung.
+    """
+    hu, inside = np.clip(hu, -1000, 400), mask > 0.5
+    smooth = np.stack([ndimage.gaussian_filter(one, 1.0) for one in hu])
+    deep = np.stack([ndimage.binary_erosion(one, iterations=2) for one in inside]) & (smooth < AERATED_HU)
+    return {
+        "mean": round(float(hu[inside].mean()), 1),
+        "deviation": round(float(hu[inside].std()), 1),
+        "grain": round(float((hu - smooth)[deep].std()), 1) if deep.any() else None,
+    }
 
 
 def _patients(store: Path) -> tuple[list[Patient], list[Patient]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Scorer:
 
 
 def run_case(
-    file: HostFile, seed: int, data: Path, model: Model, without: Model | None = None
+    file: HostFile, seed: int, data: Path, model: Model, retrained: Mapping[str, Model] | None = None
 ) -> dict[str, Any]:
     """Make a case, segment it in every way, and score.
 
@@ -74,12 +75,13 @@ def run_case(
         seed: of the lesions.
         data: the data folder.
         model: ours.
-        without: a model trained without distillation, where there is one.
+        retrained: models trained with a part left out, by the name of the ablation.
 
     Returns:
         Plain numbers: ``dsc``, ``hd95_mm``, ``volumes``, ``calibration``, ``baselines``, ``ablations``,
         ``qualities``; and ``slice`` and ``cells`` for the figures and the probe.
     """
+    retrained = retrained or {}
     case = make_case(load_host(file, data), draw_lesions(seed))
     prepared = stages.prepare(case_volume(case), model)
     scorer = Scorer(case)
@@ -97,17 +99,17 @@ def run_case(
         "baselines": {
             name: scorer.dice(stages.labels_to_volume(other, prepared)) for name, other in others.items()
         },
-        "ablations": _ablations(prepared, model, tissues, scorer, without),
+        "ablations": ablations(prepared, model, tissues, scorer, retrained),
         "qualities": qualities(prepared, model, scorer),
         "slice": _middle_slice(case, labels),
-        "cells": probe.describe_cells(case, prepared, model, without),
+        "cells": probe.describe_cells(case, prepared, model, retrained),
     }
 
 
-def _ablations(
-    prepared: Prepared, model: Model, tissues: Any, scorer: Scorer, without: Model | None
+def ablations(
+    prepared: Prepared, model: Model, tissues: Any, scorer: Scorer, retrained: Mapping[str, Model]
 ) -> dict[str, dict[str, Any]]:
-    """Ours with one part left out."""
+    """Ours with one part left out; ``tissues`` is what ours decides before the fusion."""
     plain, _ = stages.fuse_and_map(prepared, stages.without_fusion(model), tissues)
     result: dict[str, dict[str, Any]] = {
         "no fusion": {"dsc": scorer.dice(plain), "hd95_mm": scorer.hausdorff(plain)}
@@ -126,9 +128,9 @@ def _ablations(
             single,
         ),
     }
-    if without is not None:
-        cells = stages.embedding(prepared.grid.hu, prepared.grid, without)
-        variants["no distillation"] = (replace(prepared, cells=cells), without)
+    for name, other in retrained.items():
+        cells = stages.embedding(prepared.grid.hu, prepared.grid, other)
+        variants[name] = (replace(prepared, cells=cells), other)
     return result | {name: _dice_of(own, changed, scorer) for name, (own, changed) in variants.items()}
 
 

@@ -8,7 +8,7 @@ seven HU numbers of the same cell, which need no network.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from DiffSegLungLib.diffusion import encode, from_hounsfield
+from DiffSegLungLib.distillation import EMBEDDING as LENGTH
 from DiffSegLungLib.evaluation.baselines import CELL, cell_grid, cut_cells
 from DiffSegLungLib.evaluation.cases import Case
 from DiffSegLungLib.evaluation.metrics import KEYS, mean
@@ -27,7 +28,7 @@ from DiffSegLungLib.tissues import BY_KEY
 from DiffSegLungLib.volume import resample
 
 HOUNSFIELD, TEACHER = "seven HU numbers", "34 radiomic numbers"
-EMBEDDING, BOTTLENECK = "student embedding", "bottleneck before distillation"
+EMBEDDING, BOTTLENECK = "student embedding", "bottleneck"
 PERCENTILES = (5, 25, 50, 75, 95)
 LEAST_LUNG, LEAST_SCORED = 0.25, 0.05
 """Shares of a cell that must be lung, and whose truth must be known."""
@@ -55,11 +56,11 @@ class Cells:
     features: dict[str, np.ndarray]
 
 
-class Bottleneck:
-    """The bottleneck of a U-Net in the place of the student's embedding.
+class Both:
+    """The student's embedding and, behind it, the bottleneck of its U-Net, in one pass.
 
     Args:
-        student: whose U-Net is read.
+        student: who is read.
     """
 
     def __init__(self, student: Student) -> None:
@@ -68,20 +69,23 @@ class Bottleneck:
     def embed_hounsfield(
         self, hu: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, timestep: int, numbers: torch.Tensor
     ) -> torch.Tensor:
-        """As ``Student.embed_hounsfield``: (batch, channels, z/8, y/8, x/8)."""
+        """As ``Student.embed_hounsfield``: (batch, 128 + channels, z/8, y/8, x/8)."""
         timesteps = torch.full((len(hu),), timestep, device=hu.device)
         noised = self.student.noised(from_hounsfield(hu), mask, noise.expand_as(hu), timesteps)
-        return encode(self.student.unet, noised, timesteps)
+        bottleneck = encode(self.student.unet, noised, timesteps)
+        return torch.cat([self.student.head(bottleneck, numbers), bottleneck], dim=1)
 
 
-def describe_cells(case: Case, prepared: Prepared, model: Model, without: Model | None = None) -> Cells:
+def describe_cells(
+    case: Case, prepared: Prepared, model: Model, retrained: Mapping[str, Model] | None = None
+) -> Cells:
     """Features and truth of the cells of one case.
 
     Args:
         case: the CT with lesions of known truth.
         prepared: the same CT on the working grid.
         model: ours.
-        without: a model trained without distillation, where there is one.
+        retrained: models trained with a part left out, by the name of the ablation.
     """
     from DiffSegLungLib.radiomics.batched import teacher_for_patches
 
@@ -92,18 +96,18 @@ def describe_cells(case: Case, prepared: Prepared, model: Model, without: Model 
     features = {
         HOUNSFIELD: hounsfield_numbers(blocks, insides),
         TEACHER: teacher_for_patches(blocks, insides),
-        EMBEDDING: _read(model.student, hu, mask, model, chosen),
     }
-    if without is not None:
-        bottleneck: Any = Bottleneck(without.student)
-        features[BOTTLENECK] = _read(bottleneck, hu, mask, without, chosen)
+    for name, other in ({"": model} | dict(retrained or {})).items():
+        both, told = _read(other, hu, mask, chosen), f", {name}" if name else ""
+        features[EMBEDDING + told], features[BOTTLENECK + told] = both[:, :LENGTH], both[:, LENGTH:]
     return Cells(case.host.name, labels[chosen], features)
 
 
-def _read(student: Any, hu: np.ndarray, mask: np.ndarray, model: Model, chosen: np.ndarray) -> np.ndarray:
-    """What a network says of the chosen cells, mean of its noise levels: (cells, numbers)."""
+def _read(model: Model, hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Embedding and bottleneck of the chosen cells, mean of the noise levels: (cells, 128 + channels)."""
     levels = len(model.plan.timesteps)
-    cells = embed(student, hu, mask, lambda values: values.unflatten(-1, (levels, -1)).mean(-2), model.plan)
+    both: Any = Both(model.student)
+    cells = embed(both, hu, mask, lambda values: values.unflatten(-1, (levels, -1)).mean(-2), model.plan)
     z, y, x = cell_grid(mask.shape)
     return cells[:, :z, :y, :x].reshape(len(cells), -1)[:, chosen].T
 
@@ -155,7 +159,7 @@ def hounsfield_numbers(blocks: np.ndarray, insides: np.ndarray) -> np.ndarray:
 
 
 def probe(cases: Sequence[Cells]) -> dict[str, dict[str, Any]]:
-    """Balanced accuracy of each feature, alone and beside the HU numbers, hosts as folds.
+    """Balanced accuracy of each feature, the embedding also beside the HU numbers, hosts as folds.
 
     Args:
         cases: cells of two hosts at least.
@@ -167,7 +171,7 @@ def probe(cases: Sequence[Cells]) -> dict[str, dict[str, Any]]:
     result: dict[str, dict[str, Any]] = {}
     for name in names:
         result[name] = _judge(cases, (name,))
-        if name not in (TEACHER, HOUNSFIELD):
+        if name == EMBEDDING:
             result[f"{name} + {HOUNSFIELD}"] = _judge(cases, (name, HOUNSFIELD))
     return result
 

@@ -28,12 +28,16 @@ from DiffSegLungLib.evaluation.hosts import (
     load_host,
 )
 from DiffSegLungLib.evaluation.known_truth import run_case
-from DiffSegLungLib.models import load
+from DiffSegLungLib.models import Model, list_models, load
 from DiffSegLungLib.progress import Progress, silent
 
 WORKERS = 2
-WITHOUT_DISTILLATION = "no-distillation"
-"""Name of a model of the user's store that was trained without distillation; its ablation needs it."""
+RETRAINED = {
+    "no distillation": "no-distillation",
+    "short training, warm-up": "short-warm-up",
+    "short training, no warm-up": "no-warm-up",
+}
+"""Ablations that need another training, and the models of the user's store that ``make ablations`` trains."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ def describe(plan: Plan) -> dict[str, Any]:
         "hosts": [host.name for host in plan.hosts],
         "lesion_seeds": list(plan.seeds),
         "segmentation_seed": 0,
+        "retrained": {name: model.info.sha256 for name, model in retrained().items()},
+        "not_retrained": sorted(set(RETRAINED) - set(retrained())),
     }
 
 
@@ -170,15 +176,17 @@ def _borrowed_tasks(plan: Plan) -> list[Task]:
 
 
 def _case(host: HostFile, seed: int, data: Path, model_name: str | None) -> dict[str, Any]:
-    return run_case(host, seed, data, load(model_name), _without_distillation())
+    return run_case(host, seed, data, load(model_name), retrained())
 
 
-def _without_distillation() -> Any:
-    """The model trained without distillation, or None where the user has none."""
-    try:
-        return load(WITHOUT_DISTILLATION)
-    except MissingPartError:
-        return None
+def retrained() -> dict[str, Model]:
+    """Models trained with a part left out, by the name of the ablation; those that the user has.
+
+    Raises:
+        MissingPartError: one is there, but damaged or of another version.
+    """
+    mine = {info.name for info in list_models()}
+    return {row: load(name) for row, name in RETRAINED.items() if name in mine}
 
 
 def _change(name: str | None, host: HostFile, seed: int, data: Path, model: str | None) -> dict[str, Any]:

@@ -28,6 +28,11 @@ TARGET_PROBE_GAIN = 0.10
 """By which embedding and HU numbers together shall beat the HU numbers alone."""
 TARGET_LUNG_DSC, TARGET_LUNG_RECALL = 0.97, 0.9
 
+RETRAINED_MEANING = (
+    "'No distillation' has the U-Net of stage one, 102 more steps without a teacher, and its bottleneck in "
+    "the place of what distillation teaches. The two short trainings, from random weights, stand beside "
+    "each other, not beside the rows above."
+)
 Row = dict[str, Any]
 
 
@@ -248,7 +253,8 @@ def page(summary: Row, pictures: Sequence[str]) -> str:
         *_table(("figure", "target", "measured", "reached"), _target_rows(summary)),
     ]
     if "dsc" in summary:
-        lines += ["## DSC beside others", "", *_dice_table(summary), *_distance_table(summary)]
+        lines += ["## DSC beside others", "", *_dice_table(summary), *_retrained_lines(summary)]
+        lines += _distance_table(summary)
         lines += ["## DSC by quality", "", *_quality_table(summary["qualities"])]
     if "probe" in summary:
         lines += ["## What the features of a cell tell", "", *_probe_table(summary["probe"])]
@@ -280,6 +286,18 @@ def _dice_table(summary: Row) -> list[str]:
         for name, entry in summary[part].items():
             rows.append((name, *(_number(entry["dsc"][key]) for key in KEYS)))
     return _table(("method", *KEYS), rows)
+
+
+def _retrained_lines(summary: Row) -> list[str]:
+    """What the ablations that need another training are, and which could not be measured."""
+    lines = []
+    if summary.get("retrained"):
+        models = "; ".join(f"{name} `{sha256[:12]}`" for name, sha256 in summary["retrained"].items())
+        lines += [f"Trained anew by `make ablations`, weights SHA-256: {models}. {RETRAINED_MEANING}", ""]
+    if missing := summary.get("not_retrained"):
+        where = "their models are not in `DIFFSEGLUNG_MODELS`, and `make ablations` trains them"
+        lines += [f"Not measured: {'; '.join(missing)}: {where}.", ""]
+    return lines
 
 
 def _quality_table(rows: Row) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class ReferenceSettings:
         points: voxels a CT.
         sharpness: exponent on the mixture's likelihood.
         seed: of noise and samples.
+        taught: the student's head was taught by distillation, and tells the radiomics.
     """
 
     spacing: float = 1.5
@@ -44,6 +45,7 @@ class ReferenceSettings:
     points: int = 8_000
     sharpness: float = 0.5
     seed: int = 0
+    taught: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def fit_reference(
     projection = fit_projection(
         np.concatenate([one.cells[:, one.inside].T for one in sampled]),
         settings.channels,
-        _told(student, len(plan.timesteps)),
+        _told(student, len(plan.timesteps)) if settings.taught else None,
     )
     points = np.concatenate([_points(one, projection) for one in sampled])
     named = np.concatenate([name_by_rule(one.fine.T, rule, one.healthy) for one in sampled])
@@ -151,6 +153,8 @@ def write_model(
 ) -> Path:
     """Make a model folder of a training run: the averaged student and the reference mixture fitted with it.
 
+    A run without distillation has taught the head nothing: the embedding then holds the bottleneck as it is.
+
     Args:
         folder: the model folder to write.
         run: the training run's checkpoint.
@@ -168,9 +172,12 @@ def write_model(
     channels = header["settings"]["channels"]
     student = Student(channels)
     student.load_state_dict(weights)
+    if header["settings"]["distillation"] == 0:
+        student.head.pass_through()
+        settings = replace(settings, taught=False)
     rule, fusion = NamingRule(), FusionSettings()
     reference = fit_reference(student.eval(), sources, plan, settings, rule, progress)
-    storage.write_student(folder, weights)
+    storage.write_student(folder, student.state_dict())
     storage.write_mixture(folder, *reference)
     described = {
         **facts,

@@ -12,6 +12,7 @@ from DiffSegLungLib.cell_numbers import CELL_NUMBERS, cell_numbers
 from DiffSegLungLib.distillation import (
     EMBEDDING,
     TARGETS,
+    StudentHead,
     TeacherHead,
     collapse,
     info_nce,
@@ -53,6 +54,19 @@ def test_info_nce_equals_its_definition() -> None:
 def test_swapped_pairs_cost_more_than_right_ones() -> None:
     embeddings = random_embeddings(16)
     assert info_nce(embeddings, embeddings.roll(1, dims=0)) > info_nce(embeddings, embeddings) + 5
+
+
+@pytest.mark.parametrize(("channels", "hidden", "passed"), [(64, 128, 60), (8, 16, 8), (8, 10, 5)])
+def test_a_head_that_was_not_taught_passes_the_bottleneck_on(channels: int, hidden: int, passed: int) -> None:
+    torch.manual_seed(0)
+    head = StudentHead(channels, hidden)
+    bottleneck, numbers = torch.randn(3, channels, 2, 2, 2), torch.randn(3, CELL_NUMBERS, 2, 2, 2)
+    head(7 * bottleneck + 2, 3 * numbers)  # the statistics move
+    head.eval().pass_through()
+    embedding = head(bottleneck, numbers)
+    expected = head.scale(torch.cat([numbers, bottleneck], dim=1))[:, : CELL_NUMBERS + passed]
+    assert torch.allclose(embedding[:, : CELL_NUMBERS + passed], expected, atol=1e-5)
+    assert not embedding[:, CELL_NUMBERS + passed :].any()
 
 
 def test_the_gradient_of_info_nce_reaches_the_unet() -> None:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from DiffSegLungLib import models
-from DiffSegLungLib.evaluation import baselines, metrics, probe, robustness, stages, summary
+from DiffSegLungLib.errors import MissingPartError
+from DiffSegLungLib.evaluation import baselines, metrics, probe, robustness, stages, study, summary
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
@@ -23,7 +24,7 @@ from DiffSegLungLib.evaluation.hosts import (
     Host,
     make_host,
 )
-from DiffSegLungLib.evaluation.known_truth import Scorer, case_volume, qualities
+from DiffSegLungLib.evaluation.known_truth import Scorer, ablations, case_volume, qualities
 from DiffSegLungLib.evaluation.lesions import KINDS, Lesion
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.evaluation.study import Outcome, Plan
@@ -237,6 +238,39 @@ def test_each_quality_is_scored_with_an_embedding_of_its_own(host: Host, tmp_pat
     assert not np.allclose(best, standard, atol=1e-3)
 
 
+# --- ablations -------------------------------------------------------------------------------------------
+
+
+def test_a_model_trained_otherwise_has_its_own_row(host: Host, tmp_path: Path) -> None:
+    model = models.load(str(write_tiny_model(tmp_path / "tiny", 1.2)))
+    case, lungs = placed(host, "ground-glass"), Lungs(host.sides, np.zeros(host.sides.shape, bool))
+    prepared, scorer = stages.prepare(case_volume(case), model, found=lungs), Scorer(case)
+    tissues = stages.decide(prepared, model)
+    # A model that drops any raised region below a litre.
+    other = replace(model, regions=replace(model.regions, raised_ml=1000.0))
+    rows = ablations(prepared, model, tissues, scorer, {"no x": other, "the same": model})
+    own, _ = stages.fuse_and_map(prepared, model, tissues)
+    assert rows["the same"]["dsc"] == pytest.approx(scorer.dice(own), nan_ok=True)
+    assert rows["no x"]["dsc"]["ground-glass"] < rows["the same"]["dsc"]["ground-glass"] - 0.3
+    assert not {"no x", "the same"} & set(ablations(prepared, model, tissues, scorer, {}))
+
+
+def test_models_trained_otherwise_are_those_that_the_user_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFSEGLUNG_MODELS", str(tmp_path))
+    assert study.retrained() == {}
+    assert study.describe(Plan(tmp_path))["not_retrained"] == sorted(study.RETRAINED)
+    folder = write_tiny_model(tmp_path / "no-warm-up", 1.5)
+    facts = study.describe(Plan(tmp_path))
+    row = "short training, no warm-up"
+    assert list(facts["retrained"]) == [row] and row not in facts["not_retrained"]
+    with (folder / "weights.safetensors").open("ab") as weights:
+        weights.write(b"x")
+    with pytest.raises(MissingPartError, match="damaged"):
+        study.retrained()
+
+
 # --- files -----------------------------------------------------------------------------------------------
 
 
@@ -266,6 +300,7 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     outcome = Outcome(Plan(tmp_path), seconds=90.0)
     outcome.facts = {"commit": "c", "weights_sha256": "w", "model": "m", "hosts": ["ct/x"]}
     outcome.facts |= {"lesion_seeds": [1, 2], "segmentation_seed": 0}
+    outcome.facts |= {"retrained": {"no distillation": "0123456789abcdef"}, "not_retrained": ["no warm-up"]}
     outcome.rows = {
         "cases": [
             row(1, 0.8) | {"cells": some_cells("ct/x", 1, True)},
@@ -296,6 +331,8 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     assert written["probe"][probe.EMBEDDING]["balanced_accuracy"] > 0.95
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "| DSC cavity | >= 0.72 | 0.850 | yes |" in page
+    assert "weights SHA-256: no distillation `0123456789ab`." in page
+    assert "Not measured: no warm-up: their models are not in `DIFFSEGLUNG_MODELS`" in page
     assert "| fast | 0.850 | 0.850 |" in page
     assert "| robustness | 1 of 1 held | 0 of 1 | **no** |" in page
     assert "| student embedding + seven HU numbers | 1.000 |" in page
@@ -380,11 +417,13 @@ def test_the_cells_of_a_case_are_described(host: Host) -> None:
     prepared = Prepared(volume, found, grid, Parenchyma(empty, empty, empty), empty, empty)
     plan = EmbeddingPlan((16, 16, 16), (16, 16, 16), (10,), 8)
     model: Any = SimpleNamespace(student=Student((8, 8, 8, 8), hidden=16).eval(), plan=plan)
-    cells = probe.describe_cells(case, prepared, model, model)
+    other: Any = SimpleNamespace(student=Student((8, 8, 8, 16), hidden=16).eval(), plan=plan)
+    cells = probe.describe_cells(case, prepared, model, {"no x": other})
     assert set(np.unique(cells.labels)) == {HEALTHY, GROUND_GLASS}
     numbers = {name: feature.shape for name, feature in cells.features.items()}
     count = len(cells.labels)
     assert numbers[probe.EMBEDDING] == (count, 128) and numbers[probe.BOTTLENECK] == (count, 8)
+    assert numbers["student embedding, no x"] == (count, 128) and numbers["bottleneck, no x"] == (count, 16)
     assert numbers[probe.TEACHER] == (count, 34) and numbers[probe.HOUNSFIELD] == (count, 7)
     density = cells.features[probe.HOUNSFIELD][:, 3]
     assert np.median(density[cells.labels == GROUND_GLASS]) > np.median(density[cells.labels == HEALTHY]) + 30

@@ -165,6 +165,18 @@ def test_the_projection_keeps_what_tells_the_radiomics_however_little_it_varies(
     assert np.linalg.matrix_rank(projection.matrix[3:]) == 3
 
 
+def test_without_a_teacher_the_projection_is_that_of_the_standardised_embedding() -> None:
+    random = np.random.default_rng(0)
+    shared = random.normal(size=(4_000, 1))
+    embeddings = random.normal(size=(4_000, 6)) * 0.1
+    embeddings[:, 1:4] += shared * [1, 1, 1]
+    embeddings *= [1000, 1, 1, 1, 1, 0]  # the largest numbers are not what varies together; one is constant
+    projection = fit_projection(embeddings, 2)
+    projected = projection(torch.from_numpy(embeddings.astype(np.float32))).numpy()
+    assert abs(np.corrcoef(projected[:, 0], shared[:, 0])[0, 1]) > 0.99
+    assert np.cov(projected.T) == pytest.approx(np.eye(2), abs=1e-2)
+
+
 def test_a_constant_channel_does_not_divide_by_zero() -> None:
     embeddings = correlated()
     embeddings[:, 5] = 1.0

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from DiffSegLungLib import cli, models
+from DiffSegLungLib.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.store import load_store, store_facts
 from Testing.unit.tiny_model import write_tiny_model
@@ -95,6 +97,26 @@ def test_a_resumed_run_learns_what_an_unbroken_one_does(store: Path, finished: P
     assert [line["noise"] for line in unbroken] == pytest.approx(
         [line["noise"] for line in resumed], abs=0.02
     )
+
+
+def test_without_distillation_the_bottleneck_passes_for_the_embedding(
+    ct: Path, store: Path, tmp_path: Path
+) -> None:
+    run, folder = tmp_path / "run", tmp_path / "model"
+    assert train(store, run, "--steps", "2", *TINY, "--without", "distillation", *QUIET) == 0
+    words = ["train", "fit", str(ct), "--run", str(run), "--model", str(folder), "--name", "untaught"]
+    assert cli.main([*words, "--timesteps", "50", *QUIET]) == 0
+    model = models.load(str(folder))
+    head = model.student.head
+    seen = torch.randn(1, CELL_NUMBERS, 2, 2, 2), torch.randn(1, 8, 2, 2, 2)
+    embedding = head(seen[1], seen[0])
+    standardised = head.scale(torch.cat(seen, dim=1))
+    assert torch.allclose(embedding[:, : CELL_NUMBERS + 8], standardised, atol=1e-5)
+    assert not embedding[:, CELL_NUMBERS + 8 :].any()
+    # The head's map to the radiomics was never taught: the projection must not lie in its directions.
+    chance = np.linalg.qr(head.regress.weight.numpy().T)[0]
+    outside = model.projection.matrix - chance @ (chance.T @ model.projection.matrix)
+    assert np.linalg.norm(outside) > 0.1 * np.linalg.norm(model.projection.matrix)
 
 
 def test_fit_writes_a_model_that_verifies(ct: Path, finished: Path, tmp_path: Path) -> None:
