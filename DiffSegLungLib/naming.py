@@ -131,6 +131,11 @@ def lower_shift(healthy: np.ndarray | float, rule: NamingRule) -> np.ndarray:
     return np.clip(lucent - BY_LABEL[EMPHYSEMA].prior.high, 0.0, rule.largest_lower_shift)
 
 
+def emphysema_bound(healthy: np.ndarray, rule: NamingRule) -> np.ndarray:
+    """HU under which lung is emphysema at the patient's level of inflation."""
+    return (BY_LABEL[EMPHYSEMA].prior.high + lower_shift(healthy, rule)).astype(np.float32)
+
+
 def hole_edge(healthy: np.ndarray) -> np.ndarray:
     """HU half way between the air of a hole and the patient's healthy lung."""
     return np.clip((healthy + HOLE_HU) / 2, *HOLE_EDGE_HU).astype(np.float32)

@@ -34,6 +34,7 @@ from DiffSegLungLib.models import Model, load
 from DiffSegLungLib.naming import (
     NAMED,
     NamingRule,
+    emphysema_bound,
     healthy_density,
     hole_edge,
     is_reference,
@@ -49,7 +50,9 @@ from DiffSegLungLib.quality import STANDARD, Quality, quality_of
 from DiffSegLungLib.regions import (
     agree_on_texture,
     drop_bundles,
+    drop_faint_holes,
     drop_specks,
+    find_lumens,
     grow_holes,
     likeliest,
     part_rims,
@@ -453,12 +456,15 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     borne_out = drop_specks(borne_out, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
     borne_out = agree_on_texture(borne_out, NAMED, grid.mask, grid.spacing, model.regions)
     borne_out = part_rims(borne_out, NAMED, grid.hu, grid.mask, grid.spacing, model.regions)
+    bound = emphysema_bound(tissues.healthy, model.rule)[:, None]
+    borne_out = drop_faint_holes(borne_out, NAMED, parenchyma.density, bound, grid.mask, model.regions)
     edge = hole_edge(tissues.healthy)[:, None]
     borne_out = grow_holes(borne_out, NAMED, grid.hu, edge, grid.mask, grid.spacing, model.regions)
     # Within diseased tissue a line is part of the disease: a reticulum, an air bronchogram's wall.
     best = likeliest(borne_out)
     aerated = (best == NAMED.index(HEALTHY)) | (best == NAMED.index(EMPHYSEMA))
-    return Tissues(borne_out, tissues.vessels & aerated, tissues.cavities, tissues.healthy)
+    lumens = find_lumens(borne_out, NAMED, tissues.vessels, grid.mask, grid.spacing, model.regions)
+    return Tissues(borne_out, (tissues.vessels & aerated) | lumens, tissues.cavities, tissues.healthy)
 
 
 def to_volume(

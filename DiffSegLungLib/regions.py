@@ -12,6 +12,8 @@ from DiffSegLungLib.filters import box_around, squared_distance
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 RAISED = (GROUND_GLASS, FIBROSIS, CONSOLIDATION)
+DARKEST = 0.1
+"""Share of a hole that tells how dark it is."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class RegionSettings:
         bundle_ml: a bundle of vessels is no larger.
         bundle_vessels: share of vessels around a region from which it is part of their bundle.
         bundle_solid: share of consolidation in it from which it is none.
+        faint_hu: how far under the bound of emphysema the darkest tenth of a hole must lie.
+        lumen_ml: the air of a bronchus within the lung is no larger.
+        lumen_vessels: share of vessels and bronchial walls around a hole from which it is such air.
         lucent_reach_mm: how far the edge of an emphysematous hole may lie beyond what is surely air.
     """
 
@@ -53,6 +58,9 @@ class RegionSettings:
     bundle_ml: float = 20.0
     bundle_vessels: float = 0.1
     bundle_solid: float = 0.05
+    faint_hu: float = 20.0
+    lumen_ml: float = 2.0
+    lumen_vessels: float = 0.2
     lucent_reach_mm: float = 3.0
 
     def stored(self) -> dict[str, float]:
@@ -91,9 +99,10 @@ def drop_bundles(
         members = [order.index(label) for label in labels]
         region = mask & np.isin(best, members)
         aerated = mask & ~np.isin(best, [order.index(label) for label in RAISED])
-        bundles = _bundles(
-            region, vessels & aerated, best == order.index(CONSOLIDATION), mask, spacing, settings
-        )
+        solid = best == order.index(CONSOLIDATION)
+        spared = settings.bundle_solid, solid
+        most = settings.bundle_ml * 1000.0 / spacing**3
+        bundles = _among_vessels(region, vessels & aerated, mask, most, settings.bundle_vessels, spared)
         if labels == (FIBROSIS,):
             result[glass][bundles] += result[fibrosis][bundles]
         for member in members:
@@ -103,29 +112,98 @@ def drop_bundles(
     return result
 
 
-def _bundles(
+def _among_vessels(
     region: np.ndarray,
     vessels: np.ndarray,
-    solid: np.ndarray,
+    mask: np.ndarray,
+    most_voxels: float,
+    least_share: float,
+    spared: tuple[float, np.ndarray] = (2.0, np.zeros((0, 0, 0), bool)),
+) -> np.ndarray:
+    """Voxels of the parts of a region that lie among vessels.
+
+    Args:
+        region: bool (z, y, x).
+        vessels: bool, as the region.
+        mask: bool, the lungs.
+        most_voxels: parts as large as that are lesions.
+        least_share: of vessels in the lung two voxels around a part.
+        spared: a share, and the voxels of which a part must not hold as much.
+    """
+    parts, count = ndimage.label(region)
+    if count == 0:
+        return region
+    sizes = np.bincount(parts.ravel())
+    share, of = spared
+    kept = np.bincount(parts[of], minlength=count + 1) >= share * sizes if of.size else sizes < 0
+    among, free = np.zeros(count + 1, bool), mask & ~region
+    for part, span in enumerate(ndimage.find_objects(parts), start=1):
+        if kept[part] or sizes[part] >= most_voxels:
+            continue
+        box = tuple(slice(max(side.start - 2, 0), side.stop + 2) for side in span)
+        around = ndimage.binary_dilation(parts[box] == part, iterations=2) & free[box]
+        crossed = int(np.count_nonzero(around & vessels[box]))
+        among[part] = crossed >= least_share * max(int(np.count_nonzero(around)), 1)
+    return among[parts]
+
+
+def find_lumens(
+    posterior: np.ndarray,
+    order: tuple[int, ...],
+    vessels: np.ndarray,
     mask: np.ndarray,
     spacing: float,
     settings: RegionSettings,
 ) -> np.ndarray:
-    """Voxels of the parts of a region that lie among vessels; those that are large or solid are lesions."""
-    parts, count = ndimage.label(region)
-    if count == 0:
-        return region
-    sizes, most = np.bincount(parts.ravel()), settings.bundle_ml * 1000.0 / spacing**3
-    firm = np.bincount(parts[solid], minlength=count + 1) >= settings.bundle_solid * sizes
-    bundles, free = np.zeros(count + 1, bool), mask & ~region
-    for part, span in enumerate(ndimage.find_objects(parts), start=1):
-        if firm[part] or sizes[part] >= most:
-            continue
-        box = tuple(slice(max(side.start - 2, 0), side.stop + 2) for side in span)
-        around = ndimage.binary_dilation(parts[box] == part, iterations=2) & free[box]
-        among = int(np.count_nonzero(around & vessels[box]))
-        bundles[part] = among >= settings.bundle_vessels * max(int(np.count_nonzero(around)), 1)
-    return bundles[parts]
+    """Air of bronchi within the lung that passes for emphysema: their walls and arteries lie around it.
+
+    Args:
+        posterior: float32 (tissues, z, y, x).
+        order: the label of each tissue of ``posterior``.
+        vessels: bool (z, y, x), vessels and airway walls.
+        mask: bool (z, y, x), the lungs.
+        spacing: voxel side in mm.
+        settings: ``lumen_ml`` and ``lumen_vessels``; emphysema has less than 0.1 of vessels around it.
+
+    Returns:
+        bool (z, y, x).
+    """
+    holes = mask & (likeliest(posterior) == order.index(EMPHYSEMA))
+    most = settings.lumen_ml * 1000.0 / spacing**3
+    return _among_vessels(holes, vessels & ~holes, mask, most, settings.lumen_vessels)
+
+
+def drop_faint_holes(
+    posterior: np.ndarray,
+    order: tuple[int, ...],
+    density: np.ndarray,
+    bound: np.ndarray,
+    mask: np.ndarray,
+    settings: RegionSettings,
+) -> np.ndarray:
+    """Take emphysema from lung that hardly passes its bound: noise and dark lung do, holes go far beyond.
+
+    Args:
+        posterior: float32 (tissues, z, y, x).
+        order: the label of each tissue of ``posterior``.
+        density: HU of the parenchyma, (z, y, x).
+        bound: HU under which lung is emphysema, broadcast to (z, y, x).
+        mask: bool (z, y, x), the lungs.
+        settings: ``faint_hu``.
+
+    Returns:
+        float32 (tissues, z, y, x), renormalised inside the mask.
+    """
+    emphysema = order.index(EMPHYSEMA)
+    parts, count = ndimage.label(mask & (likeliest(posterior) == emphysema))
+    dark = np.bincount(parts[density < bound - settings.faint_hu], minlength=count + 1)
+    faint = dark < DARKEST * np.bincount(parts.ravel(), minlength=count + 1)
+    faint[0] = False
+    result, where = posterior.copy(), faint[parts]
+    result[emphysema][where] = 0
+    left = result[:, where]
+    result[:, where] = left / np.maximum(left.sum(axis=0), 1e-6)
+    return result
 
 
 def drop_specks(
