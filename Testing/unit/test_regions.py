@@ -13,7 +13,9 @@ from DiffSegLungLib.regions import (
     _opened_by_cube,
     agree_on_texture,
     drop_bundles,
+    drop_faint_holes,
     drop_specks,
+    find_lumens,
     grow_holes,
     part_rims,
 )
@@ -76,6 +78,34 @@ def test_a_net_among_vessels_within_ground_glass_is_ground_glass() -> None:
     vessels[:4, 14:27, 14:27] = True
     found = labels_of(drop_bundles(posterior_of(labels), NAMED, vessels, MASK, SPACING, SETTINGS))
     assert (found[cube(5, 35)] == GROUND_GLASS).all()
+
+
+def hole_of(darkest: float) -> np.ndarray:
+    """What becomes of a hole just below its bound whose middle third a side is as dark as given."""
+    labels, density = np.full(MASK.shape, HEALTHY), np.full(MASK.shape, -860.0, np.float32)
+    labels[cube(10, 22)], density[cube(10, 22)], density[cube(13, 19)] = EMPHYSEMA, -952.0, darkest
+    bound = np.full((1, SIDE, 1), -950.0, np.float32)
+    return labels_of(drop_faint_holes(posterior_of(labels), NAMED, density, bound, MASK, SETTINGS))
+
+
+def test_lung_that_hardly_passes_the_bound_is_no_hole() -> None:
+    assert (hole_of(-960.0) == HEALTHY).all()
+    found = hole_of(-985.0)
+    assert (found[cube(10, 22)] == EMPHYSEMA).all() and (found == EMPHYSEMA).sum() == 12**3
+
+
+@pytest.mark.parametrize(
+    ("wall", "side", "is_lumen"), [(True, 4, True), (False, 4, False), (True, 16, False)]
+)
+def test_air_within_bronchial_walls_is_no_emphysema(wall: bool, side: int, is_lumen: bool) -> None:
+    labels, vessels = np.full(MASK.shape, HEALTHY), np.zeros(MASK.shape, bool)
+    hole = np.zeros(MASK.shape, bool)
+    hole[10 : 10 + side, 10 : 10 + side, 10 : 10 + side] = True
+    labels[hole] = EMPHYSEMA
+    vessels[8 : 12 + side, 8:10, 8 : 12 + side] = wall
+    vessels[8 : 12 + side, 8 : 12 + side, 8:10] = wall
+    lumens = find_lumens(posterior_of(labels), NAMED, vessels, MASK, SPACING, SETTINGS)
+    assert np.array_equal(lumens, hole if is_lumen else np.zeros_like(hole))
 
 
 def test_thick_ground_glass_beside_consolidation_stays() -> None:
