@@ -99,16 +99,12 @@ def drop_bundles(
         members = [order.index(label) for label in labels]
         region = mask & np.isin(best, members)
         aerated = mask & ~np.isin(best, [order.index(label) for label in RAISED])
-        solid = best == order.index(CONSOLIDATION)
-        spared = settings.bundle_solid, solid
+        firm = _parts_holding(region, best == order.index(CONSOLIDATION), settings.bundle_solid)
         most = settings.bundle_ml * 1000.0 / spacing**3
-        bundles = _among_vessels(region, vessels & aerated, mask, most, settings.bundle_vessels, spared)
+        bundles = _among_vessels(region, vessels & aerated, mask, most, settings.bundle_vessels) & ~firm
         if labels == (FIBROSIS,):
             result[glass][bundles] += result[fibrosis][bundles]
-        for member in members:
-            result[member][bundles] = 0
-        left = result[:, bundles]
-        result[:, bundles] = left / np.maximum(left.sum(axis=0), 1e-6)
+        _take(result, members, bundles)
     return result
 
 
@@ -118,7 +114,6 @@ def _among_vessels(
     mask: np.ndarray,
     most_voxels: float,
     least_share: float,
-    spared: tuple[float, np.ndarray] = (2.0, np.zeros((0, 0, 0), bool)),
 ) -> np.ndarray:
     """Voxels of the parts of a region that lie among vessels.
 
@@ -128,23 +123,28 @@ def _among_vessels(
         mask: bool, the lungs.
         most_voxels: parts as large as that are lesions.
         least_share: of vessels in the lung two voxels around a part.
-        spared: a share, and the voxels of which a part must not hold as much.
     """
     parts, count = ndimage.label(region)
     if count == 0:
         return region
     sizes = np.bincount(parts.ravel())
-    share, of = spared
-    kept = np.bincount(parts[of], minlength=count + 1) >= share * sizes if of.size else sizes < 0
     among, free = np.zeros(count + 1, bool), mask & ~region
     for part, span in enumerate(ndimage.find_objects(parts), start=1):
-        if kept[part] or sizes[part] >= most_voxels:
+        if sizes[part] >= most_voxels:
             continue
         box = tuple(slice(max(side.start - 2, 0), side.stop + 2) for side in span)
         around = ndimage.binary_dilation(parts[box] == part, iterations=2) & free[box]
         crossed = int(np.count_nonzero(around & vessels[box]))
         among[part] = crossed >= least_share * max(int(np.count_nonzero(around)), 1)
     return among[parts]
+
+
+def _parts_holding(region: np.ndarray, voxels: np.ndarray, least_share: float) -> np.ndarray:
+    """Voxels of the parts of a region that hold at least such a share of some voxels."""
+    parts, count = ndimage.label(region)
+    holding = np.bincount(parts[voxels], minlength=count + 1) >= least_share * np.bincount(parts.ravel())
+    holding[0] = False
+    return holding[parts]
 
 
 def find_lumens(
@@ -195,14 +195,10 @@ def drop_faint_holes(
         float32 (tissues, z, y, x), renormalised inside the mask.
     """
     emphysema = order.index(EMPHYSEMA)
-    parts, count = ndimage.label(mask & (likeliest(posterior) == emphysema))
-    dark = np.bincount(parts[density < bound - settings.faint_hu], minlength=count + 1)
-    faint = dark < DARKEST * np.bincount(parts.ravel(), minlength=count + 1)
-    faint[0] = False
-    result, where = posterior.copy(), faint[parts]
-    result[emphysema][where] = 0
-    left = result[:, where]
-    result[:, where] = left / np.maximum(left.sum(axis=0), 1e-6)
+    holes = mask & (likeliest(posterior) == emphysema)
+    dark = density < bound - settings.faint_hu
+    result, where = posterior.copy(), holes & ~_parts_holding(holes, dark, DARKEST)
+    _take(result, [emphysema], where)
     return result
 
 
@@ -251,8 +247,7 @@ def drop_specks(
             result[order.index(GROUND_GLASS)][specks] += result[members[0]][specks]
         for member in members:
             result[member][specks] = 0
-    left = result[:, changed]
-    result[:, changed] = left / np.maximum(left.sum(axis=0), 1e-6)
+    _take(result, [], changed)
     return result
 
 
@@ -417,6 +412,13 @@ def likeliest(posterior: np.ndarray) -> np.ndarray:
         best[channel > largest] = member
         np.maximum(largest, channel, out=largest)
     return best
+
+
+def _take(posterior: np.ndarray, members: list[int], where: np.ndarray) -> None:
+    """Take some tissues from a posterior, in place; the others share what is left."""
+    there = posterior[:, where]
+    there[members] = 0
+    posterior[:, where] = there / np.maximum(there.sum(axis=0), 1e-6)
 
 
 def _decide(posterior: np.ndarray, where: np.ndarray, member: int) -> None:
