@@ -126,7 +126,7 @@ def _opened(smooth: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
     cube = masked_opening(smooth, mask, radius)
     opened = masked_opening(smooth, mask, radius, rounded=True)
     solid = (np.where(mask, opened, OUTSIDE_HU) > SOLID_HU) & (opened > cube + LINE_HU)
-    near = ndimage.binary_dilation(solid, iterations=round(SOLID_REACH_MM / spacing))
+    near = ndimage.binary_dilation(solid, iterations=max(round(SOLID_REACH_MM / spacing), 1))
     return np.where(near, cube, opened)
 
 
