@@ -41,10 +41,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the memory of the computer or of its graphics card did not suffice.
 
     Python has a class for it; torch and ITK have their own, or only a sentence, and so has the system where a
-    library is loaded.
+    library is loaded.  An extension in C that got no memory may fail without a reason, which Python tells.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
+    if isinstance(error, SystemError):
+        return "without exception set" in str(error)
     return isinstance(error, RuntimeError | OSError | ImportError) and any(
         sign in str(error).lower() for sign in _NO_MEMORY
     )

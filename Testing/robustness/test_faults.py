@@ -466,6 +466,8 @@ def test_another_fault_is_not_taken_for_it() -> None:
         (OSError(12, "Cannot allocate memory"), True),
         (ImportError("x.so: failed to map segment from shared object"), True),
         (ImportError("x.so: undefined symbol"), False),
+        (SystemError("error return without exception set"), True),
+        (SystemError("bad argument to internal function"), False),
         (RuntimeError("damaged"), False),
         (KeyError("memory"), False),
     ],
