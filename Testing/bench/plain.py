@@ -1,0 +1,152 @@
+"""Do the labels agree with those of the same method without its short cuts?
+
+python -m Testing.bench.plain [CT...] [--phantom] [--least 99.5]
+
+The plain way: float32 throughout, one window a pass on the whole lattice, the embedding of all noise levels
+up-sampled to voxels before it is projected, SciPy's posterior, distances and grey openings of
+the whole volume at once.  It takes minutes, and some gigabytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import product
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from DiffSegLungLib import features, filters, fusion, lungs, pipeline, regions, vessels
+from DiffSegLungLib.mixture import Mixture, Projection
+from DiffSegLungLib.models import Model
+from DiffSegLungLib.phantom import make_phantom, phantom_image
+
+MODULES = (features, filters, fusion, lungs, pipeline, regions, vessels)
+ROWS = 4
+"""Slices at a time whose embedding of all noise levels is up-sampled: each voxel has 384 numbers."""
+
+
+def main() -> int:
+    """Prints a line for each CT; exit status 1 where one falls short."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("ct", nargs="*", type=Path)
+    parser.add_argument("--phantom", action="store_true", help="the synthetic CT, too")
+    parser.add_argument("--least", type=float, default=99.5, help="percent of lung voxels")
+    arguments = parser.parse_args()
+    sources: dict[str, Any] = {path.name: path for path in arguments.ct}
+    if arguments.phantom:
+        sources["phantom"] = phantom_image(make_phantom((1.5,) * 3, 0, None))
+    short = False
+    for name, source in sources.items():
+        percent, lung, ratio = agreement(source)
+        told = f"{percent:.3f} % of {lung} lung voxels have the same label"
+        print(f"{name}: {told}, in {ratio:.1f} times the time", flush=True)
+        short |= percent < arguments.least
+    return int(short)
+
+
+def agreement(source: Any) -> tuple[float, int, float]:
+    """Percent of lung voxels with the same label, their number, and the plain way's time over ours."""
+    labels, seconds = [], []
+    for way in (nullcontext, plain):
+        start = time.perf_counter()
+        with way():
+            labels.append(pipeline.segment(source).label_array)
+        seconds.append(time.perf_counter() - start)
+    ours, theirs = labels
+    lung = (ours > 0) | (theirs > 0)
+    return 100.0 * float((ours == theirs)[lung].mean()), int(lung.sum()), seconds[1] / seconds[0]
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """The pipeline without its short cuts, as long as the context lasts."""
+    numbers: list[Projection] = []
+
+    def embed(model: Model, grid: pipeline.Grid, seed: int, *_: Any) -> np.ndarray:
+        numbers[:] = [model.projection]
+        return features.embed(model.student, grid.hu, grid.mask, lambda cells: cells, model.plan, seed)
+
+    def descriptors(fine: np.ndarray, cells: np.ndarray, mask: np.ndarray, rows: slice) -> np.ndarray:
+        return np.concatenate([fine[:, rows], _projected(cells, mask.shape, rows, numbers[0])])
+
+    with ExitStack() as stack:
+        swap = lambda target, name, new: stack.enter_context(patch.object(target, name, new))  # noqa: E731
+        swap(features, "_autocast", lambda device: nullcontext())
+        swap(features, "batch_size", lambda planned, device: 1)
+        swap(features, "_windows", _lattice)
+        swap(pipeline, "_embed", embed)
+        swap(pipeline, "descriptors_of", descriptors)
+        swap(Mixture, "log_densities", _log_densities)
+        for module, (name, new) in product(MODULES, OPERATIONS.items()):
+            if hasattr(module, name):
+                swap(module, name, new)
+        yield
+
+
+def _lattice(mask: np.ndarray, plan: features.EmbeddingPlan) -> Iterator[tuple[int, int, int]]:
+    """Corners of a lattice over the whole volume, where a window holds any lung."""
+    starts = []
+    for side, window, stride in zip(mask.shape, plan.window, plan.stride, strict=True):
+        starts.append(sorted({*range(0, side - window, stride), side - window}))
+    for z, y, x in product(*starts):
+        if mask[features._box((z, y, x), plan.window)].any():
+            yield z, y, x
+
+
+def _projected(cells: np.ndarray, shape: tuple[int, ...], rows: slice, projection: Projection) -> np.ndarray:
+    """The embedding of every voxel of some slices, up-sampled whole and then projected."""
+    whole = (shape[0], shape[1], shape[2])
+    parts = []
+    for first in range(rows.start, rows.stop, ROWS):
+        some = slice(first, min(first + ROWS, rows.stop))
+        voxels = torch.from_numpy(features.upsample_cells(cells, whole, some)).permute(1, 2, 3, 0)
+        parts.append(projection(voxels).permute(3, 0, 1, 2).numpy())
+    return np.concatenate(parts, axis=1)
+
+
+def _log_densities(mixture: Mixture, points: np.ndarray, device: str = "cpu") -> np.ndarray:
+    from scipy.stats import multivariate_normal
+
+    parts = zip(mixture.means, mixture.covariances, strict=True)
+    densities = [multivariate_normal.logpdf(points.astype(np.float64), *part) for part in parts]
+    return np.stack(densities, axis=1).astype(np.float32)
+
+
+def _squared_distance(mask: np.ndarray, reach: int) -> np.ndarray:
+    if not mask.any():
+        return np.full(mask.shape, reach**2 + 1)
+    return np.rint(ndimage.distance_transform_edt(~mask) ** 2).astype(np.int64)
+
+
+def _within(mask: np.ndarray, radius: float) -> np.ndarray:
+    near: np.ndarray = _squared_distance(mask, int(np.ceil(radius))) <= radius**2
+    return near
+
+
+def _masked_opening(values: np.ndarray, mask: np.ndarray, radius: int, rounded: bool = False) -> np.ndarray:
+    footprint = np.ones((2 * radius + 1,) * 3, bool)
+    if rounded:
+        cube = np.pad(np.ones((2 * radius - 1,) * 3, bool), 1)
+        footprint = ndimage.binary_dilation(cube, ndimage.generate_binary_structure(3, 1))
+    eroded = ndimage.minimum_filter(np.where(mask, values, np.inf), footprint=footprint)
+    grown: np.ndarray = ndimage.maximum_filter(np.where(mask, eroded, -np.inf), footprint=footprint)
+    return grown.astype(np.float32)
+
+
+OPERATIONS = {
+    "squared_distance": _squared_distance,
+    "within": _within,
+    "masked_opening": _masked_opening,
+}
+"""By the names that the modules import them under."""
+
+if __name__ == "__main__":
+    sys.exit(main())
