@@ -54,6 +54,9 @@ surface is enclosed: domes 0.04 to 0.12 and 0.41, lesions above the diaphragm 0.
 NOTHING_BELOW, HALF_SURE = 0.02, 0.45
 """The same of what was found at the chest wall; the mean probability of lying outside it needs besides."""
 TIP_ML = (1.0, 40.0)  # of a dome that the rays from the middle of the lung cut off; larger: lung after all
+WIDEST_BAY_MM, BAY_ENCLOSED = 36.0, 0.65  # of the aerated lung; share of a piece's surface that borders on it
+SMALLEST_BAY_ML, BESIDE_AIR = 1.5, 3  # below: a vessel; voxels to a bronchus, beside which it is an artery
+BAY_HU = (-20.0, 110.0)  # median; fat is none, nor a vessel full of contrast medium
 FAT_HU, MOST_FAT = (-150.0, -30.0), 0.2  # more: the fat around the heart
 LEAST_CORE = 30  # voxels
 LEAST_DENSE_ML, WELL_ENCLOSED = 10.0, 0.55  # below the first, only what is enclosed by the second
@@ -127,6 +130,8 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
             domes = _domes(recovered > 0, found > 0, shares[0])
             found, recovered = found * ~domes, recovered * ~domes
         found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)
+    bays = dense_in_bays(work, found, lung_air)
+    found, recovered = np.maximum(found, bays), np.maximum(recovered, bays)
     warnings += joined + _recovery_warnings(recovered)
     warnings += _shape_warnings(found) + _gas_warnings(work, found) + _left_out_warnings(bowel, found)
     native, native_airways = _to_native(found, airways, hu.shape, spacing)
@@ -733,6 +738,46 @@ def _lung_medially(lung: np.ndarray, outward: int) -> np.ndarray:
     from_middle = lung[..., ::-1] if outward < 0 else lung
     seen = np.maximum.accumulate(from_middle, axis=2)
     return seen[..., ::-1] if outward < 0 else seen
+
+
+# --- dense lung in bays ----------------------------------------------------------------------------------
+
+
+def dense_in_bays(work: np.ndarray, sides: np.ndarray, lung_air: np.ndarray) -> np.ndarray:
+    """Find dense lung that bulges into the aerated lung, as a nodule or patch at the pleura does.
+
+    Needs no network.  Pulmonary arteries bulge so too, but beside a bronchus.
+
+    Args:
+        work: HU on the working grid.
+        sides: Right and left lung, as far as they are found.
+        lung_air: Air of the lungs; other air is that of airways, bowel and room.
+
+    Returns:
+        uint8, right and left label of the dense lung, 0 elsewhere.
+    """
+    bays = np.zeros(sides.shape, np.uint8)
+    dense = (sides == 0) & (work >= AIR_HU) & (work < SOFT_HU)
+    other_air = ndimage.binary_dilation((work < AIR_HU) & ~lung_air, iterations=BESIDE_AIR)
+    for side, box in _boxes(sides).items():
+        lung = sides[box] == side
+        inner = _closing(lung, WIDEST_BAY_MM / 2) & dense[box]
+        thick = ndimage.binary_dilation(ndimage.binary_opening(inner, iterations=2))
+        pieces, _ = ndimage.label(thick & inner)
+        for number, span in enumerate(ndimage.find_objects(pieces), start=1):
+            near = tuple(slice(max(axis.start - 3, 0), axis.stop + 3) for axis in span)
+            piece = pieces[near] == number
+            if _is_bay(piece, work[box][near], lung[near]) and not other_air[box][near][piece].any():
+                bays[box][near][piece] = side
+    return bays
+
+
+def _is_bay(piece: np.ndarray, work: np.ndarray, lung: np.ndarray) -> bool:
+    """Whether a piece is soft tissue that the lung goes around."""
+    if np.count_nonzero(piece) < _voxels(SMALLEST_BAY_ML):
+        return False
+    enclosed = lung[ndimage.binary_dilation(piece, iterations=2) & ~piece].mean()
+    return bool(enclosed >= BAY_ENCLOSED and BAY_HU[0] < np.median(work[piece]) < BAY_HU[1])
 
 
 # --- given masks and warnings ----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
+from DiffSegLungLib.lungs import LEFT, RIGHT, dense_in_bays, lungs_from_mask, segment_lungs
 
 SIZE_MM = (220.0, 200.0, 280.0)
 
@@ -79,6 +79,45 @@ def test_dense_lesion_at_the_chest_wall_is_recovered_and_reported() -> None:
     assert lesion.sum() * 8e-3 > 15
     assert lungs.mask[lesion].mean() > 0.7
     assert any("right lung" in warning for warning in lungs.warnings)
+
+
+def base_lesion(hu: np.ndarray, truth: np.ndarray, value: float) -> np.ndarray:
+    """A ball of 12 mm radius on the base of the right lung, where rays to the chest wall do not look."""
+    z, y, x = np.meshgrid(*(2.0 * (np.arange(n) + 0.5 - n / 2) for n in hu.shape), indexing="ij", sparse=True)
+    ball = (((z + 64) / 12) ** 2 + ((y - 10) / 12) ** 2 + ((x + 55) / 12) ** 2 < 1) & (truth == RIGHT)
+    hu[ball] = value
+    return ball
+
+
+def test_a_nodule_at_the_base_is_lung() -> None:
+    hu, truth = thorax((2.0, 2.0, 2.0))
+    plain = segment_lungs(hu, (2.0, 2.0, 2.0)).mask
+    lesion = base_lesion(hu, truth, 40)
+    assert lesion.sum() * 8e-3 > 5
+    found = segment_lungs(hu, (2.0, 2.0, 2.0))
+    assert found.mask[lesion].mean() > 0.8
+    assert not (found.mask & ~plain & ~lesion).sum() * 8e-3 > 0.5, "diaphragm was taken for lung"
+
+
+def bay() -> tuple[np.ndarray, np.ndarray]:
+    """HU and one lung on the working grid, with a bay of soft tissue of 24 mm in its base."""
+    sides = np.zeros((40, 40, 40), np.uint8)
+    sides[10:30, 5:35, 5:35] = RIGHT
+    sides[10:20, 12:24, 12:24] = 0
+    return np.where(sides > 0, -830.0, 40.0).astype(np.float32), sides
+
+
+@pytest.mark.parametrize(("value", "is_lung"), [(40, True), (-60, False), (160, False)])
+def test_a_bay_of_fat_or_contrast_medium_is_no_lung(value: float, is_lung: bool) -> None:
+    work, sides = bay()
+    work[10:20, 12:24, 12:24] = value
+    assert (dense_in_bays(work, sides, sides > 0)[14:19, 13:23, 13:23] == RIGHT).mean() == is_lung
+
+
+def test_an_artery_in_a_bay_beside_a_bronchus_is_no_lung() -> None:
+    work, sides = bay()
+    work[5:13, 17:19, 17:19] = -1000  # the bronchus
+    assert not dense_in_bays(work, sides, sides > 0).any()
 
 
 def test_cropped_to_the_lungs_gives_the_same_lungs() -> None:
