@@ -80,7 +80,7 @@ class Lungs:
         airways: bool (z, y, x): trachea and main bronchi; not part of the lungs.
         warnings: One sentence for each thing a reader should check.
         origin: ``network``, ``classical`` or ``given``: where the outline comes from.
-        calibration: What trachea and blood say of the CT's values.
+        calibration: What air and blood say of the CT's values.
     """
 
     sides: np.ndarray
@@ -135,7 +135,7 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
     warnings += joined + _recovery_warnings(recovered)
     warnings += _shape_warnings(found) + _gas_warnings(work, found) + _left_out_warnings(bowel, found)
     native, native_airways = _to_native(found, airways, hu.shape, spacing)
-    shown = calibrate(work, airways, found, WORK_MM)
+    shown = calibrate(work, airways, (work < AIR_HU) & ~air, found, WORK_MM)
     return Lungs(native, native_airways, (*warnings, *shown.warnings()), origin, shown)
 
 
@@ -162,12 +162,13 @@ def lungs_from_mask(
     if not (mask > 0).any():
         raise UnusableInputError("the lung mask is empty; draw the lungs or leave out --lungs")
     work = to_work_grid(hu, spacing)
-    tubes = _airways(work, (work < AIR_HU) & ~_outside_air(work))
+    outside = _outside_air(work)
+    tubes = _airways(work, (work < AIR_HU) & ~outside)
     _, airways = _to_native(np.zeros_like(tubes, np.uint8), tubes, hu.shape, spacing)
     sides = mask.astype(np.uint8) if sides_are_named else _sides_of_mask(mask, spacing)
     warnings = _side_warnings(sides) if sides_are_named else []
     coarse = _nearest_on_work_grid(sides, spacing)
-    shown = calibrate(work, tubes, coarse, WORK_MM)
+    shown = calibrate(work, tubes, outside, coarse, WORK_MM)
     warnings += _shape_warnings(coarse) + shown.warnings()
     return Lungs(sides, airways & (sides == 0), tuple(warnings), "given", shown)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.evaluation import borrowed, lung_masks, robustness
+from DiffSegLungLib.evaluation import borrowed, lung_masks, readings, robustness
 from DiffSegLungLib.evaluation.cases import draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
@@ -170,6 +170,7 @@ def _borrowed_tasks(plan: Plan) -> list[Task]:
     tasks.append(("healthy", partial(borrowed.healthy_lung, data, model)))
     for name, suffix, votes in borrowed.MARKED:
         tasks.append(("marked", partial(borrowed.marked_lesion, name, suffix, votes, data, model)))
+    tasks += [("readings", partial(readings.score, name, data, model)) for name in readings.cases(data)]
     tasks.append(("kernels", partial(borrowed.kernel_pair, data, model)))
     tasks.append(("patches", partial(_patches, data, model)))
     return tasks

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from DiffSegLungLib.evaluation import robustness
+from DiffSegLungLib.evaluation import readings, robustness
 from DiffSegLungLib.evaluation.metrics import KEYS, bootstrap, mean
 from DiffSegLungLib.evaluation.probe import EMBEDDING, HOUNSFIELD, probe
 from DiffSegLungLib.evaluation.study import Outcome, write_json
@@ -51,7 +51,9 @@ def results(outcome: Outcome) -> Row:
         summary["healthy_disease_percent"] = rows["healthy"][0]["ours"]
     if rows.get("robustness"):
         summary["robustness"] = judged(rows["robustness"])
-    for part in ("slices", "patches", "healthy", "marked", "lungs", "dense", "kernels"):
+    if rows.get("readings"):
+        summary["nodule_readings"] = _reading_figures(rows["readings"])
+    for part in ("slices", "patches", "healthy", "marked", "readings", "lungs", "dense", "kernels"):
         if rows.get(part):
             summary.setdefault("details", {})[part] = rows[part]
     return summary
@@ -72,6 +74,14 @@ def _case_figures(cases: Sequence[Row]) -> Row:
         "ablations": _nested(cases, "ablations"),
         "qualities": _nested(cases, "qualities"),
         "cases": len(cases),
+    }
+
+
+def _reading_figures(rows: Sequence[Row]) -> Row:
+    """Nodules that a reader called ground glass, and those in which one saw air."""
+    return {
+        "ground_glass": readings.called(rows, "texture", readings.GROUND_GLASS_TEXTURE),
+        "air": readings.called(rows, "internal_structure", readings.AIR_WITHIN),
     }
 
 
@@ -261,6 +271,8 @@ def page(summary: Row, pictures: Sequence[str]) -> str:
     if "robustness" in summary:
         lines += ["## The same lung scanned differently", "", *_robustness_table(summary["robustness"])]
     lines += _detail_lines(summary.get("details", {}))
+    if "nodule_readings" in summary:
+        lines += ["## Readers' marks", "", *_reading_lines(summary)]
     lines += [line for picture in pictures for line in (f"![{picture}]({picture})", "")]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -357,6 +369,59 @@ def _detail_lines(details: Row) -> list[str]:
     """Borrowed truth."""
     sentences = [writer(row) for part, writer in _SENTENCES.items() for row in details.get(part, [])]
     return ["## Borrowed truth", "", *(f"- {one}" for one in sentences), ""] if sentences else []
+
+
+def _reading_lines(summary: Row) -> list[str]:
+    """Each nodule with what its readers said of it; the ground glass and the air among them."""
+    rows = sorted(summary["details"]["readings"], key=lambda row: str(row["name"]))
+    body = [(row["name"], *_nodule_cells(nodule)) for row in rows for nodule in row["nodules"]]
+    sentence = (
+        "Nodules of LIDC: texture (1 ground glass to 5 solid) and internal structure (1 soft tissue, "
+        "2 fluid, 3 fat, 4 air) by each reader, and what we call the voxels that at least half of a nodule's "
+        "readers marked; dense is consolidation, fibrosis or cavity. The readings name no place and were "
+        "given to nodules by size and density."
+    )
+    shares = ("ground glass, %", "dense, %", "vessel, %", "outside lung, %")
+    head = ("CT", "readers", "texture", "structure", "ml", *shares)
+    figures = summary["nodule_readings"]
+    return [
+        *(sentence, "", *_table(head, body)),
+        f"- Nodules that a reader called ground glass (texture 1): {_ground_glass(figures['ground_glass'])}.",
+        f"- Nodules in which a reader saw air: {_air(figures['air'])}.",
+        "",
+    ]
+
+
+def _nodule_cells(nodule: Row) -> tuple[str, ...]:
+    unsure = "" if nodule["readings"] == nodule["readers"] else f" ({nodule['readings']} readings placed)"
+    said = [" ".join(map(str, nodule[scale])) for scale in ("texture", "internal_structure")]
+    shares = (nodule[f"{key}_percent"] for key in ("ground_glass", "dense", "vessel", "outside_lung"))
+    return (
+        f"{nodule['readers']}{unsure}",
+        *said,
+        _number(nodule["ml"], 1),
+        *(_number(share, 0) for share in shares),
+    )
+
+
+def _ground_glass(figures: Row) -> str:
+    if not figures["nodules"]:
+        return "none in these data"
+    return (
+        f"{_counted(figures)}; {figures['ground_glass_percent']:.0f} % of its voxels called ground glass, "
+        f"{figures['dense_percent']:.0f} % dense"
+    )
+
+
+def _air(figures: Row) -> str:
+    if not figures["nodules"]:
+        return "none in these data"
+    return f"{_counted(figures)}; {figures['cavity_percent']:.0f} % of its voxels called cavity"
+
+
+def _counted(figures: Row) -> str:
+    names = (("readers", "reader"), ("nodules", "nodule"))
+    return " of ".join(f"{figures[many]} {one if figures[many] == 1 else many}" for many, one in names)
 
 
 def _slices_sentence(row: Row) -> str:
