@@ -39,12 +39,12 @@ Spacing = tuple[float, float, float]
 Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""
 
-LIKELY, CERTAIN = 0.4, 0.9
+LIKELY, CERTAIN = 0.3, 0.9
 """Probabilities of lung of what is added of a piece of dense tissue where the lung goes around it, and of
 what counts as certain."""
 ENCLOSED, WEIGHT_OF_CERTAIN = 0.45, 0.4
 """Share of a piece's surface at which the lung goes around it; how much its certain share counts beside."""
-ROUNDS = ((0.3, 0.48, 0.75), (0.6, 0.54, 0.95))
+ROUNDS = ((0.2, 0.48, 0.75), (0.6, 0.54, 0.95))
 """Probability of what pieces are made; their least enclosed and weighted certain share together; probability
 of what is added where the lung does not go around them.  What hangs together with heart or liver in the first
 round parts from them in the second."""
@@ -62,6 +62,7 @@ LEAST_CORE = 30  # voxels
 LEAST_DENSE_ML, WELL_ENCLOSED = 10.0, 0.55  # below the first, only what is enclosed by the second
 SMALLEST_DENSE_ML = 5.0  # below: the coarse network's error
 SOFT_HU = 200.0  # denser: bone, or a heart full of contrast medium
+BEHIND_MM = 20.0  # of dense lung, in which the chest wall is looked at again
 THINNEST_MM = 12.0  # a dense rim thinner than this at the pleura is the coarse network's error, not lung
 BELOW_MM, ABOVE_MM, BESIDE_MM = (
     60.0,
@@ -129,6 +130,7 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
         if origin == "network":
             domes = _domes(recovered > 0, found > 0, shares[0])
             found, recovered = found * ~domes, recovered * ~domes
+        dense = np.maximum(dense, _behind(work, np.where(dense > 0, dense, found), dense))
         found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)
     bays = dense_in_bays(work, found, lung_air)
     found, recovered = np.maximum(found, bays), np.maximum(recovered, bays)
@@ -591,6 +593,13 @@ def _least_probability(
     if volume < _voxels(SMALLEST_DENSE_ML) or small or not lung_like or _is_fat(piece, work):
         return 1.0
     return LIKELY if enclosed >= ENCLOSED and volume >= _voxels(LEAST_DENSE_ML) else very_likely
+
+
+def _behind(work: np.ndarray, sides: np.ndarray, dense: np.ndarray) -> np.ndarray:
+    """Dents of the chest wall beside dense lung, uint8, right and left label: it ends at the pleura."""
+    if not dense.any():
+        return dense
+    return _dense_at_chest_wall(work, sides) * within(dense > 0, BEHIND_MM / WORK_MM)
 
 
 def _share_below(piece: np.ndarray, lung: np.ndarray) -> float:
