@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from DiffSegLungLib.filters import masked_mean
+from DiffSegLungLib.grain import Grain
 from DiffSegLungLib.tissues import (
     BY_LABEL,
     CONSOLIDATION,
@@ -29,8 +30,8 @@ HOLE_EDGE_HU = (-940.0, -880.0)
 """Within which the edge of such a hole is looked for."""
 NET_MM = 6.0
 """Deviation of the Gaussian over which a net of lines is judged."""
-THIN_MM = 3.0
-"""Slices up to here show a net of lines as it is; thicker ones blur it."""
+MOST_KEPT, LEAST_KEPT = 1.2, 0.6
+"""Of the rise of lines, whatever the grain: beyond is no scan that the rule was set on."""
 LAYERS = 8
 LEAST_VOXELS = 500
 QUARTILE_TO_MODE_HU = 20.0
@@ -59,7 +60,12 @@ class NamingRule:
         net_above: mean rise of fine lines in the dense tissue around, log(1 + HU / 20), at which raised
             density is as likely fibrosis as ground glass.
         net_softness: over which that changes, the logistic's scale.
-        net_lost_per_mm: how much of the lines' rise each mm of slice beyond ``THIN_MM`` takes.
+        grain_within: correlation of the noise in neighbouring voxels of a slice, of a scan that shows lines
+            as the rule expects them.
+        lost_softer: share of the lines' rise, by its logarithm, that each unit of correlation beyond takes.
+        gained_sharper: the same below.
+        grain_across: correlation from slice to slice up to which slices take nothing.
+        lost_across: share, by its logarithm, that each unit beyond takes.
         floor: smallest share of a tissue in what a component may be, so that density can overrule a name.
     """
 
@@ -73,9 +79,13 @@ class NamingRule:
     lines_above: float = 1.3
     holes_above: float = 1.55
     floor: float = 0.1
-    net_above: float = 0.95
+    net_above: float = 0.93
     net_softness: float = 0.035
-    net_lost_per_mm: float = 0.07
+    grain_within: float = 0.24
+    lost_softer: float = 0.9
+    gained_sharper: float = 0.3
+    grain_across: float = 0.8
+    lost_across: float = 2.4
 
     def stored(self) -> dict[str, float]:
         """The rule as plain numbers."""
@@ -221,25 +231,36 @@ def net_of_lines(
     return masked_mean(lines, raised, NET_MM / spacing)
 
 
-def share_by_texture(
-    posterior: np.ndarray, net: np.ndarray, rule: NamingRule, slice_mm: float = 0.0
-) -> np.ndarray:
+def lines_kept(grain: Grain | None, rule: NamingRule) -> float:
+    """How much of the rise of fine lines kernel and slices leave, against the scans that the rule was set on.
+
+    Args:
+        grain: of the scan's noise; None where it is not known, and all is taken as kept.
+        rule: the naming rule.
+    """
+    if grain is None:
+        return 1.0
+    softer = grain.within - rule.grain_within
+    lost = softer * (rule.lost_softer if softer > 0 else rule.gained_sharper)
+    lost += max(grain.across - rule.grain_across, 0.0) * rule.lost_across
+    return float(np.clip(np.exp(-lost), LEAST_KEPT, MOST_KEPT))
+
+
+def share_by_texture(posterior: np.ndarray, net: np.ndarray, rule: NamingRule) -> np.ndarray:
     """Part what is ground glass or fibrosis by texture: fibrosis is a net of fine lines.
 
     Only the two exchange posterior: whether lung is healthy is not for the texture to say.
 
     Args:
         posterior: (voxels, tissues in the order of ``NAMED``).
-        net: what :func:`net_of_lines` gave at each voxel, (voxels,).
+        net: what :func:`net_of_lines` gave at each voxel over :func:`lines_kept`, (voxels,).
         rule: the naming rule.
-        slice_mm: distance of the CT's slices.
 
     Returns:
         float32, as ``posterior``.
     """
     glass, fibrosis = NAMED.index(GROUND_GLASS), NAMED.index(FIBROSIS)
-    bound = rule.net_above - rule.net_lost_per_mm * np.clip(slice_mm - THIN_MM, 0.0, THIN_MM)
-    evidence = np.clip((net - bound) / rule.net_softness, -4.0, 4.0)
+    evidence = np.clip((net - rule.net_above) / rule.net_softness, -4.0, 4.0)
     raised = posterior[:, glass] + posterior[:, fibrosis]
     netted = posterior[:, fibrosis] * np.exp(evidence)
     result = posterior.astype(np.float32, copy=True)

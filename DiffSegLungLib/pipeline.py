@@ -26,6 +26,7 @@ from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
 from DiffSegLungLib.filters import nearest_inside
 from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio
+from DiffSegLungLib.grain import grain_of
 from DiffSegLungLib.interpolation import enlarged_slabs
 from DiffSegLungLib.lung_network import LungNetwork
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
@@ -38,6 +39,7 @@ from DiffSegLungLib.naming import (
     healthy_density,
     hole_edge,
     is_reference,
+    lines_kept,
     log_density_prior,
     net_of_lines,
     share_by_texture,
@@ -387,6 +389,7 @@ def classify(
     usable = mask & ~parenchyma.vessels
     healthy = healthy_density(parenchyma.density, usable, grid.spacing, model.rule)
     net = net_of_lines(fine[LINES], parenchyma.density, mask, grid.spacing, model.rule)
+    net /= np.float32(lines_kept(grain_of(grid.hu, mask), model.rule))
     patient = adapt(model.mixture, _sample(usable, fine, cells, seed))
     posterior = np.zeros((len(NAMED), *mask.shape), np.float32)
 
@@ -396,7 +399,7 @@ def classify(
         density = parenchyma.density[rows][inside]
         expected = np.broadcast_to(healthy[:, None], inside.shape)[inside]
         posterior[:, rows][:, inside] = _posterior(
-            model, patient, points, density, expected, net[rows][inside], grid.slice_mm
+            model, patient, points, density, expected, net[rows][inside]
         ).T
 
     # The fusion asks for the nearest lung voxels; they are found beside the slabs, as the cavities are.
@@ -439,12 +442,11 @@ def _posterior(
     density: np.ndarray,
     healthy: np.ndarray,
     net: np.ndarray,
-    slice_mm: float,
 ) -> np.ndarray:
     prior = log_density_prior(density, healthy, model.rule)
     densities = patient.log_densities(points, next(model.student.parameters()).device.type)
     posterior = tissue_posterior(densities, patient.weights, model.labels, prior, model.rule, model.sharpness)
-    return share_by_texture(posterior, net, model.rule, slice_mm)
+    return share_by_texture(posterior, net, model.rule)
 
 
 def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, tissues: Tissues) -> Tissues:

@@ -169,18 +169,6 @@ def test_a_layer_along_the_pleura_goes_and_the_lesion_it_hangs_on_stays() -> Non
     assert (found[30:, 6:8, 30:] == HEALTHY).all()
 
 
-def test_thick_slices_blur_a_net_and_the_bound_follows() -> None:
-    rule = NamingRule()
-    posterior = np.tile(np.array([[0.2, 0.0, 0.4, 0.4, 0.0]], np.float32), (1, 1))
-    net = np.array([rule.net_above - 0.1])
-    fibrosis = NAMED.index(FIBROSIS)
-    thin, thick, thickest = (
-        share_by_texture(posterior, net, rule, mm)[0, fibrosis] for mm in (1.0, 6.0, 40.0)
-    )
-    assert thin < 0.1 and thick > 0.7
-    assert thickest == thick, "no bound is sensible beyond"
-
-
 def test_a_small_net_is_ground_glass_and_not_healthy() -> None:
     labels = np.full(MASK.shape, HEALTHY)
     labels[cube(10, 22)], labels[cube(10, 15)] = GROUND_GLASS, FIBROSIS
