@@ -81,11 +81,11 @@ class NamingRule:
     floor: float = 0.1
     net_above: float = 0.93
     net_softness: float = 0.035
-    grain_within: float = 0.24
-    lost_softer: float = 0.9
+    grain_within: float = 0.3
+    lost_softer: float = 0.6
     gained_sharper: float = 0.3
     grain_across: float = 0.8
-    lost_across: float = 2.4
+    lost_across: float = 2.0
 
     def stored(self) -> dict[str, float]:
         """The rule as plain numbers."""
