@@ -30,7 +30,7 @@ HOLE_EDGE_HU = (-940.0, -880.0)
 """Within which the edge of such a hole is looked for."""
 NET_MM = 6.0
 """Deviation of the Gaussian over which a net of lines is judged."""
-MOST_KEPT, LEAST_KEPT = 1.2, 0.6
+LEAST_KEPT = 0.6
 """Of the rise of lines, whatever the grain: beyond is no scan that the rule was set on."""
 LAYERS = 8
 LEAST_VOXELS = 500
@@ -60,10 +60,9 @@ class NamingRule:
         net_above: mean rise of fine lines in the dense tissue around, log(1 + HU / 20), at which raised
             density is as likely fibrosis as ground glass.
         net_softness: over which that changes, the logistic's scale.
-        grain_within: correlation of the noise in neighbouring voxels of a slice, of a scan that shows lines
-            as the rule expects them.
+        grain_within: correlation of the noise in neighbouring voxels of a slice up to which a kernel takes
+            nothing.
         lost_softer: share of the lines' rise, by its logarithm, that each unit of correlation beyond takes.
-        gained_sharper: the same below.
         grain_across: correlation from slice to slice up to which slices take nothing.
         lost_across: share, by its logarithm, that each unit beyond takes.
         floor: smallest share of a tissue in what a component may be, so that density can overrule a name.
@@ -79,11 +78,10 @@ class NamingRule:
     lines_above: float = 1.3
     holes_above: float = 1.55
     floor: float = 0.1
-    net_above: float = 0.93
+    net_above: float = 0.94
     net_softness: float = 0.035
-    grain_within: float = 0.3
-    lost_softer: float = 0.6
-    gained_sharper: float = 0.3
+    grain_within: float = 0.4
+    lost_softer: float = 2.0
     grain_across: float = 0.8
     lost_across: float = 2.0
 
@@ -240,10 +238,9 @@ def lines_kept(grain: Grain | None, rule: NamingRule) -> float:
     """
     if grain is None:
         return 1.0
-    softer = grain.within - rule.grain_within
-    lost = softer * (rule.lost_softer if softer > 0 else rule.gained_sharper)
+    lost = max(grain.within - rule.grain_within, 0.0) * rule.lost_softer
     lost += max(grain.across - rule.grain_across, 0.0) * rule.lost_across
-    return float(np.clip(np.exp(-lost), LEAST_KEPT, MOST_KEPT))
+    return max(float(np.exp(-lost)), LEAST_KEPT)
 
 
 def share_by_texture(posterior: np.ndarray, net: np.ndarray, rule: NamingRule) -> np.ndarray:
