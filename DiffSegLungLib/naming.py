@@ -61,7 +61,7 @@ class NamingRule:
             density is as likely fibrosis as ground glass.
         net_softness: over which that changes, the logistic's scale.
         grain_within: correlation of the noise in neighbouring voxels of a slice up to which a kernel takes
-            nothing.
+            nothing: that of LIDC-IDRI-0001, the softest at hand, a host of the evaluation (its LOG.md).
         lost_softer: share of the lines' rise, by its logarithm, that each unit of correlation beyond takes.
         grain_across: correlation from slice to slice up to which slices take nothing.
         lost_across: share, by its logarithm, that each unit beyond takes.
