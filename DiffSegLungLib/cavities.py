@@ -19,13 +19,13 @@ SMALLEST_ML = 0.4
 """Smaller lumens cannot be told from bronchi on a 1.5 mm grid."""
 LARGEST_ML = 250.0
 THICK_WALL = 0.5
-"""Share of the shell from 1.5 to ``WALL_MM`` around the lumen that is dense: bullae have hairline walls."""
+"""Share of the lung from 1.5 to ``WALL_MM`` around the lumen that is dense: bullae have hairline walls."""
 EDGE_HU = -480.0
 """Half way from gas to wall: the lumen ends there, not where the gas ceases to be pure."""
 RIM_MM = 3.0
 """How far the edge may lie beyond pure gas."""
 THICKEST_WALL_MM = 12.0
-COMPACT = 3.0
+COMPACT = 3.5
 """Ratio of longest to shortest axis above which a lumen is a bronchus."""
 
 
@@ -107,7 +107,7 @@ def _is_cavity(
     wall = (hu > WALL_HU) & mask
     meets_wall = ndimage.maximum_filter(wall, size=2 * max(int(round(3.0 / spacing)), 1) + 1)
     border = lumen & ~ndimage.binary_erosion(lumen)
-    shell = (distance > 1.5) & (distance <= WALL_MM)
+    shell = mask & (distance > 1.5) & (distance <= WALL_MM)
     enclosed = meets_wall[border].mean() if border.any() else 0.0
     return bool(enclosed >= ENCLOSED and wall[shell].mean() >= THICK_WALL)
 

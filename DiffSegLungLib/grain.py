@@ -34,6 +34,10 @@ class Grain:
     within: float
     across: float
 
+    def stored(self) -> dict[str, float]:
+        """Both as plain numbers, for the manifest."""
+        return {"within": round(self.within, 3), "across": round(self.across, 3)}
+
 
 def grain_of(hu: np.ndarray, mask: np.ndarray) -> Grain | None:
     """Grain of the noise in the soft tissue around the lungs; None where there is too little of it.

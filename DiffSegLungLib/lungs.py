@@ -44,10 +44,10 @@ LIKELY, CERTAIN = 0.3, 0.9
 what counts as certain."""
 ENCLOSED, WEIGHT_OF_CERTAIN = 0.45, 0.4
 """Share of a piece's surface at which the lung goes around it; how much its certain share counts beside."""
-ROUNDS = ((0.2, 0.48, 0.75), (0.6, 0.54, 0.95))
+ROUNDS = ((0.2, 0.48, 0.75), (0.6, 0.54, 0.95), (0.85, 0.60, 0.95))
 """Probability of what pieces are made; their least enclosed and weighted certain share together; probability
-of what is added where the lung does not go around them.  What hangs together with heart or liver in the first
-round parts from them in the second."""
+of what is added where the lung does not go around them.  What hangs together with heart or liver in one round
+parts from them in the next."""
 LEAST_BELOW, HALF_ENCLOSED = 0.15, 0.5
 """Share of a piece's lower face that lies on lung, below which it is the diaphragm's dome, unless half of its
 surface is enclosed: domes 0.04 to 0.12 and 0.41, lesions above the diaphragm 0.02 and 0.52 at the least."""

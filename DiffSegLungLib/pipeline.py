@@ -25,8 +25,8 @@ from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
 from DiffSegLungLib.filters import nearest_inside
-from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio
-from DiffSegLungLib.grain import grain_of
+from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio, keep_share
+from DiffSegLungLib.grain import Grain, grain_of
 from DiffSegLungLib.interpolation import enlarged_slabs
 from DiffSegLungLib.lung_network import LungNetwork
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
@@ -35,6 +35,7 @@ from DiffSegLungLib.models import Model, load
 from DiffSegLungLib.naming import (
     NAMED,
     NamingRule,
+    blur_warnings,
     emphysema_bound,
     healthy_density,
     hole_edge,
@@ -128,6 +129,11 @@ class Grid:
     def nearest(self) -> np.ndarray:
         """For each voxel the flat index of the nearest lung voxel."""
         return nearest_inside(self.mask)
+
+    @cached_property
+    def grain(self) -> Grain | None:
+        """Of the noise; None where there is too little soft tissue to tell."""
+        return grain_of(self.hu, self.mask)
 
 
 @dataclass(frozen=True)
@@ -285,12 +291,12 @@ def _result(
     healthy = fused.healthy
     computed = precision(next(model.student.parameters()).device.type)
     options = {"quality": quality, "lungs": found.origin, "precision": computed}
-    warnings = _warnings(volume, found, healthy, model.rule)
+    warnings = _warnings(volume, found, grid, healthy, model.rule)
     return Result(
         labels=to_input_geometry(labels, volume),
         measures=table,
         manifest=_manifest(
-            volume, model, options, device, seed, warnings, healthy, found.calibration.stored(), clock
+            volume, model, options, device, seed, warnings, healthy, _scan_facts(found, grid), clock
         ),
         volume=volume,
         label_array=labels,
@@ -389,7 +395,7 @@ def classify(
     usable = mask & ~parenchyma.vessels
     healthy = healthy_density(parenchyma.density, usable, grid.spacing, model.rule)
     net = net_of_lines(fine[LINES], parenchyma.density, mask, grid.spacing, model.rule)
-    net /= np.float32(lines_kept(grain_of(grid.hu, mask), model.rule))
+    net /= np.float32(lines_kept(grid.grain, model.rule))
     patient = adapt(model.mixture, _sample(usable, fine, cells, seed))
     posterior = np.zeros((len(NAMED), *mask.shape), np.float32)
 
@@ -453,6 +459,7 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     """Sobel-Diffusion Fusion of the posteriors; cavities and vessels in aerated lung keep their outlines."""
     edges = edge_map(parenchyma.density, fine[1:], grid.mask, grid.spacing, model.fusion, grid.nearest)
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
+    fused = keep_share(fused, tissues.posterior, NAMED.index(CONSOLIDATION))
     fused = keep_ratio(fused, tissues.posterior, (NAMED.index(EMPHYSEMA), NAMED.index(HEALTHY)))
     borne_out = drop_bundles(fused, NAMED, tissues.vessels, grid.mask, grid.spacing, model.regions)
     borne_out = drop_specks(borne_out, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
@@ -509,9 +516,10 @@ def _beyond_lungs(tissues: Tissues, grid: Grid) -> list[np.ndarray]:
     return [channel.take(grid.nearest) for channel in tissues.posterior]
 
 
-def _warnings(volume: Volume, found: Lungs, healthy: np.ndarray, rule: NamingRule) -> list[str]:
+def _warnings(volume: Volume, found: Lungs, grid: Grid, healthy: np.ndarray, rule: NamingRule) -> list[str]:
     """What the reader must know before the numbers; ``healthy`` is the HU of healthy lung by row."""
     warnings = [*volume.warnings, *found.warnings, *edge_warnings(found.mask, volume.spacing)]
+    warnings += blur_warnings(grid.grain, rule)
     if is_reference(healthy, rule):
         warnings.append(
             f"Too little aerated lung is left to read the patient's healthy density off: the reference of "
@@ -526,6 +534,12 @@ def _warnings(volume: Volume, found: Lungs, healthy: np.ndarray, rule: NamingRul
     return warnings
 
 
+def _scan_facts(found: Lungs, grid: Grid) -> dict[str, Any]:
+    """What the scan itself told: its HU scale and the grain of its noise."""
+    grain = grid.grain.stored() if grid.grain else None
+    return {"calibration": found.calibration.stored(), "noise_grain": grain}
+
+
 def _manifest(
     volume: Volume,
     model: Model,
@@ -534,7 +548,7 @@ def _manifest(
     seed: int,
     warnings: list[str],
     healthy: np.ndarray,
-    calibration: dict[str, float | None],
+    scan: dict[str, Any],
     clock: Clock,
 ) -> dict[str, Any]:
     from DiffSegLungLib.manifest import describe_input, describe_software, describe_time
@@ -556,7 +570,7 @@ def _manifest(
             "regions": model.regions.stored(),
             "healthy_hu": {"front": round(float(healthy[0]), 1), "back": round(float(healthy[-1]), 1)},
             "sharpness": model.sharpness,
-            "calibration": calibration,
+            **scan,
         },
         "seed": seed,
         "device": choose_device(device),

@@ -22,6 +22,7 @@ from DiffSegLungLib.filters import (
     nearest_inside,
     squared_distance,
 )
+from DiffSegLungLib.nodules import find_nodules
 from DiffSegLungLib.parallel import run_all
 
 SMALL_MM = 3.0
@@ -112,7 +113,10 @@ def _separate(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: f
     # The outermost voxels hold chest wall in part, which looks like a line.
     thin = ndimage.binary_erosion(mask) & (lines > VESSEL_HU) & (density < AERATED_HU)
     thick = _thick_vessels(opened, mask, spacing) | _hilar_structures(density, mask, near_hilum, spacing)
-    density[thick] = masked_mean(hu, between & ~thick, 6.0 / spacing)[thick]
+    nodules = find_nodules(hu, mask, near_hilum, spacing)
+    thin, thick = thin & ~nodules, thick & ~nodules
+    density[thick] = masked_mean(hu, between & ~thick & ~nodules, 6.0 / spacing)[thick]
+    density[nodules], lines[nodules] = hu[nodules], 0
     return Parenchyma(thin | thick, lines, np.where(mask, density, OUTSIDE_HU).astype(np.float32))
 
 

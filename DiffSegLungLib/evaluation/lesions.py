@@ -232,6 +232,13 @@ def _lobar(site: Site, radius: float, severity: float) -> None:
     _solid(site, _inside_lung(site, np.maximum(region, fissure), INTO_PLEURA_MM), radius)
 
 
+def _nodule(site: Site, radius: float, severity: float) -> None:
+    """A solid round nodule, its edge sharp."""
+    region = _inside_lung(site, _region(site, radius, 0.12), INTO_PLEURA_MM)
+    site.paint(cover(region, 1.0), SOFT)
+    site.name(region < 0, tissues.CONSOLIDATION)
+
+
 # --- fibrosis --------------------------------------------------------------------------------------------
 
 
@@ -342,6 +349,7 @@ KINDS: dict[str, Kind] = {
     "consolidation": Kind(tissues.CONSOLIDATION, _consolidation, (0.15, 0.85), (12.0, 60.0)),
     "wall-touching": Kind(tissues.CONSOLIDATION, _consolidation, (0.15, 0.8), (3.0, 8.0)),
     "lobar": Kind(tissues.CONSOLIDATION, _lobar, (0.3, 0.6), (8.0, 20.0)),
+    "nodule": Kind(tissues.CONSOLIDATION, _nodule, (0.05, 0.95), (2.0, 60.0), 2.2),
     "reticulation": Kind(tissues.FIBROSIS, _reticulation, (0.1, 0.4), (3.0, 10.0)),
     "honeycombing": Kind(tissues.FIBROSIS, _honeycombing, (0.1, 0.35), (3.0, 10.0)),
     "traction-bronchiectasis": Kind(tissues.FIBROSIS, _traction, (0.1, 0.4), (3.0, 10.0)),

@@ -1,9 +1,15 @@
-"""The same lung scanned differently: calibration, noise, kernel and slices changed, the volumes compared."""
+"""The same lung scanned differently: calibration, noise, kernel and slices changed, the volumes compared.
+
+The lungs are those with lesions of known truth, whose DSC is given too, and really diseased ones.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +17,16 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from DiffSegLungLib.evaluation.borrowed import volumes
-from DiffSegLungLib.evaluation.cases import Case
+from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
+from DiffSegLungLib.evaluation.hosts import HostFile, load_host
+from DiffSegLungLib.evaluation.metrics import dice_by_tissue
 from DiffSegLungLib.pipeline import segment
-from DiffSegLungLib.volume import resample
+from DiffSegLungLib.volume import load_volume, resample
 
 RELATIVE, ABSOLUTE = 0.10, 2.0
 """A class may change by this share of itself, or by so many points of the lung where that is more."""
 NOISE_HU = 25.0
+AS_IT_IS = "as it is"
 
 
 def _image(hu: np.ndarray, spacing: tuple[float, ...]) -> sitk.Image:
@@ -62,15 +71,59 @@ CHANGES: dict[str, Callable[[np.ndarray, tuple[float, ...]], sitk.Image]] = {
 """Slope is about air at -1000 HU: density, not the HU's zero, is scaled."""
 
 
-def run_change(name: str | None, case: Case, model_name: str | None) -> dict[str, Any]:
-    """Segment a changed case (unchanged for ``None``): shares of the tissues and the warnings."""
+@dataclass(frozen=True)
+class Subject:
+    """A lung that is scanned differently.
+
+    Attributes:
+        name: of the CT.
+        hu: float32 (z, y, x), canonical axes.
+        spacing: (z, y, x) in mm.
+        case: the truth, where lesions were placed; None for a CT as it is.
+    """
+
+    name: str
+    hu: np.ndarray
+    spacing: tuple[float, float, float]
+    case: Case | None = None
+
+
+@lru_cache(maxsize=1)
+def with_lesions(host: HostFile, seed: int, data: Path) -> Subject:
+    """A host with lesions of known truth; the last one is kept, since it is asked for change by change."""
+    case = make_case(load_host(host, data), draw_lesions(seed))
+    return Subject(host.name, case.hu, case.host.spacing, case)
+
+
+@lru_cache(maxsize=1)
+def as_it_is(name: str, data: Path) -> Subject:
+    """A real CT; the last one is kept."""
+    volume = load_volume(data / f"{name}.nii.gz")
+    return Subject(name, volume.hu, volume.spacing)
+
+
+def run_change(name: str | None, subject: Subject, model_name: str | None) -> dict[str, Any]:
+    """Segment a changed lung (unchanged for ``None``).
+
+    Returns:
+        Shares of the tissues in percent, the warnings and, where the truth is known, ``dsc`` by tissue.
+    """
     change = CHANGES[name] if name else _same_grid(lambda hu: hu)
-    result = segment(change(case.hu, case.host.spacing), model=model_name)
-    return {
-        "name": name or "as it is",
+    result = segment(change(subject.hu, subject.spacing), model=model_name)
+    row = {
+        "subject": subject.name,
+        "name": name or AS_IT_IS,
         "percent": volumes(result)[1],
         "warnings": result.manifest["warnings"],
     }
+    if subject.case is None:
+        return row
+    shape = subject.hu.shape
+    labels = result.label_array
+    if labels.shape != shape:
+        spacing = result.volume.spacing
+        labels = resample(labels, spacing, subject.spacing, interpolation="nearest", size=shape)
+    return row | {"dsc": dice_by_tissue(labels, subject.case.truth, subject.case.scored)}
 
 
 def _without_numbers(warning: str) -> str:

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.evaluation import borrowed, lung_masks, readings, robustness
-from DiffSegLungLib.evaluation.cases import draw_lesions, make_case
+from DiffSegLungLib.evaluation import borrowed, lung_masks, nodules, readings, robustness
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
     REPORTED_SEEDS,
     TUNING,
     TUNING_SEEDS,
     HostFile,
-    load_host,
 )
 from DiffSegLungLib.evaluation.known_truth import run_case
 from DiffSegLungLib.models import Model, list_models, load
@@ -148,10 +146,11 @@ def _tasks(plan: Plan) -> list[Task]:
     if "cases" in plan.parts:
         for host in plan.hosts:
             tasks += [("cases", partial(_case, host, seed, plan.data, plan.model)) for seed in plan.seeds]
+        tasks += [
+            ("nodules", partial(_nodules, host, plan.seeds[0], plan.data, plan.model)) for host in plan.hosts
+        ]
     if "robustness" in plan.parts:
-        names = [None, *robustness.CHANGES]
-        host, seed = plan.hosts[0], plan.seeds[0]
-        tasks += [("robustness", partial(_change, name, host, seed, plan.data, plan.model)) for name in names]
+        tasks += [("robustness", task) for task in _robustness_tasks(plan)]
     if "borrowed" in plan.parts:
         tasks += _borrowed_tasks(plan)
     if "lungs" in plan.parts:
@@ -159,6 +158,17 @@ def _tasks(plan: Plan) -> list[Task]:
         tasks += [("lungs", partial(_expert_mask, name, data, model)) for name in lung_masks.EXPERT_MASKS]
         for host in plan.hosts:
             tasks += [("dense", partial(_dense_lung, host, seed, data, model)) for seed in plan.seeds]
+    return tasks
+
+
+def _robustness_tasks(plan: Plan) -> list[Callable[[], dict[str, Any]]]:
+    """Every change of every lung, lung by lung: hosts with lesions, then lungs diseased as they are."""
+    names = [None, *robustness.CHANGES]
+    seed, data, model = plan.seeds[0], plan.data, plan.model
+    tasks: list[Callable[[], dict[str, Any]]] = []
+    for host in plan.hosts:
+        tasks += [partial(_change_host, name, host, seed, data, model) for name in names]
+    tasks += [partial(_change_ct, name, ct, data, model) for ct in borrowed.SLICE_CASES for name in names]
     return tasks
 
 
@@ -190,9 +200,14 @@ def retrained() -> dict[str, Model]:
     return {row: load(name) for row, name in RETRAINED.items() if name in mine}
 
 
-def _change(name: str | None, host: HostFile, seed: int, data: Path, model: str | None) -> dict[str, Any]:
-    case = make_case(load_host(host, data), draw_lesions(seed))
-    return robustness.run_change(name, case, model)
+def _change_host(
+    name: str | None, host: HostFile, seed: int, data: Path, model: str | None
+) -> dict[str, Any]:
+    return robustness.run_change(name, robustness.with_lesions(host, seed, data), model)
+
+
+def _change_ct(name: str | None, ct: str, data: Path, model: str | None) -> dict[str, Any]:
+    return robustness.run_change(name, robustness.as_it_is(ct, data), model)
 
 
 def _expert_mask(name: str, data: Path, model_name: str | None) -> dict[str, Any]:
@@ -201,6 +216,10 @@ def _expert_mask(name: str, data: Path, model_name: str | None) -> dict[str, Any
 
 def _dense_lung(host: HostFile, seed: int, data: Path, model_name: str | None) -> dict[str, Any]:
     return lung_masks.dense_lung(host, seed, data, load(model_name))
+
+
+def _nodules(host: HostFile, seed: int, data: Path, model_name: str | None) -> dict[str, Any]:
+    return nodules.score(host, seed, data, load(model_name))
 
 
 def _patches(data: Path, model_name: str | None) -> dict[str, Any]:

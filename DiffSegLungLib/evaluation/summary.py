@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from DiffSegLungLib.evaluation import readings, robustness
+from DiffSegLungLib.evaluation import nodules, readings, robustness
 from DiffSegLungLib.evaluation.metrics import KEYS, bootstrap, mean
 from DiffSegLungLib.evaluation.probe import EMBEDDING, HOUNSFIELD, probe
 from DiffSegLungLib.evaluation.study import Outcome, write_json
@@ -33,6 +33,11 @@ RETRAINED_MEANING = (
     "the place of what distillation teaches. The two short trainings, from random weights, stand beside "
     "each other, not beside the rows above."
 )
+ROBUSTNESS_MEANING = (
+    "Largest change of a class, in points of the lung, against the same scan as it is. A class may change by "
+    f"{100 * robustness.RELATIVE:.0f} % of itself or by {robustness.ABSOLUTE:.0f} points, whichever is more; "
+    "beyond that the result must carry a warning that the scan as it is does not have."
+)
 Row = dict[str, Any]
 
 
@@ -51,8 +56,11 @@ def results(outcome: Outcome) -> Row:
         summary["healthy_disease_percent"] = rows["healthy"][0]["ours"]
     if rows.get("robustness"):
         summary["robustness"] = judged(rows["robustness"])
+        summary["dsc_scanned_differently"] = _changed_dice(rows["robustness"])
     if rows.get("readings"):
         summary["nodule_readings"] = _reading_figures(rows["readings"])
+    if rows.get("nodules"):
+        summary["nodules_of_known_truth"] = nodules.by_diameter(rows["nodules"])
     for part in ("slices", "patches", "healthy", "marked", "readings", "lungs", "dense", "kernels"):
         if rows.get(part):
             summary.setdefault("details", {})[part] = rows[part]
@@ -109,11 +117,25 @@ def _nested(cases: Sequence[Row], part: str) -> Row:
 
 
 def judged(rows: Sequence[Row]) -> Row:
-    """Each change of the scan against the scan as it is."""
-    plain = next(row for row in rows if row["name"] == "as it is")
+    """Each change of each lung's scan against that scan as it is, by lung and change."""
     order = list(robustness.CHANGES)
-    changed = sorted((row for row in rows if row is not plain), key=lambda row: order.index(row["name"]))
-    return {row["name"]: robustness.judge(row, plain) for row in changed}
+    result: Row = {}
+    for subject in dict.fromkeys(row["subject"] for row in sorted(rows, key=lambda row: str(row["subject"]))):
+        own = {row["name"]: row for row in rows if row["subject"] == subject}
+        for name in sorted(set(own) - {robustness.AS_IT_IS}, key=order.index):
+            verdict = robustness.judge(own[name], own[robustness.AS_IT_IS])
+            result[f"{subject}, {name}"] = {"subject": subject, "change": name, **verdict}
+    return result
+
+
+def _changed_dice(rows: Sequence[Row]) -> Row:
+    """DSC by tissue, mean over the lungs of known truth, for each change of the scan."""
+    result = {}
+    for name in (robustness.AS_IT_IS, *robustness.CHANGES):
+        known = [row for row in rows if row["name"] == name and "dsc" in row]
+        if known:
+            result[name] = _means(known, lambda row: row["dsc"])
+    return result
 
 
 def targets(summary: Row) -> list[tuple[str, str, str, bool]]:
@@ -157,18 +179,22 @@ def targets(summary: Row) -> list[tuple[str, str, str, bool]]:
 
 
 def _lung_targets(details: Row) -> list[tuple[str, str, str, bool]]:
-    """The least of the lung masks' figures, by the method that ``segment`` uses."""
-    lesions = [lesion for row in details.get("dense", []) for lesion in row["lesions"]]
-    figures = (
-        ("lungs, DSC against experts", TARGET_LUNG_DSC, details.get("lungs", [])),
-        ("lungs, share of dense lung held", TARGET_LUNG_RECALL, lesions),
-    )
+    """The worst agreement with an expert, and the share of dense lung held, as ``segment`` finds lungs."""
     lines = []
-    for name, target, rows in figures:
-        if rows:
-            least = min(float(row[_measured_by(row)[0]]) for row in rows)
-            lines.append((name, f">= {target}", f"{least:.3f}", least >= target))
+    if masks := details.get("lungs", []):
+        worst = min(_held(row) for row in masks)
+        target = f">= {TARGET_LUNG_DSC}"
+        lines.append(("lungs, DSC against experts", target, f"{worst:.3f}", worst >= TARGET_LUNG_DSC))
+    if lesions := [lesion for row in details.get("dense", []) for lesion in row["lesions"]]:
+        held = [_held(lesion) for lesion in lesions]
+        share = float(np.average(held, weights=[lesion["ml"] for lesion in lesions]))
+        name = f"lungs, dense lung held (least of {len(held)} lesions {min(held):.2f})"
+        lines.append((name, f">= {TARGET_LUNG_RECALL}", f"{share:.3f}", share >= TARGET_LUNG_RECALL))
     return lines
+
+
+def _held(row: Row) -> float:
+    return float(row[_measured_by(row)[0]])
 
 
 def _fusion_target(summary: Row) -> list[tuple[str, str, str, bool]]:
@@ -238,10 +264,8 @@ def _case_rows(cases: Sequence[Row]) -> list[Row]:
 
 
 def _robustness_rows(judged_rows: Row) -> list[Row]:
-    return [
-        {"change": name, "held": row["held"], "volumes_held": row["volumes_held"], **row["changes"]}
-        for name, row in judged_rows.items()
-    ]
+    kept = ("subject", "change", "held", "volumes_held")
+    return [{**{key: row[key] for key in kept}, **row["changes"]} for row in judged_rows.values()]
 
 
 def page(summary: Row, pictures: Sequence[str]) -> str:
@@ -266,10 +290,12 @@ def page(summary: Row, pictures: Sequence[str]) -> str:
         lines += ["## DSC beside others", "", *_dice_table(summary), *_retrained_lines(summary)]
         lines += _distance_table(summary)
         lines += ["## DSC by quality", "", *_quality_table(summary["qualities"])]
+    if "nodules_of_known_truth" in summary:
+        lines += ["## Solid nodules", "", *_nodule_table(summary["nodules_of_known_truth"])]
     if "probe" in summary:
         lines += ["## What the features of a cell tell", "", *_probe_table(summary["probe"])]
     if "robustness" in summary:
-        lines += ["## The same lung scanned differently", "", *_robustness_table(summary["robustness"])]
+        lines += ["## The same lung scanned differently", "", *_robustness_lines(summary)]
     lines += _detail_lines(summary.get("details", {}))
     if "nodule_readings" in summary:
         lines += ["## Readers' marks", "", *_reading_lines(summary)]
@@ -330,6 +356,18 @@ def _distance_table(summary: Row) -> list[str]:
     return [*_table(("DiffSegLung", *KEYS), rows), sentence, ""]
 
 
+def _nodule_table(rows: Row) -> list[str]:
+    body = [
+        (name, str(row["nodules"]), _number(row["found"], 2), _number(row["dense"], 2))
+        for name, row in rows.items()
+    ]
+    sentence = (
+        f"Solid nodules of known truth, {nodules.COUNT} a host, anywhere but at the hila: the share of which "
+        "at least half is called consolidation, fibrosis or cavity, and the mean share that is."
+    )
+    return [sentence, "", *_table(("diameter", "nodules", "found", "dense"), body)]
+
+
 def _probe_table(rows: Row) -> list[str]:
     """Balanced accuracy of the linear probe, and how much of the teacher it explains."""
     body = [
@@ -350,19 +388,35 @@ def _probe_table(rows: Row) -> list[str]:
     return [sentence, "", *_table(("feature", "balanced accuracy", *KEYS, "R2 of the teacher"), body)]
 
 
-def _robustness_table(rows: Row) -> list[str]:
-    body = [
-        (
-            name,
-            _number(row["largest_change_points"], 1),
-            "yes" if row["volumes_held"] else "no",
-            "; ".join(row["new_warnings"]) or "-",
-            "yes" if row["held"] else "**no**",
-        )
-        for name, row in rows.items()
+def _robustness_lines(summary: Row) -> list[str]:
+    """Changes by lung, what was warned of, and the DSC that is left."""
+    rows = list(summary["robustness"].values())
+    subjects, changes = (list(dict.fromkeys(row[key] for row in rows)) for key in ("subject", "change"))
+    cells = {(row["subject"], row["change"]): _change_cell(row) for row in rows}
+    body = [(change, *(cells.get((subject, change), "-") for subject in subjects)) for change in changes]
+    lines = [ROBUSTNESS_MEANING, "", *_table(("change", *subjects), body)]
+    warned = [
+        f"- {row['subject']}, {row['change']}: {'; '.join(row['new_warnings'])}"
+        for row in rows
+        if row["new_warnings"]
     ]
-    head = ("change", "largest change, points of lung", "volumes held", "new warnings", "held")
-    return _table(head, body)
+    lines += ["Warnings that the scan as it is does not have:", "", *warned, ""] if warned else []
+    dice = [(name, *(_number(row[key]) for key in KEYS)) for name, row in _dice_rows(summary)]
+    if dice:
+        lines += ["DSC of the lesions of known truth in the scan so changed:", ""]
+        lines += _table(("change", *KEYS), dice)
+    return lines
+
+
+def _change_cell(row: Row) -> str:
+    points = _number(row["largest_change_points"], 1)
+    if row["volumes_held"]:
+        return points
+    return f"{points}, warned" if row["held"] else f"**{points}**"
+
+
+def _dice_rows(summary: Row) -> list[tuple[str, Row]]:
+    return list(summary.get("dsc_scanned_differently", {}).items())
 
 
 def _detail_lines(details: Row) -> list[str]:

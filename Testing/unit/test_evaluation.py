@@ -14,7 +14,7 @@ import torch
 
 from DiffSegLungLib import models
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.evaluation import baselines, metrics, probe, robustness, stages, study, summary
+from DiffSegLungLib.evaluation import baselines, metrics, nodules, probe, robustness, stages, study, summary
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
@@ -129,7 +129,7 @@ def test_vessels_and_own_lesions_are_not_scored_but_consolidation_is(host: Host)
 def test_tuning_and_reported_share_neither_host_nor_seed() -> None:
     assert not {host.name for host in TUNING} & {host.name for host in REPORTED}
     assert not set(TUNING_SEEDS) & set(REPORTED_SEEDS)
-    assert {lesion.kind for lesion in draw_lesions(REPORTED_SEEDS[0])} == set(KINDS)
+    assert {lesion.kind for lesion in draw_lesions(REPORTED_SEEDS[0])} == set(KINDS) - {"nodule"}
 
 
 # --- metrics ---------------------------------------------------------------------------------------------
@@ -218,6 +218,25 @@ def test_a_changed_volume_must_be_warned_of() -> None:
     assert warned["held"] and not warned["volumes_held"]
 
 
+def test_each_nodule_has_its_own_share(host: Host) -> None:
+    lesions = [
+        Lesion("nodule", 5.0, place=(22.0, 30.0, 40.0)),
+        Lesion("nodule", 4.0, place=(22.0, 70.0, 40.0)),
+    ]
+    case = make_case(host, lesions)
+    labels = np.where(
+        (case.truth == CONSOLIDATION) & (np.arange(case.truth.shape[1]) < 50)[:, None], CONSOLIDATION, HEALTHY
+    )
+    first, second = nodules.shares(case, labels)
+    assert (first["diameter_mm"], first["dense"]) == (10.0, 1.0)
+    assert (second["diameter_mm"], second["dense"]) == (8.0, 0.0)
+    bands = nodules.by_diameter([{"nodules": [first, second]}])
+    assert bands == {
+        "8 to 10 mm": {"nodules": 1, "found": 0.0, "dense": 0.0},
+        "10 to 12 mm": {"nodules": 1, "found": 1.0, "dense": 1.0},
+    }
+
+
 # --- qualities -------------------------------------------------------------------------------------------
 
 
@@ -296,6 +315,11 @@ def dense(network: float, thresholds: float) -> dict[str, Any]:
     return {"kind": "lobar", "radius_mm": 60.0, "ml": 300.0, "network": network, "thresholds": thresholds}
 
 
+def changed_scan(subject: str, name: str, emphysema: float, dice: float | None = None) -> dict[str, Any]:
+    known = {} if dice is None else {"dsc": dict.fromkeys(metrics.KEYS, dice)}
+    return {**scan(emphysema, []), "subject": subject, "name": name, **known}
+
+
 def test_files_of_an_evaluation(tmp_path: Path) -> None:
     outcome = Outcome(Plan(tmp_path), seconds=90.0)
     outcome.facts = {"commit": "c", "weights_sha256": "w", "model": "m", "hosts": ["ct/x"]}
@@ -312,10 +336,13 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
             {"name": "ct/a", "network": 0.98, "thresholds": 0.97},
             {"name": "ct/b", "thresholds": 0.96},
         ],
-        "dense": [{"name": "ct/x", "lesions": [dense(0.95, 0.6), dense(0.85, 0.7)]}],
+        "nodules": [{"nodules": [{"diameter_mm": 9.0, "dense": 0.8}, {"diameter_mm": 9.5, "dense": 0.2}]}],
+        "dense": [{"name": "ct/x", "lesions": [dense(0.95, 0.6), dense(0.6, 0.7)]}],
         "robustness": [
-            {**scan(30.0, []), "name": "as it is"},
-            {**scan(40.0, []), "name": "smoothed"},
+            changed_scan("ct/x", "as it is", 30.0, 0.8),
+            changed_scan("ct/x", "smoothed", 40.0, 0.5),
+            changed_scan("train/P001", "as it is", 30.0),
+            changed_scan("train/P001", "smoothed", 31.0),
         ],
     }
     summary.write_all(tmp_path, outcome)
@@ -327,18 +354,23 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     assert written["ablations"]["no fusion"]["hd95_mm"] == 10.0
     assert list(written["qualities"]) == ["fast", "standard", "best"]
     assert written["qualities"]["best"]["dsc"]["cavity"] == pytest.approx(0.85)
-    assert written["robustness"]["smoothed"]["held"] is False
+    assert written["robustness"]["ct/x, smoothed"]["held"] is False
+    assert written["robustness"]["train/P001, smoothed"]["held"] is True
+    assert written["dsc_scanned_differently"]["smoothed"]["cavity"] == 0.5
     assert written["probe"][probe.EMBEDDING]["balanced_accuracy"] > 0.95
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "| DSC cavity | >= 0.72 | 0.850 | yes |" in page
     assert "weights SHA-256: no distillation `0123456789ab`." in page
     assert "Not measured: no warm-up: their models are not in `DIFFSEGLUNG_MODELS`" in page
     assert "| fast | 0.850 | 0.850 |" in page
-    assert "| robustness | 1 of 1 held | 0 of 1 | **no** |" in page
+    assert "| robustness | 2 of 2 held | 1 of 2 | **no** |" in page
+    assert "| smoothed | **10.0** | 1.0 |" in page
+    assert "| smoothed | 0.500 | 0.500 |" in page
+    assert "| 8 to 10 mm | 2 | 0.50 | 0.50 |" in page
     assert "| student embedding + seven HU numbers | 1.000 |" in page
     assert "| fusion lowers HD95 | >= 10 % | 50.0 % | yes |" in page
     assert "| lungs, DSC against experts | >= 0.97 | 0.960 | **no** |" in page
-    assert "| lungs, share of dense lung held | >= 0.9 | 0.850 | **no** |" in page
+    assert "| lungs, dense lung held (least of 2 lesions 0.60) | >= 0.9 | 0.775 | **no** |" in page
     assert (
         "ct/a: DSC of the lungs against the expert's 0.980 by the network, 0.970 by thresholds alone." in page
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse, keep_ratio
+from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse, keep_ratio, keep_share
 
 SETTINGS = FusionSettings()
 SHAPE = (12, 24, 32)
@@ -160,3 +160,14 @@ def test_two_tissues_keep_the_ratio_they_had() -> None:
     inside = before[:2].sum(axis=0) > 0
     assert np.allclose((kept[0] * before[1])[inside], (kept[1] * before[0])[inside], atol=1e-5)
     assert np.isclose(kept[0, 0, 0, 0], kept[1, 0, 0, 0])
+
+
+def test_a_kept_share_is_the_one_before_and_the_others_share_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    before, after = (values / values.sum(axis=0) for values in rng.random((2, 3, 4, 4, 4)).astype(np.float32))
+    before[:, 0, 0, 0], after[:, 0, 0, 0] = [0.5, 0.3, 0.2], [0, 0, 1]
+    before[:, 0, 0, 1] = after[:, 0, 0, 1] = 0  # outside the lungs
+    kept = keep_share(after, before, 2)
+    assert np.allclose(kept[2], before[2]) and np.allclose(kept.sum(axis=0), before.sum(axis=0), atol=1e-6)
+    assert np.allclose(kept[0] * after[1], kept[1] * after[0], atol=1e-6)
+    assert np.allclose(kept[:, 0, 0, 0], [0.5, 0.3, 0.2])

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from DiffSegLungLib.grain import Grain, grain_of
-from DiffSegLungLib.naming import LEAST_KEPT, NamingRule, lines_kept
+from DiffSegLungLib.naming import LEAST_KEPT, NamingRule, blur_warnings, lines_kept
 
 RULE = NamingRule()
 SHAPE = (40, 60, 60)
@@ -60,3 +60,14 @@ def test_fewer_lines_are_kept_by_soft_kernels_and_thick_slices() -> None:
     assert usual == 1.0
     assert soft < 0.9 and thick < 0.9 and sharp == 1.0
     assert lines_kept(Grain(1.0, 1.0), RULE) == LEAST_KEPT
+
+
+def test_the_reader_is_told_what_blurs_the_lines() -> None:
+    usual = Grain(RULE.grain_within - 0.1, RULE.grain_across - 0.1)
+    assert blur_warnings(None, RULE) == [] and blur_warnings(usual, RULE) == []
+    (soft,) = blur_warnings(Grain(RULE.grain_within + 0.1, usual.across), RULE)
+    (thick,) = blur_warnings(Grain(usual.within, RULE.grain_across + 0.1), RULE)
+    (both,) = blur_warnings(Grain(RULE.grain_within + 0.1, RULE.grain_across + 0.1), RULE)
+    assert "soft kernel (its noise correlates by 0.50)" in soft and "thick slices" not in soft
+    assert "by 18 % by thick slices (their noise correlates by 0.90)" in thick
+    assert "kernel" in both and "slices" in both and "33 %" in both
