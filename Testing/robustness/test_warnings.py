@@ -17,10 +17,13 @@ import numpy as np
 import pandas
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
+from DiffSegLungLib.grain import grain_of
 from DiffSegLungLib.longitudinal import change_warnings
 from DiffSegLungLib.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
 from DiffSegLungLib.measure_command import CORRECTED, OTHER_LUNGS, MeasureRequest, measure_to_files
+from DiffSegLungLib.naming import NamingRule, blur_warnings
 from DiffSegLungLib.outputs import TISSUE_SEGMENTS, Segment, write_segmentation, write_text
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.remeasure import remeasure
@@ -112,6 +115,18 @@ def segmented(hu: Callable[[], np.ndarray]) -> Teller:
         mask = sitk.Cast(image_of(phantom().sides), sitk.sitkUInt8)
         result = segment(image_of(hu()), lungs=mask, device="cpu", quality="fast")
         return list(result.manifest["warnings"])
+
+    return tell
+
+
+def grained(*blur: float) -> Teller:
+    """What noise of 30 HU in the phantom, blurred by so many voxels along each axis, says of fine lines."""
+
+    def tell(folder: Path) -> Iterable[str]:
+        white = np.random.default_rng(1).standard_normal(phantom().hu.shape, dtype=np.float32)
+        noise = ndimage.gaussian_filter(white, blur)
+        hu = np.where(phantom().sides > 0, phantom().hu, 40.0) + 30 * noise / noise.std()
+        return blur_warnings(grain_of(hu, phantom().sides > 0), NamingRule())
 
     return tell
 
@@ -330,6 +345,13 @@ CONDITIONS = [
         from_dicom(ConvolutionKernel="B70f"),
         from_dicom(ConvolutionKernel="B30f"),
     ),
+    Condition(
+        "soft kernel",
+        "Fine lines are blurred by .* by a soft kernel .* told apart less surely",
+        grained(0, 1.2, 1.2),
+        grained(0, 0, 0),
+    ),
+    Condition("blurred across slices", "by thick slices", grained(2.0, 0, 0), grained(0, 0, 0)),
     # what was repaired or left out while reading
     Condition(
         "values that are no numbers",
