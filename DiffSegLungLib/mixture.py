@@ -51,16 +51,28 @@ class Mixture:
     means: np.ndarray
     covariances: np.ndarray
 
-    def log_densities(self, points: np.ndarray, device: str = "cpu") -> np.ndarray:
+    def log_densities(
+        self, points: np.ndarray, device: str = "cpu", exponents: np.ndarray | None = None
+    ) -> np.ndarray:
         """Log of each component's density at each point, without its weight: float32 (points, components).
 
         One matrix product with the inverse Cholesky factors gives all Mahalanobis distances of a block.
+
+        Args:
+            points: (points, dimensions).
+            device: of torch.
+            exponents: how much each dimension counts beside those before it, (dimensions,); all of it
+                without.  The factors are triangular, so each row is a dimension given those before it.
         """
         components, dimensions = self.means.shape
+        counted = np.ones(dimensions) if exponents is None else np.asarray(exponents, float)
         whiten = np.linalg.inv(np.linalg.cholesky(self.covariances))
         offset = torch.from_numpy(np.einsum("kij,kj->ki", whiten, self.means)[..., None]).float().to(device)
         factors = torch.from_numpy(whiten).float().to(device)
-        constant = np.log(np.einsum("kii->ki", whiten)).sum(1) - 0.5 * dimensions * np.log(2 * np.pi)
+        logs = np.log(np.einsum("kii->ki", whiten)) - 0.5 * np.log(2 * np.pi)
+        constant = (logs * counted).sum(1)
+        roots = torch.from_numpy(np.sqrt(counted)[None, :, None]).float().to(device)
+        offset, factors = offset * roots, factors * roots
         # The factors are triangular: their upper half needs but half of the dimensions.
         half = dimensions // 2
         parts = [slice(0, half), slice(half, dimensions)] if half else [slice(0, dimensions)]

@@ -68,6 +68,7 @@ class NamingRule:
         lost_softer: share of the lines' rise, by its logarithm, that each unit of correlation beyond takes.
         grain_across: correlation from slice to slice up to which slices take nothing.
         lost_across: share, by its logarithm, that each unit beyond takes.
+        embedding_share: exponent on what the diffusion embedding says of a voxel beside density and texture.
         floor: smallest share of a tissue in what a component may be, so that density can overrule a name.
     """
 
@@ -81,6 +82,7 @@ class NamingRule:
     lines_above: float = 1.3
     holes_above: float = 1.55
     floor: float = 0.1
+    embedding_share: float = 0.5
     net_above: float = 0.94
     net_softness: float = 0.035
     grain_within: float = 0.4

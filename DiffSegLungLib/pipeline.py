@@ -450,7 +450,9 @@ def _posterior(
     net: np.ndarray,
 ) -> np.ndarray:
     prior = log_density_prior(density, healthy, model.rule)
-    densities = patient.log_densities(points, next(model.student.parameters()).device.type)
+    exponents = np.ones(points.shape[1])
+    exponents[len(DESCRIPTORS) :] = model.rule.embedding_share
+    densities = patient.log_densities(points, next(model.student.parameters()).device.type, exponents)
     posterior = tissue_posterior(densities, patient.weights, model.labels, prior, model.rule, model.sharpness)
     return share_by_texture(posterior, net, model.rule)
 

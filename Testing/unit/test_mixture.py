@@ -48,6 +48,19 @@ def test_log_densities_equal_scipy() -> None:
     assert densities == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+def test_an_exponent_counts_dimensions_given_those_before_them() -> None:
+    mixture = random_mixture()
+    points = np.random.default_rng(1).normal(scale=2, size=(50, 5))
+    fine = Mixture(mixture.weights, mixture.means[:, :3], mixture.covariances[:, :3, :3])
+    marginal, both = fine.log_densities(points[:, :3]), mixture.log_densities(points)
+    for share in (0.0, 0.25, 1.0):
+        exponents = np.array([1, 1, 1, share, share])
+        expected = marginal + share * (both - marginal)
+        assert mixture.log_densities(points, exponents=exponents) == pytest.approx(
+            expected, rel=1e-3, abs=1e-3
+        )
+
+
 def test_log_densities_hold_at_the_scale_of_the_descriptors() -> None:
     """Densities are HU / 100: means near -9 and deviations of a tenth, in 32 bits."""
     mixture = Mixture(
