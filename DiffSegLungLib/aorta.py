@@ -72,19 +72,30 @@ def find_aorta(work: np.ndarray, lungs: np.ndarray, side_mm: float) -> np.ndarra
     return inside
 
 
+def between_middles(lungs: np.ndarray, heights: tuple[float, float]) -> tuple[slice, slice] | None:
+    """Slices between two shares of the lungs' height, columns between their middles; None without two lungs.
+
+    Args:
+        lungs: (z, y, x), 1 in the right lung, 2 in the left.
+        heights: 0 at the base, 1 at the apex.
+    """
+    columns = [np.nonzero(lungs == side)[2] for side in (1, 2)]
+    if min(len(column) for column in columns) == 0:
+        return None
+    first, last = sorted(int(np.median(column)) for column in columns)
+    filled = np.flatnonzero((lungs > 0).any(axis=(1, 2)))
+    low, high = (int(filled[0] + share * (filled[-1] - filled[0])) for share in heights)
+    return (slice(low, high), slice(first, last)) if min(high - low, last - first) >= 1 else None
+
+
 def _between_spine_and_lungs(lungs: np.ndarray) -> tuple[slice, slice, slice] | None:
     """The back half of the chest between the middles of the lungs; None where there are not two."""
-    places = [np.nonzero(lungs == side) for side in (1, 2)]
-    if min(len(place[0]) for place in places) == 0:
+    between = between_middles(lungs, HEIGHT)
+    if between is None:
         return None
-    right, left = sorted(int(np.median(place[2])) for place in places)
-    rows = np.flatnonzero((lungs > 0).any(axis=(1, 2)))
-    low, high = (int(rows[0] + share * (rows[-1] - rows[0])) for share in HEIGHT)
     depths = np.flatnonzero((lungs > 0).any(axis=(0, 2)))
     front, back = (depths[0] + depths[-1]) // 2 - 5, depths[-1] + 5
-    if min(high - low, left - right) < 1:
-        return None
-    return slice(low, high), slice(max(int(front), 0), int(back)), slice(right, left)
+    return between[0], slice(max(int(front), 0), int(back)), between[1]
 
 
 def _spine(smooth: np.ndarray, side_mm: float) -> np.ndarray | None:

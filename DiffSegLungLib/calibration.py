@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import ndimage
 
-from .aorta import find_aorta
+from .aorta import between_middles, find_aorta
 from .filters import box_around
 
 TRACHEA_HU = -978.0
@@ -250,14 +250,9 @@ def _heart(work: np.ndarray, lungs: np.ndarray, side_mm: float) -> np.ndarray | 
 
 
 def _between(lungs: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The box between the middles of the two lungs; None where there are not two."""
-    places = [np.nonzero(lungs == side) for side in (1, 2)]
-    if min(len(place[0]) for place in places) == 0:
+    """The box between the middles of the two lungs, at the heart; None where there are not two."""
+    between = between_middles(lungs, HEART)
+    if between is None:
         return None
-    left, right = sorted(int(np.median(place[2])) for place in places)
-    rows = np.flatnonzero((lungs > 0).any(axis=(1, 2)))
-    low, high = (int(rows[0] + share * (rows[-1] - rows[0])) for share in HEART)
-    front, back = np.percentile(np.concatenate([place[1] for place in places]), [10, 90]).astype(int)
-    if min(high - low, back - front, right - left) < 1:
-        return None
-    return slice(low, high), slice(front, back), slice(left, right)
+    front, back = np.percentile(np.nonzero(lungs)[1], [10, 90]).astype(int)
+    return (between[0], slice(front, back), between[1]) if back > front else None
