@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from DiffSegLungLib import features, filters, fusion, lungs, pipeline, regions, vessels
+from DiffSegLungLib import features, filters, fusion, lungs, nodules, pipeline, regions, vessels
 from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models import Model
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 
-MODULES = (features, filters, fusion, lungs, pipeline, regions, vessels)
+MODULES = (features, filters, fusion, lungs, nodules, pipeline, regions, vessels)
 ROWS = 4
 """Slices at a time whose embedding of all noise levels is up-sampled: each voxel has 384 numbers."""
 
@@ -112,12 +112,34 @@ def _projected(cells: np.ndarray, shape: tuple[int, ...], rows: slice, projectio
     return np.concatenate(parts, axis=1)
 
 
-def _log_densities(mixture: Mixture, points: np.ndarray, device: str = "cpu") -> np.ndarray:
+def _log_densities(
+    mixture: Mixture, points: np.ndarray, device: str = "cpu", exponents: np.ndarray | None = None
+) -> np.ndarray:
+    """By SciPy, as many dimensions at a time as count alike, given those before them."""
+    dimensions = points.shape[1]
+    counted = np.ones(dimensions) if exponents is None else exponents
+    ends = [*np.flatnonzero(np.diff(counted)) + 1, dimensions]
+    result = np.zeros((len(points), len(mixture.means)))
+    before = np.zeros_like(result)
+    for end in ends:
+        marginal = _marginal_log_densities(mixture, points, end)
+        result += counted[end - 1] * (marginal - before)
+        before = marginal
+    return result.astype(np.float32)
+
+
+def _marginal_log_densities(mixture: Mixture, points: np.ndarray, dimensions: int) -> np.ndarray:
     from scipy.stats import multivariate_normal
 
+    some = points[:, :dimensions].astype(np.float64)
     parts = zip(mixture.means, mixture.covariances, strict=True)
-    densities = [multivariate_normal.logpdf(points.astype(np.float64), *part) for part in parts]
-    return np.stack(densities, axis=1).astype(np.float32)
+    return np.stack(
+        [
+            multivariate_normal.logpdf(some, mean[:dimensions], covariance[:dimensions, :dimensions])
+            for mean, covariance in parts
+        ],
+        axis=1,
+    )
 
 
 def _squared_distance(mask: np.ndarray, reach: int) -> np.ndarray:

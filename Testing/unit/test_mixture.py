@@ -18,6 +18,7 @@ from DiffSegLungLib.mixture import (
     fit_projection,
     softmax,
 )
+from Testing.bench.plain import _log_densities as plain_log_densities
 
 
 def random_mixture(components: int = 4, dimensions: int = 5, seed: int = 0) -> Mixture:
