@@ -57,9 +57,8 @@ def test_an_exponent_counts_dimensions_given_those_before_them() -> None:
     for share in (0.0, 0.25, 1.0):
         exponents = np.array([1, 1, 1, share, share])
         expected = marginal + share * (both - marginal)
-        assert mixture.log_densities(points, exponents=exponents) == pytest.approx(
-            expected, rel=1e-3, abs=1e-3
-        )
+        for way in (Mixture.log_densities, plain_log_densities):
+            assert way(mixture, points, "cpu", exponents) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_log_densities_hold_at_the_scale_of_the_descriptors() -> None:
