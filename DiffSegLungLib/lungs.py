@@ -60,6 +60,13 @@ BAY_HU = (-20.0, 110.0)  # median; fat is none, nor a vessel full of contrast me
 FAT_HU, MOST_FAT = (-150.0, -30.0), 0.2  # more: the fat around the heart
 LEAST_CORE = 30  # voxels
 LEAST_DENSE_ML, WELL_ENCLOSED = 10.0, 0.55  # below the first, only what is enclosed by the second
+MEDIAL, SURE_WITHIN = 0.45, 0.63
+"""Of the way from the middle of the patient to the ribs; mean probability more than 6 mm beneath the surface.
+
+Heart and hilum, half enclosed as they are, look like dense lung to the coarse network where they lie on lung,
+and less so beneath: 0.38 to 0.56 within, at 0.19 to 0.34 of the way.  Consolidation enclosed no better lies
+farther out where it is as unsure, from 0.63 on, or is lung all through: 0.76 at the least where it is medial.
+"""
 SMALLEST_DENSE_ML = 5.0  # below: the coarse network's error
 SOFT_HU = 200.0  # denser: bone, or a heart full of contrast medium
 BEHIND_MM = 20.0  # of dense lung, in which the chest wall is looked at again
@@ -400,13 +407,18 @@ def _no_lungs() -> UnusableInputError:
 
 def _alone(lung_air: np.ndarray, work: np.ndarray) -> int:
     """The side of the patient on which nearly all the air lies; 0 where both hold some."""
-    tissue = np.cumsum((work > AIR_HU).sum(axis=(0, 1)))
-    middle = int(np.searchsorted(tissue, tissue[-1] / 2))
+    middle = _middle_of_tissue(work)
     columns = lung_air.sum(axis=(0, 1))
     share = float(columns[:middle].sum() / columns.sum())
     if share > ALONE or share < 1 - ALONE:
         return RIGHT if share > 0.5 else LEFT
     return 0
+
+
+def _middle_of_tissue(work: np.ndarray) -> int:
+    """The column on either side of which half of the patient's tissue lies, however many lungs there are."""
+    tissue = np.cumsum((work > AIR_HU).sum(axis=(0, 1)))
+    return int(np.searchsorted(tissue, tissue[-1] / 2))
 
 
 def _split_sides(lung_air: np.ndarray, alone: int = 0) -> np.ndarray:
@@ -554,7 +566,7 @@ def _borne_out(
         allowed: Where dense lung may be.
     """
     missed, near = allowed & ~lung, ndimage.binary_dilation(lung, iterations=2)
-    dense = np.zeros(lung.shape, bool)
+    dense, outward = np.zeros(lung.shape, bool), _from_the_middle(work, lung)
     for least, enough, very_likely in ROUNDS:
         pieces, _ = ndimage.label(_thick(missed & ~dense & (probability > least), near))
         for number, span in enumerate(ndimage.find_objects(pieces), start=1):
@@ -565,7 +577,8 @@ def _borne_out(
             )
             piece, around = pieces[box] == number, lung[box] | dense[box]
             bound = _least_probability(piece, work[box], probability[box], around, enough, very_likely)
-            dense[box] |= piece & (probability[box] > bound)
+            if bound < 1 and not _is_mediastinal(piece, probability[box], around, outward[box[2]]):
+                dense[box] |= piece & (probability[box] > bound)
     if not dense.any():
         return dense
     # The coarse network leaves a gap to the lung.
@@ -584,7 +597,7 @@ def _least_probability(
     very_likely: float,
 ) -> float:
     """From which probability on a piece of dense tissue is lung; 1 where none of it is."""
-    enclosed = float(lung[ndimage.binary_dilation(piece, iterations=2) & ~piece].mean())
+    enclosed = _enclosed(piece, lung)
     certain = float((probability[piece] > CERTAIN).mean())
     volume = np.count_nonzero(piece)
     small = volume < _voxels(LEAST_DENSE_ML) and enclosed < WELL_ENCLOSED
@@ -593,6 +606,35 @@ def _least_probability(
     if volume < _voxels(SMALLEST_DENSE_ML) or small or not lung_like or _is_fat(piece, work):
         return 1.0
     return LIKELY if enclosed >= ENCLOSED and volume >= _voxels(LEAST_DENSE_ML) else very_likely
+
+
+def _enclosed(piece: np.ndarray, lung: np.ndarray) -> float:
+    """Share of a piece's surface that borders on lung."""
+    return float(lung[ndimage.binary_dilation(piece, iterations=2) & ~piece].mean())
+
+
+def _from_the_middle(work: np.ndarray, lung: np.ndarray) -> np.ndarray:
+    """How far each column lies from the middle of the patient; 1 where the lungs end."""
+    away = np.abs(np.arange(work.shape[2]) - _middle_of_tissue(work))
+    return away / max(away[lung.any(axis=(0, 1))].max(), 1)
+
+
+def _is_mediastinal(
+    piece: np.ndarray, probability: np.ndarray, lung: np.ndarray, outward: np.ndarray
+) -> bool:
+    """Whether a piece is heart or hilum: medial, not well enclosed and likely at its surface only.
+
+    Args:
+        piece: What may be dense lung.
+        probability: Of lung, by the network.
+        lung: What is lung already.
+        outward: How far each column lies from the middle of the patient.
+    """
+    medial = np.average(outward, weights=piece.sum(axis=(0, 1))) < MEDIAL
+    if not medial or _enclosed(piece, lung) >= WELL_ENCLOSED:
+        return False
+    core = ~within(~piece, THINNEST_MM / 2 / WORK_MM)
+    return float(probability[core if core.any() else piece].mean()) < SURE_WITHIN
 
 
 def _behind(work: np.ndarray, sides: np.ndarray, dense: np.ndarray) -> np.ndarray:

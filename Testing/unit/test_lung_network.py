@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from DiffSegLungLib import cli, models
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
@@ -196,6 +197,23 @@ def test_the_dome_of_the_diaphragm_is_no_dense_lung() -> None:
     assert _borne_out(work, probability, lung & ~dome, np.ones_like(lung))[dome].mean() > 0.95
 
 
+@pytest.mark.parametrize(
+    ("middle", "within", "is_lung"), [(33, 0.4, False), (33, 0.8, True), (50, 0.4, True)]
+)
+def test_heart_that_looks_like_lung_at_its_surface_is_left_out(
+    middle: int, within: float, is_lung: bool
+) -> None:
+    """Half in the left lung, half in mediastinum or chest wall; the network is sure of its surface."""
+    lung, piece = np.zeros((60, 60, 60), bool), np.zeros((60, 60, 60), bool)
+    lung[5:55, 5:55, 10:22], lung[5:55, 5:55, 33:50] = True, True
+    piece[20:40, 20:40, middle - 7 : middle + 7] = True
+    depth = ndimage.distance_transform_edt(piece)
+    probability = np.where(depth > 2, within, 0.95 * piece).astype(np.float32)
+    work = np.where(lung & ~piece, np.float32(-850), np.float32(40))
+    found = _borne_out(work, probability, lung & ~piece, np.ones_like(lung))
+    assert found.any() == is_lung and (not is_lung or found[piece].mean() > 0.7)
+
+
 @pytest.mark.parametrize(("sure", "lowest", "is_dome"), [(0.8, 10, True), (0.2, 10, False), (0.8, 4, False)])
 def test_the_tip_of_a_dome_at_the_chest_wall_is_left_out_where_the_network_doubts_it(
     sure: float, lowest: int, is_dome: bool
@@ -235,6 +253,17 @@ def test_the_shipped_network_adds_nothing_to_healthy_lungs(shipped: LungNetwork)
     assert found.origin == "network"
     assert dice(found.mask, phantom.sides > 0) > 0.96
     assert found.mask[phantom.sides == 0].sum() < 0.04 * found.mask.sum()
+
+
+@pytest.mark.parametrize("is_round", [True, False])
+def test_the_shipped_network_takes_no_heart_of_a_child_for_lung(is_round: bool, shipped: LungNetwork) -> None:
+    """In a round field and in a narrow one it believes a part of the heart that the left lung goes around."""
+    hu = make_phantom((5.0, 5.0, 5.0)).hu
+    y, x = np.ogrid[tuple(slice(-1, 1, side * 1j) for side in hu.shape[1:])]
+    hu = np.where(y**2 + x**2 > 1, np.float32(-1024), hu) if is_round else hu[:, 2:-2, 2:-2]
+    found = segment_lungs(hu, (2.5, 2.5, 2.5), shipped)
+    assert found.origin == "network"
+    assert not any("dense tissue" in warning for warning in found.warnings)
 
 
 # --- in a model folder -----------------------------------------------------------------------------------
