@@ -3,26 +3,28 @@
 Group normalisation takes absolute density out of the diffusion model's bottleneck, and the noise of the
 forward process blurs what is left of density and fine texture.  These numbers have no parameters and no
 normalisation.  They are those of filtered radiomics: percentiles, a histogram, and the energies of
-band-pass, gradient and top-hat filters, over cubes of one cell and of its neighbourhood.
+band-pass, gradient and top-hat filters, over cubes of one cell and of its neighbourhood; wide top-hats, fine
+ones over raised tissue alone, and the level of the aerated lung around.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional
 
 from DiffSegLungLib.diffusion import DOWNSAMPLING, from_hounsfield
 
-CONTEXT = 16
+CONTEXT = 24
 """Voxels beyond a window, on each side, on which the numbers of its cells depend."""
 
 SLAB = 96
 """Slices at a time of a whole CT; a multiple of 8."""
 
-SCALES = (8, 16, 24)
+SCALES = (8, 24)
 """Sides in voxels of the cubes around each cell whose density is told."""
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NEIGHBOURHOODS = (1, 3)
@@ -35,6 +37,18 @@ WIDTHS = (0.6, 1.0, 1.6, 2.6)
 """Standard deviations in voxels of the Gaussians whose differences are the bands."""
 BALLS = (1, 2, 3)
 """Half the sides in voxels of the cubes of openings and closings."""
+WIDE_BALLS = (2, 3)
+"""The same on a grid half as fine, for what is as wide as a lesion: its walls, its lumen."""
+WIDE_HU, WIDE_SOFTNESS_HU = 300.0, 50.0
+"""A rise or fall that is counted there."""
+RAISED_HU, RAISED_SOFTNESS_HU = (-650.0, -250.0), 20.0
+"""Density after an opening that is ground glass or fibrosis, in which fine lines are told by themselves: a
+mean over all lung would tell how much of it is raised instead."""
+LEAST_RAISED = 0.03
+"""Added to the share of raised tissue, below which its texture says little."""
+LEVEL_HU, LEVEL_CELLS = (-1000.0, -600.0), 7
+"""Density of aerated lung, denser tissue held to its upper end, over a cube of so many cells: what is healthy
+in one lung is raised in another."""
 FILL_HU = -850.0
 """Outside the lungs: about healthy lung, so that the pleura is no texture of the chest wall's."""
 LARGEST_HU, UNIT_HU = 300.0, 20.0
@@ -42,7 +56,8 @@ LARGEST_HU, UNIT_HU = 300.0, 20.0
 
 DENSITY_NUMBERS = 2 + len(SHARES)
 _RESPONSES = 2 * len(WIDTHS) + len(WIDTHS) - 1 + 2 * len(BALLS)
-CELL_NUMBERS = DENSITY_NUMBERS * len(SCALES) + (len(EDGES_HU) + 1 + _RESPONSES) * len(NEIGHBOURHOODS) + 1
+_AVERAGED = len(EDGES_HU) + 1 + _RESPONSES + 2 * len(WIDE_BALLS)
+CELL_NUMBERS = DENSITY_NUMBERS * len(SCALES) + _AVERAGED * len(NEIGHBOURHOODS) + 2 * len(BALLS) + 2
 """Channels of :func:`cell_numbers`."""
 
 
@@ -60,7 +75,7 @@ def cell_numbers(hu: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     lungs = (mask > 0.5).to(hu.dtype)
     x = from_hounsfield(hu)
     parts = [density_numbers(x, mask, side) for side in SCALES]
-    parts += [_averaged(_histogram(hu), lungs).clamp(min=0).sqrt(), _texture(hu, lungs)]
+    parts += [_averaged(_histogram(hu), lungs).clamp(min=0).sqrt(), _texture(hu, lungs), _level(hu, lungs)]
     return torch.cat([*parts, functional.avg_pool3d(lungs, DOWNSAMPLING)], dim=1)
 
 
@@ -136,7 +151,8 @@ def _histogram(hu: torch.Tensor) -> torch.Tensor:
 
 
 def _texture(hu: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
-    """Log of the mean response of each filter over the lung, at each of ``NEIGHBOURHOODS``."""
+    """Log of the mean response of each filter over the lung, at each of ``NEIGHBOURHOODS``; wide rises and
+    falls; the fine top-hats over raised tissue alone."""
     # Zero beyond the border means the fill too.
     above_fill = torch.where(lungs > 0.5, hu.clamp(-1000.0, 400.0) - FILL_HU, 0.0)
     levels = [above_fill, *(_blurred(above_fill, width) for width in WIDTHS)]
@@ -144,18 +160,47 @@ def _texture(hu: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
     for finer, coarser in itertools.pairwise(levels):
         responses += [(finer - coarser).clamp(min=0), (coarser - finer).clamp(min=0)]
     responses += [_gradient(level) for level in levels[1:-1]]
-    responses += _top_hats(levels[1])
-    return torch.cat([_averaged_log(response, lungs) for response in responses], dim=1)
+    hats = _top_hats(levels[1], BALLS)
+    averaged = [_averaged_log(response, lungs) for response in (*responses, *hats)]
+    opened = levels[1] - hats[0] + FILL_HU
+    return torch.cat([*averaged, _wide(above_fill, lungs), _over_raised(hats, opened, lungs)], dim=1)
+
+
+def _wide(above_fill: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
+    """Share of the lung that rises or falls far within each of ``WIDE_BALLS``."""
+    half, lung = (functional.avg_pool3d(x, 2) for x in (above_fill, lungs))
+    far = [((hat - WIDE_HU) / WIDE_SOFTNESS_HU).sigmoid() for hat in _top_hats(half, WIDE_BALLS)]
+    return torch.cat([_averaged(one, lung, DOWNSAMPLING // 2) for one in far], dim=1)
+
+
+def _over_raised(hats: list[torch.Tensor], opened: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
+    """Log of the mean of each top-hat over the raised tissue of a cell and its neighbours."""
+    low, high = (torch.sigmoid((opened - edge) / RAISED_SOFTNESS_HU) for edge in RAISED_HU)
+    raised = low * (1 - high) * lungs
+    share = _neighbourhood(raised) + LEAST_RAISED
+    means = [_neighbourhood(hat.clamp(max=LARGEST_HU) * raised) / share for hat in hats]
+    return (torch.cat(means, dim=1) / UNIT_HU).log1p()
+
+
+def _neighbourhood(x: torch.Tensor) -> torch.Tensor:
+    return _around(functional.avg_pool3d(x, DOWNSAMPLING), max(NEIGHBOURHOODS))
+
+
+def _level(hu: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
+    """Density of the aerated lung around, in hundreds of HU; 0 without lung."""
+    total = functional.avg_pool3d(hu.clamp(*LEVEL_HU) * lungs, DOWNSAMPLING)
+    share = _around(functional.avg_pool3d(lungs, DOWNSAMPLING), LEVEL_CELLS)
+    return _around(total, LEVEL_CELLS) / share.clamp(min=1e-4) / 100.0
 
 
 def _averaged_log(response: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
     return (_averaged(response.clamp(max=LARGEST_HU), lungs) / UNIT_HU).log1p()
 
 
-def _averaged(values: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
-    """Means over the lung of a cell and of its neighbourhood; 0 without lung."""
-    total = functional.avg_pool3d(values * lungs, DOWNSAMPLING)
-    share = functional.avg_pool3d(lungs, DOWNSAMPLING)
+def _averaged(values: torch.Tensor, lungs: torch.Tensor, side: int = DOWNSAMPLING) -> torch.Tensor:
+    """Means over the lung of a cell, ``side`` voxels wide, and of its neighbourhood; 0 without lung."""
+    total = functional.avg_pool3d(values * lungs, side)
+    share = functional.avg_pool3d(lungs, side)
     means = []
     for cells in NEIGHBOURHOODS:
         summed, weight = _around(total, cells), _around(share, cells)
@@ -195,14 +240,14 @@ def _gradient(x: torch.Tensor) -> torch.Tensor:
     return square.sqrt() / 2
 
 
-def _top_hats(x: torch.Tensor) -> list[torch.Tensor]:
-    """Rise above the opening and fall below the closing with each of ``BALLS``."""
+def _top_hats(x: torch.Tensor, balls: Sequence[int]) -> list[torch.Tensor]:
+    """Rise above the opening with each of ``balls``, then fall below the closing."""
     hats = []
     for sign in (1.0, -1.0):
         eroded = sign * x
-        for ball in range(1, max(BALLS) + 1):
+        for ball in range(1, max(balls) + 1):
             eroded = -_dilated(-eroded)
-            if ball in BALLS:
+            if ball in balls:
                 opened = eroded
                 for _ in range(ball):
                     opened = _dilated(opened)

@@ -14,15 +14,19 @@ from torch.nn import functional
 
 from DiffSegLungLib.cell_numbers import CELL_NUMBERS
 
-EMBEDDING = 128
-"""Length of the embedding of student and teacher."""
+LEARNED = 20
+"""Numbers of the embedding that distillation teaches; the others are density and texture as they are.  A
+probe that learns from few hosts is led astray by more of them (`Testing/evaluation/LOG.md`)."""
+
+EMBEDDING = CELL_NUMBERS + LEARNED
+"""Length of the student's embedding."""
+
+PROJECTED = 128
+"""Length of the vectors of student and teacher that the contrastive loss compares."""
 
 TEACHER_NUMBERS = 34
 TARGETS = 2 * TEACHER_NUMBERS
 """What the embedding must tell by a linear map: radiomics of the cell and of its surroundings."""
-
-LEARNED = EMBEDDING - CELL_NUMBERS
-"""Numbers of the embedding that distillation teaches; the others are density and texture as they are."""
 
 
 class StudentHead(nn.Module):
@@ -43,11 +47,11 @@ class StudentHead(nn.Module):
         # Statistics of the training data, not of the window at hand: HU stay physical.
         self.scale = nn.BatchNorm3d(inputs, affine=False)
         self.project = nn.Sequential(nn.Conv3d(inputs, hidden, 1), nn.SiLU(), nn.Conv3d(hidden, LEARNED, 1))
-        self.contrast = nn.Linear(EMBEDDING, EMBEDDING)
+        self.contrast = nn.Linear(EMBEDDING, PROJECTED)
         self.regress = nn.Linear(EMBEDDING, TARGETS)
 
     def forward(self, bottleneck: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """Embeddings, (batch, 128, z, y, x)."""
+        """Embeddings, (batch, EMBEDDING, z, y, x)."""
         seen = self.scale(torch.cat([numbers, bottleneck], dim=1))
         return torch.cat([seen[:, :CELL_NUMBERS], self.project(seen)], dim=1)
 
@@ -70,7 +74,7 @@ class StudentHead(nn.Module):
 
 
 class TeacherHead(nn.Module):
-    """Standardised radiomics to a unit vector, (cells, 128).
+    """Standardised radiomics to a unit vector, (cells, PROJECTED).
 
     Args:
         teacher_numbers: how many numbers a cell: those of the cell and of its surroundings.
@@ -79,14 +83,14 @@ class TeacherHead(nn.Module):
     def __init__(self, teacher_numbers: int = TARGETS) -> None:
         super().__init__()
         self.project = nn.Sequential(
-            nn.Linear(teacher_numbers, EMBEDDING),
-            nn.BatchNorm1d(EMBEDDING),
+            nn.Linear(teacher_numbers, PROJECTED),
+            nn.BatchNorm1d(PROJECTED),
             nn.ReLU(),
-            nn.Linear(EMBEDDING, EMBEDDING),
+            nn.Linear(PROJECTED, PROJECTED),
         )
 
     def forward(self, radiomics: torch.Tensor) -> torch.Tensor:
-        """Embeddings of unit length, (cells, 128)."""
+        """Embeddings of unit length, (cells, PROJECTED)."""
         return functional.normalize(self.project(radiomics), dim=1)
 
 
@@ -94,8 +98,9 @@ def info_nce(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 
     """Symmetric InfoNCE (van den Oord et al. 2018, equation 4) over the regions of a batch.
 
     Args:
-        student: (regions, 128); made unit length here.
-        teacher: (regions, 128) of the same regions: row i is the positive of row i, all others negatives.
+        student: (regions, PROJECTED); made unit length here.
+        teacher: (regions, PROJECTED) of the same regions: row i is the positive of row i, all others
+            negatives.
         temperature: the softmax's temperature.
 
     Returns:

@@ -113,7 +113,7 @@ def embed(
         student: the trained network.
         hu: float32 (z, y, x), isotropic grid at the model's spacing.
         mask: bool (z, y, x), the lungs.
-        project: maps (cells, 128 * timesteps) to (cells, channels).
+        project: maps (cells, EMBEDDING * timesteps) to (cells, channels).
         plan: windows and noise levels.
         seed: of the noise; the same noise is used in every window, so that windows differ by their CT alone.
         device: where the network runs.
@@ -260,7 +260,7 @@ def _embed_windows(
     noise: torch.Tensor,
     device: str,
 ) -> torch.Tensor:
-    """Embeddings of some windows, (windows, z, y, x, 128 * timesteps) in cells."""
+    """Embeddings of some windows, (windows, z, y, x, EMBEDDING * timesteps) in cells."""
     boxes = [_box(corner, plan.window) for corner in corners]
     patches = torch.stack([seen.hu[box] for box in boxes])[:, None]
     lungs = torch.stack([seen.mask[box] for box in boxes])[:, None].float()

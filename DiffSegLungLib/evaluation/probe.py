@@ -69,7 +69,7 @@ class Both:
     def embed_hounsfield(
         self, hu: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, timestep: int, numbers: torch.Tensor
     ) -> torch.Tensor:
-        """As ``Student.embed_hounsfield``: (batch, 128 + channels, z/8, y/8, x/8)."""
+        """As ``Student.embed_hounsfield``: (batch, EMBEDDING + channels, z/8, y/8, x/8)."""
         timesteps = torch.full((len(hu),), timestep, device=hu.device)
         noised = self.student.noised(from_hounsfield(hu), mask, noise.expand_as(hu), timesteps)
         bottleneck = encode(self.student.unet, noised, timesteps)
@@ -104,7 +104,7 @@ def describe_cells(
 
 
 def _read(model: Model, hu: np.ndarray, mask: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Embedding and bottleneck of the chosen cells, mean of the noise levels: (cells, 128 + channels)."""
+    """Embedding and bottleneck of the chosen cells, mean of the noise levels: (cells, numbers)."""
     levels = len(model.plan.timesteps)
     both: Any = Both(model.student)
     cells = embed(both, hu, mask, lambda values: values.unflatten(-1, (levels, -1)).mean(-2), model.plan)

@@ -53,8 +53,11 @@ def read_model(info: ModelInfo, description: dict[str, Any], device: str) -> Mod
             lungs=read_lung_network(info.folder, description, device),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise MissingPartError(f"the model in {info.folder} does not fit this version ({reason})") from None
+        # The last line: torch's first one only says that there are errors.
+        reason = str(error).splitlines()[-1].strip()
+        raise MissingPartError(
+            f"the model in {info.folder} does not fit this version ({reason}); get one for it, or train again"
+        ) from None
 
 
 def read_student(folder: Path, description: dict[str, Any], device: str) -> Student:

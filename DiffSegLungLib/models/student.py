@@ -43,7 +43,7 @@ class Student(nn.Module):
         return noise, self.head(bottleneck, numbers)
 
     def embed(self, x: torch.Tensor, timesteps: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """The embedding alone, without the decoder (inference): (batch, 128, z/8, y/8, x/8)."""
+        """The embedding alone, without the decoder (inference): (batch, EMBEDDING, z/8, y/8, x/8)."""
         return self.head(encode(self.unet, x, timesteps), numbers)
 
     def embed_hounsfield(
@@ -64,7 +64,7 @@ class Student(nn.Module):
             numbers: what :func:`cell_numbers` says of the windows' cells.
 
         Returns:
-            (batch, 128, z/8, y/8, x/8).
+            (batch, EMBEDDING, z/8, y/8, x/8).
         """
         timesteps = torch.full((1,), timestep, device=hu.device)  # one for all windows
         noised = self.noised(from_hounsfield(hu), mask, noise.expand_as(hu), timesteps)

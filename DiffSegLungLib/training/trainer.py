@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from DiffSegLungLib.cell_numbers import CONTEXT, cell_numbers, inner, without_rim
 from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
-from DiffSegLungLib.distillation import TARGETS, TeacherHead, collapse, info_nce, warm_up
+from DiffSegLungLib.distillation import EMBEDDING, TARGETS, TeacherHead, collapse, info_nce, warm_up
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.outputs import write_text
@@ -385,7 +385,7 @@ class Trainer:
         if self.ranks.number:
             return
         facts: dict[str, Any] = {"step": self.step, "settings": asdict(self.settings)}
-        facts |= {"split": self.split, "notes": self.notes}
+        facts |= {"split": self.split, "notes": self.notes, "embedding": EMBEDDING}
         facts["teacher_mean"] = self.teacher_mean.tolist()
         facts["teacher_deviation"] = self.teacher_deviation.tolist()
         checkpoint.save(self.checkpoint_path, self._modules(), self.optimiser, self.random, facts)
@@ -394,9 +394,10 @@ class Trainer:
         """Go back to the state of the checkpoint.
 
         Raises:
-            UnusableInputError: an earlier version wrote it, whose teacher told other numbers.
+            UnusableInputError: an earlier version wrote it, whose teacher or student told other numbers.
         """
-        if len(checkpoint.load_facts(self.checkpoint_path)["teacher_mean"]) != TARGETS:
+        known = checkpoint.load_facts(self.checkpoint_path)
+        if (len(known["teacher_mean"]), known.get("embedding")) != (TARGETS, EMBEDDING):
             raise UnusableInputError(
                 f"An earlier version began the run in {self.folder}, and this one cannot go on with it: "
                 "begin again in another folder."

@@ -56,7 +56,7 @@ def test_swapped_pairs_cost_more_than_right_ones() -> None:
     assert info_nce(embeddings, embeddings.roll(1, dims=0)) > info_nce(embeddings, embeddings) + 5
 
 
-@pytest.mark.parametrize(("channels", "hidden", "passed"), [(64, 128, 60), (8, 16, 8), (8, 10, 5)])
+@pytest.mark.parametrize(("channels", "hidden", "passed"), [(64, 128, 20), (8, 16, 8), (8, 10, 5)])
 def test_a_head_that_was_not_taught_passes_the_bottleneck_on(channels: int, hidden: int, passed: int) -> None:
     torch.manual_seed(0)
     head = StudentHead(channels, hidden)

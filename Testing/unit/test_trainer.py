@@ -222,10 +222,18 @@ def test_a_trained_model_goes_on_learning(patients: list[Patient], tmp_path: Pat
         assert not torch.equal(learnt[part], before[part]), part
 
 
-def test_a_run_of_an_earlier_version_is_refused(patients: list[Patient], tmp_path: Path) -> None:
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_a_run_of_an_earlier_version_is_refused(
+    patients: list[Patient], tmp_path: Path, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose teacher told other numbers, or whose student had an embedding of another length."""
     trainer = Trainer(patients, TINY, tmp_path)
-    trainer.teacher_mean = torch.zeros(34)  # its teacher told other numbers
-    trainer.save()
+    with monkeypatch.context() as earlier:
+        if who == "teacher":
+            trainer.teacher_mean = torch.zeros(34)
+        else:
+            earlier.setattr("DiffSegLungLib.training.trainer.EMBEDDING", 128)
+        trainer.save()
     before = trainer.checkpoint_path.read_bytes()
     with pytest.raises(UnusableInputError, match="begin again in another folder"):
         trainer.run()
