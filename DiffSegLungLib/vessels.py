@@ -48,7 +48,7 @@ HILAR_MM = 25.0
 """Lung this near the mediastinum is the hilar zone, where lobar vessels and bronchi lie."""
 BRONCHIAL_MM = 30.0
 """And this near the trachea or a main bronchus."""
-HILAR_THICKNESS_MM = 15.0
+HILAR_THICKNESS_MM = 18.0
 """In the hilar zone only what is thicker than this counts as diseased tissue."""
 BLOCK = 65536
 """Voxels whose medians are taken at a time."""

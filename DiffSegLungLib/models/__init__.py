@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from DiffSegLungLib.naming import NamingRule
     from DiffSegLungLib.regions import RegionSettings
 
-DEFAULT = "third"
+DEFAULT = "fourth"
 FORMAT = 1
 WEIGHTS, MIXTURE, DESCRIPTION = "weights.safetensors", "mixture.safetensors", "model.json"
 LUNGS = "lungs.safetensors"

@@ -40,7 +40,7 @@ class ReferenceSettings:
     """
 
     spacing: float = 1.5
-    channels: int = 4
+    channels: int = 8
     components: int = 5
     points: int = 8_000
     sharpness: float = 0.5

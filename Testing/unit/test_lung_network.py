@@ -25,7 +25,7 @@ from DiffSegLungLib.tissues import CONSOLIDATION
 from DiffSegLungLib.training import lungs as training
 from DiffSegLungLib.training.lung_lesions import depth_of, paint_disease
 
-SHIPPED = Path(__file__).parents[2] / "Resources" / "models" / "third"
+SHIPPED = Path(__file__).parents[2] / "Resources" / "models" / "fourth"
 SMALL = (8, 8, 8, 8, 8)
 SPACING = (2.0, 2.0, 2.0)
 

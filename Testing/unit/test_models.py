@@ -23,7 +23,7 @@ from DiffSegLungLib.regions import RegionSettings
 from DiffSegLungLib.tissues import BY_LABEL
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "Resources" / "models" / "third"
+SHIPPED = ROOT / "Resources" / "models" / "fourth"
 CHANNELS = [8, 8, 8, 8]
 PLAN = EmbeddingPlan((16, 16, 16), (16, 8, 8), (10, 100), 4)
 RULE = NamingRule(emphysema_below=-933.0)
