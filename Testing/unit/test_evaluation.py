@@ -454,8 +454,11 @@ def test_the_cells_of_a_case_are_described(host: Host) -> None:
     assert set(np.unique(cells.labels)) == {HEALTHY, GROUND_GLASS}
     numbers = {name: feature.shape for name, feature in cells.features.items()}
     count = len(cells.labels)
-    assert numbers[probe.EMBEDDING] == (count, 128) and numbers[probe.BOTTLENECK] == (count, 8)
-    assert numbers["student embedding, no x"] == (count, 128) and numbers["bottleneck, no x"] == (count, 16)
+    assert numbers[probe.EMBEDDING] == (count, probe.LENGTH) and numbers[probe.BOTTLENECK] == (count, 8)
+    assert numbers["student embedding, no x"] == (count, probe.LENGTH) and numbers["bottleneck, no x"] == (
+        count,
+        16,
+    )
     assert numbers[probe.TEACHER] == (count, 34) and numbers[probe.HOUNSFIELD] == (count, 7)
     density = cells.features[probe.HOUNSFIELD][:, 3]
     assert np.median(density[cells.labels == GROUND_GLASS]) > np.median(density[cells.labels == HEALTHY]) + 30

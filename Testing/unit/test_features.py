@@ -112,19 +112,19 @@ def test_equal_windows_get_equal_embeddings(student: Student) -> None:
     """Each window sees the same noise: windows differ by their CT alone."""
     apart = EmbeddingPlan(PLAN.window, PLAN.window, PLAN.timesteps, PLAN.batch)
     block = np.random.default_rng(1).normal(-860, 60, PLAN.window).astype(np.float32)
-    hu = np.concatenate([block] * 4, axis=2)  # the two in the middle have the same neighbours
+    hu = np.concatenate([block] * 6, axis=2)  # the two in the middle have the same neighbours
     cells = embed(student, hu, np.ones(hu.shape, bool), identity, apart)
-    assert cells[..., 2:4] == pytest.approx(cells[..., 4:6], abs=1e-5)
+    assert cells[..., 4:6] == pytest.approx(cells[..., 6:8], abs=1e-5)
 
 
 def test_what_lies_beside_a_window_reaches_its_rim(student: Student) -> None:
     """The numbers of a cell know ``CONTEXT`` voxels beyond it, and nothing further away."""
     apart = EmbeddingPlan(PLAN.window, PLAN.window, PLAN.timesteps, PLAN.batch)
-    hu = np.random.default_rng(1).normal(-860, 60, (16, 16, 64)).astype(np.float32)
+    hu = np.random.default_rng(1).normal(-860, 60, (16, 16, 96)).astype(np.float32)
     beside = hu.copy()
-    beside[:, :, 32:] += 300
+    beside[:, :, 48:] += 300
     cells, changed = (embed(student, one, np.ones(hu.shape, bool), identity, apart) for one in (hu, beside))
-    assert np.abs(cells - changed)[..., 3].max() > 1e-3
+    assert np.abs(cells - changed)[..., 5].max() > 1e-3
     assert cells[..., :2] == pytest.approx(changed[..., :2], abs=1e-5)
 
 

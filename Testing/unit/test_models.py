@@ -12,6 +12,7 @@ import torch
 
 from DiffSegLungLib import cli, models
 from DiffSegLungLib.cell_numbers import CELL_NUMBERS
+from DiffSegLungLib.distillation import EMBEDDING
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
@@ -253,7 +254,7 @@ def test_the_shipped_model_is_whole_and_the_default(
 
 
 def test_the_shipped_mixture_is_sound(shipped: models.Model) -> None:
-    mixture, inputs = shipped.mixture, 128 * len(shipped.plan.timesteps)
+    mixture, inputs = shipped.mixture, EMBEDDING * len(shipped.plan.timesteps)
     assert shipped.projection.matrix.shape[0] == inputs == len(shipped.projection.mean)
     assert mixture.means.shape[1] == 4 + shipped.projection.matrix.shape[1]
     assert mixture.weights.sum() == pytest.approx(1)

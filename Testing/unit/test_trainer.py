@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from DiffSegLungLib.cell_numbers import CONTEXT
 from DiffSegLungLib.distillation import TARGETS
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.models.student import Student
@@ -170,8 +171,9 @@ def test_the_head_learns_first_on_a_unet_that_stays(patients: list[Patient], tmp
 
 
 def test_the_teacher_describes_cell_and_surroundings_in_place(patients: list[Patient]) -> None:
-    hu = np.random.default_rng(0).normal(-850, 30, (2, 48, 48, 48)).astype(np.float32)
-    hu[1, 16:24, 24:32, 16:24] = 0.0  # cell (0, 1, 0) of the second patch
+    hu = np.random.default_rng(0).normal(-850, 30, (2, *[16 + 2 * CONTEXT] * 3)).astype(np.float32)
+    first, second = slice(CONTEXT, CONTEXT + 8), slice(CONTEXT + 8, CONTEXT + 16)
+    hu[1, first, second, first] = 0.0  # cell (0, 1, 0) of the second patch
     mask = np.ones_like(hu)
     chosen = np.array([[0, 0, 1, 0], [1, 0, 1, 0], [1, 0, 0, 0]])
     numbers = teach(hu, mask, chosen, 16).numpy()

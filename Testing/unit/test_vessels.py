@@ -197,12 +197,14 @@ def test_the_chest_wall_makes_no_vessels() -> None:
     assert found.density[deep] == pytest.approx(LUNG_HU, abs=80)
 
 
-def lungs_with_strand(x: float, airways_at: int | None) -> tuple[Parenchyma, np.ndarray]:
-    """Two lungs, and in the right one a strand of raised density, as thick as a lobar vessel."""
+def lungs_with_strand(
+    x: float, airways_at: int | None, width: float = 12.0, density: float = -500.0
+) -> tuple[Parenchyma, np.ndarray]:
+    """Two lungs, and in the right one a strand of raised density, as thick as a lobar vessel by default."""
     sides = np.zeros((SIDE,) * 3, np.uint8)
     sides[3:-3, 3:-3, 3:34], sides[3:-3, 3:-3, 38:45] = 1, 2
     hu = lung()
-    strand = add_tube(hu, 24, x, 12.0, -500.0) & (sides > 0)
+    strand = add_tube(hu, 24, x, width, density) & (sides > 0)
     airways = np.zeros_like(NO_AIRWAYS)
     if airways_at is not None:
         airways[:, airways_at, 35:37] = True
@@ -214,6 +216,15 @@ def test_a_thin_strand_at_the_hilum_is_no_disease(airways_at: int | None) -> Non
     found, strand = lungs_with_strand(28, airways_at)
     assert found.vessels[strand].mean() > 0.8
     assert float(np.median(found.density[strand])) == pytest.approx(LUNG_HU, abs=60)
+
+
+@pytest.mark.parametrize(("width", "is_vessel"), [(22.0, True), (30.0, False)])
+def test_the_vessels_of_a_hilum_are_no_consolidation_but_what_is_thicker_is(
+    width: float, is_vessel: bool
+) -> None:
+    found, strand = lungs_with_strand(22, 24, width, 40.0)
+    within = ndimage.binary_erosion(strand, iterations=2)
+    assert found.vessels[within].mean() > 0.9 if is_vessel else found.vessels[within].mean() < 0.1
 
 
 def test_the_same_strand_in_the_periphery_may_be_disease() -> None:
