@@ -49,8 +49,8 @@ HILAR_MM = 25.0
 BRONCHIAL_MM = 30.0
 """And this near the trachea or a main bronchus."""
 HILAR_THICKNESS_MM = 18.0
-"""In the hilar zone only what a cube of this side fits into counts as diseased tissue: round vessels and bronchi
-of up to 24 mm with their walls do not, nor do masses below about 3 cm."""
+"""In the hilar zone only what a cube of this side fits into counts as diseased tissue: not round vessels, and
+bronchi with their walls, of up to 24 mm, nor masses below about 3 cm."""
 BLOCK = 65536
 """Voxels whose medians are taken at a time."""
 
