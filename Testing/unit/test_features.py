@@ -136,6 +136,8 @@ def no_numbers(hu: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def test_overlapping_windows_are_blended(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without the numbers of its cells a window's embedding depends on nothing beyond it.
     monkeypatch.setattr("DiffSegLungLib.features.cell_numbers_by_slabs", no_numbers)
+    # In half precision a window's numbers differ in their last bit with the threads and windows of a pass.
+    monkeypatch.setattr("DiffSegLungLib.features.bfloat16_pays", lambda: False)
     hu, mask = chest((16, 16, 24))
     cells = embed(student, hu, mask, identity, PLAN)
     left = embed(student, hu[..., :16], mask[..., :16], identity, PLAN)
