@@ -19,6 +19,7 @@ ACQUISITION_TAGS = {
     "tube_voltage_kvp": "0018|0060",
     "manufacturer": "0008|0070",
     "contrast": "0018|0010",
+    "patient_position": "0018|5100",
 }
 DATE_TAGS = ("0008|0022", "0008|0021", "0008|0020")
 """Of acquisition, series and study.  Told only where the user asks for dates."""

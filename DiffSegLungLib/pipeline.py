@@ -21,6 +21,7 @@ import SimpleITK as sitk
 
 from DiffSegLungLib import measures as measuring
 from DiffSegLungLib.cavities import cavity_walls, find_cavities
+from DiffSegLungLib.dependent import dependent_warnings
 from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
@@ -292,6 +293,7 @@ def _result(
     computed = precision(next(model.student.parameters()).device.type)
     options = {"quality": quality, "lungs": found.origin, "precision": computed}
     warnings = _warnings(volume, found, grid, healthy, model.rule)
+    warnings += dependent_warnings(labels, found.sides, volume)
     return Result(
         labels=to_input_geometry(labels, volume),
         measures=table,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
+from .dependent import dependent_warnings
 from .errors import UnusableInputError
 from .lungs import Lungs, lungs_from_mask, segment_lungs
 from .measures import complete, measure, regions_from_sides
@@ -85,6 +86,7 @@ def remeasure(
     table = measure(filled, volume.hu, volume.spacing, named, volume.voxel_ml)
     said = [*volume.warnings, *found.warnings, *edge_warnings(sides > 0, volume.spacing), *warnings]
     said += _gap_warnings(labels, sides, lungs is not None)
+    said += dependent_warnings(filled, sides, volume)
     return Measured(volume, filled, sides, table, tuple(said))
 
 

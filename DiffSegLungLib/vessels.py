@@ -21,6 +21,7 @@ from DiffSegLungLib.filters import (
     masked_share,
     nearest_inside,
     squared_distance,
+    within,
 )
 from DiffSegLungLib.nodules import find_nodules
 from DiffSegLungLib.parallel import run_all
@@ -48,9 +49,11 @@ HILAR_MM = 25.0
 """Lung this near the mediastinum is the hilar zone, where lobar vessels and bronchi lie."""
 BRONCHIAL_MM = 30.0
 """And this near the trachea or a main bronchus."""
-HILAR_THICKNESS_MM = 18.0
-"""In the hilar zone only what a cube of this side fits into counts as diseased tissue: not round vessels, and
-bronchi with their walls, of up to 24 mm, nor masses below about 3 cm."""
+HILAR_THICKNESS_MM = 28.0
+"""In the hilar zone only what a ball this wide fits into counts as diseased tissue: not where vessels part,
+nor bronchi with their walls, nor smaller masses."""
+HILAR_RIM_MM = 4.5
+"""How far the diseased tissue reaches around such a ball."""
 BLOCK = 65536
 """Voxels whose medians are taken at a time."""
 
@@ -201,11 +204,14 @@ def _is_tube(where: np.ndarray) -> bool:
 def _hilar_structures(
     density: np.ndarray, mask: np.ndarray, near_hilum: np.ndarray, spacing: float
 ) -> np.ndarray:
-    """Raised density at the hila that is no thicker than their vessels and bronchi are."""
+    """Raised density at the hila that is no thicker than their vessels and bronchi are.
+
+    A ball, since a cube of the width of such vessels misses round masses of nearly twice that width.
+    """
     raised = mask & (density > RAISED_HU)
-    bulk = masked_opening(raised.astype(np.float32), mask, round(HILAR_THICKNESS_MM / 2 / spacing)) > 0.5
-    bulk = ndimage.binary_dilation(bulk, iterations=round(4.5 / spacing)) if bulk.any() else bulk
-    return raised & ~bulk & near_hilum
+    radius = HILAR_THICKNESS_MM / 2 / spacing
+    core = raised & ~_nearer_than(mask & ~raised, radius)
+    return raised & near_hilum & ~within(core, radius + HILAR_RIM_MM / spacing)
 
 
 def hilar_zone(sides: np.ndarray, airways: np.ndarray, spacing: float) -> np.ndarray:

@@ -27,7 +27,7 @@ from DiffSegLungLib.naming import NamingRule, blur_warnings
 from DiffSegLungLib.outputs import TISSUE_SEGMENTS, Segment, write_segmentation, write_text
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.remeasure import remeasure
-from DiffSegLungLib.tissues import HEALTHY
+from DiffSegLungLib.tissues import GROUND_GLASS, HEALTHY
 from DiffSegLungLib.volume import edge_warnings, load_volume
 from Testing.robustness.scans import (
     SIDE,
@@ -240,6 +240,17 @@ def measured(labels: Callable[[np.ndarray], np.ndarray], ct: Callable[[], sitk.I
     return tell
 
 
+def lying_in(ill: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    """Ground glass in the rear 3 cm of some lungs."""
+
+    def change(labels: np.ndarray) -> np.ndarray:
+        last = np.flatnonzero((labels > 0).any(axis=(0, 2)))[-1]
+        behind = np.arange(labels.shape[1])[:, None] > last - 30 / SIDE
+        return np.where((labels > 0) & behind & np.isin(phantom().sides, ill), GROUND_GLASS, labels)
+
+    return change
+
+
 def without_lungs(hu: float) -> Teller:
     """What measuring healthy tissue of such a density says where no lung mask is given."""
 
@@ -401,6 +412,13 @@ CONDITIONS = [
         segmented(all_dense),
         segmented(lambda: phantom().hu),
         slow=True,
+    ),
+    # position
+    Condition(
+        "raised density where both lungs lie",
+        "[0-9]+ mL of ground glass and fibrosis lie in the lowest fifth .* a scan in prone position",
+        measured(lying_in((RIGHT, LEFT))),
+        measured(lying_in((RIGHT,))),
     ),
     # mask doubtful
     Condition("little lung", "hold only 0.6 L; check the lung mask", small(), found()),

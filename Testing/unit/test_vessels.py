@@ -227,6 +227,20 @@ def test_the_vessels_of_a_hilum_are_no_consolidation_but_what_is_thicker_is(
     assert found.vessels[within].mean() > 0.9 if is_vessel else found.vessels[within].mean() < 0.1
 
 
+def test_a_round_mass_at_the_hilum_is_no_vessel() -> None:
+    """A cube as wide as the thickest vessels does not fit into it."""
+    sides = np.zeros((SIDE,) * 3, np.uint8)
+    sides[3:-3, 3:-3, 3:34], sides[3:-3, 3:-3, 38:45] = 1, 2
+    z, y, x = np.ogrid[:SIDE, :SIDE, :SIDE]
+    mass = (z - 24) ** 2 + (y - 24) ** 2 + (x - 20) ** 2 <= (15 / MM) ** 2
+    hu = lung()
+    hu[mass] = 40.0
+    airways = np.zeros_like(NO_AIRWAYS)
+    airways[:, 24, 35:37] = True
+    within = ndimage.binary_erosion(mass, iterations=2)
+    assert separate_vessels(hu, sides, airways, MM).vessels[within].mean() < 0.1
+
+
 def test_the_same_strand_in_the_periphery_may_be_disease() -> None:
     found, strand = lungs_with_strand(12, 24)
     assert found.vessels[strand].mean() < 0.1
