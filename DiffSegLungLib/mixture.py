@@ -92,9 +92,15 @@ class Mixture:
             result[first : first + size] = distance.mul_(-0.5).cpu().numpy().T + constant.astype(np.float32)
         return result
 
-    def posterior(self, points: np.ndarray) -> np.ndarray:
-        """Posterior probability of each component at each point, float32 (points, components)."""
-        return softmax(self.log_densities(points) + np.log(np.maximum(self.weights, 1e-12)))
+    def posterior(self, points: np.ndarray, guide: np.ndarray | None = None) -> np.ndarray:
+        """Posterior probability of each component at each point, float32 (points, components).
+
+        Args:
+            points: (points, dimensions).
+            guide: log of a prior of each component at each point, (points, components).
+        """
+        scores = self.log_densities(points) + np.log(np.maximum(self.weights, 1e-12))
+        return softmax(scores if guide is None else scores + guide)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -157,15 +163,22 @@ def fit_mixture(
 
 
 def adapt(
-    reference: Mixture, points: np.ndarray, relevance: float = 2000.0, prior: float = 0.02, rounds: int = 3
+    reference: Mixture,
+    points: np.ndarray,
+    guide: np.ndarray | None = None,
+    relevance: float = 2000.0,
+    prior: float = 0.02,
+    rounds: int = 3,
 ) -> Mixture:
     """Adapt weights and means to one patient by MAP (Reynolds et al. 2000, equations 11 to 13).
 
-    Covariances stay: a patient with little of a tissue cannot re-define it.
+    Covariances stay: a patient with little of a tissue cannot re-define it.  Nor can one with much: without
+    the guide, a lung that is emphysematous all over draws the means of healthy lung to its own density.
 
     Args:
         reference: the cohort's mixture.
         points: descriptors of a sample of the patient's voxels, (points, dimensions).
+        guide: log of how plausible each component is at the density of each point, (points, components).
         relevance: voxels at which a component's mean lies half way between cohort and patient.
         prior: strength of the reference weights as a share of the sample.
         rounds: EM rounds.
@@ -175,7 +188,7 @@ def adapt(
     """
     mixture = reference
     for _ in range(rounds):
-        posterior = mixture.posterior(points).astype(np.float64)
+        posterior = mixture.posterior(points, guide).astype(np.float64)
         count = posterior.sum(0)
         share = (count / relevance) / (1 + count / relevance)
         own = posterior.T @ points / np.maximum(count, 1e-9)[:, None]

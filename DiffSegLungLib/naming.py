@@ -38,6 +38,8 @@ LAYERS = 8
 LEAST_VOXELS = 500
 QUARTILE_TO_MODE_HU = 20.0
 """From the quartile of least density of healthy lung to its mode."""
+HEAVIEST_KG = 1.1
+"""Of healthy parenchyma without its vessels: 0.4 to 0.9 kg in the ten training CT, of up to 6 litres."""
 STEEPEST_HU_PER_MM = 0.9
 """Density that gravity adds from front to back, at most."""
 
@@ -121,7 +123,29 @@ def healthy_density(density: np.ndarray, usable: np.ndarray, spacing: float, rul
     if len(points) < 3:
         return np.full(density.shape[1], rule.reference_hu, np.float32)
     slope, level = _gravity_line(np.array(points), spacing)
-    return (level + slope * np.arange(density.shape[1]) + QUARTILE_TO_MODE_HU).astype(np.float32)
+    healthy = level + slope * np.arange(density.shape[1]) + QUARTILE_TO_MODE_HU
+    excess = mean_by_row(healthy, usable) - densest_healthy(usable, spacing, rule)
+    return (healthy - max(excess, 0.0)).astype(np.float32)
+
+
+def mean_by_row(healthy: np.ndarray, usable: np.ndarray) -> float:
+    """Mean over the lung of what :func:`healthy_density` says of its rows, HU."""
+    return float(np.average(healthy, weights=np.count_nonzero(usable, axis=(0, 2))))
+
+
+def densest_healthy(usable: np.ndarray, spacing: float, rule: NamingRule) -> float:
+    """HU that healthy lung of this size has at the most, in whatever breath.
+
+    Breathing moves air, not tissue: ``HEAVIEST_KG`` in the volume of the parenchyma.  What is denser all over
+    holds fluid or cells.
+
+    Args:
+        usable: bool (z, y, x), lung without vessels.
+        spacing: voxel side in mm.
+        rule: the naming rule; its reference is never too dense.
+    """
+    litres = np.count_nonzero(usable) * spacing**3 / 1e6
+    return max(1000.0 * (HEAVIEST_KG / litres - 1.0), rule.reference_hu)
 
 
 def is_reference(healthy: np.ndarray, rule: NamingRule) -> bool:

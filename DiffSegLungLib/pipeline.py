@@ -398,7 +398,9 @@ def classify(
     healthy = healthy_density(parenchyma.density, usable, grid.spacing, model.rule)
     net = net_of_lines(fine[LINES], parenchyma.density, mask, grid.spacing, model.rule)
     net /= np.float32(lines_kept(grid.grain, model.rule))
-    patient = adapt(model.mixture, _sample(usable, fine, cells, seed))
+    sample, level = _sample(usable, fine, cells, healthy, seed)
+    prior = log_density_prior(100.0 * sample[:, 0], level, model.rule)
+    patient = adapt(model.mixture, sample, prior[:, [NAMED.index(label) for label in model.labels]])
     posterior = np.zeros((len(NAMED), *mask.shape), np.float32)
 
     def decide(rows: slice) -> None:
@@ -432,15 +434,18 @@ def _slabs(mask: np.ndarray) -> list[slice]:
     return [rows for rows in slabs if mask[rows].any()]
 
 
-def _sample(mask: np.ndarray, fine: np.ndarray, cells: np.ndarray, seed: int) -> np.ndarray:
-    """Descriptors of voxels drawn evenly from the lungs, (points, dimensions)."""
+def _sample(
+    mask: np.ndarray, fine: np.ndarray, cells: np.ndarray, healthy: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Descriptors of voxels drawn evenly from the lungs, (points, dimensions), and the healthy HU at each."""
     chance = min(SAMPLE / max(int(mask.sum()), 1), 1.0)
     chosen = mask & (np.random.default_rng(seed).random(mask.shape, np.float32) < chance)
 
     def drawn(rows: slice) -> np.ndarray:
         return descriptors_of(fine, cells, mask, rows)[:, chosen[rows]].T
 
-    return np.concatenate(run_all([partial(drawn, rows) for rows in _slabs(chosen)]))
+    points = np.concatenate(run_all([partial(drawn, rows) for rows in _slabs(chosen)]))
+    return points, healthy[np.nonzero(chosen)[1]]
 
 
 def _posterior(
@@ -470,7 +475,9 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     borne_out = agree_on_texture(borne_out, NAMED, grid.mask, grid.spacing, model.regions)
     borne_out = part_rims(borne_out, NAMED, grid.hu, grid.mask, grid.spacing, model.regions)
     bound = emphysema_bound(tissues.healthy, model.rule)[:, None]
-    borne_out = drop_faint_holes(borne_out, NAMED, parenchyma.density, bound, grid.mask, model.regions)
+    borne_out = drop_faint_holes(
+        borne_out, NAMED, parenchyma.density, bound, grid.mask, grid.spacing, model.regions
+    )
     edge = hole_edge(tissues.healthy)[:, None]
     borne_out = grow_holes(borne_out, NAMED, grid.hu, edge, grid.mask, grid.spacing, model.regions)
     # Within diseased tissue a line is part of the disease: a reticulum, an air bronchogram's wall.
@@ -532,8 +539,9 @@ def _warnings(volume: Volume, found: Lungs, grid: Grid, healthy: np.ndarray, rul
     shift = float(upper_shift(healthy, rule).mean())
     if shift >= EXPIRATION_SHIFT:
         warnings.append(
-            f"Healthy lung is {shift:.0f} HU denser than at full inspiration: ground glass is judged against "
-            "it, some of it may be lung that is not unfolded, and emphysema may be under-estimated."
+            f"Healthy lung is {shift:.0f} HU denser than at full inspiration, and ground glass is judged "
+            "against it: too much is found where lung is not unfolded, too little where disease is spread "
+            "evenly. Emphysema may be under-estimated."
         )
     return warnings
 

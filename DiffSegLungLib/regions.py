@@ -38,6 +38,7 @@ class RegionSettings:
         bundle_vessels: share of vessels around a region from which it is part of their bundle.
         bundle_solid: share of consolidation in it from which it is none.
         faint_hu: how far under the bound of emphysema the darkest tenth of a hole must lie.
+        faint_ml: lung of this size that passes the bound, however little, is emphysema.
         lumen_ml: the air of a bronchus within the lung is no larger.
         lumen_vessels: share of vessels and bronchial walls around a hole from which it is such air.
         lucent_reach_mm: how far the edge of an emphysematous hole may lie beyond what is surely air.
@@ -59,6 +60,7 @@ class RegionSettings:
     bundle_vessels: float = 0.1
     bundle_solid: float = 0.05
     faint_hu: float = 20.0
+    faint_ml: float = 50.0
     lumen_ml: float = 2.0
     lumen_vessels: float = 0.2
     lucent_reach_mm: float = 3.0
@@ -139,10 +141,14 @@ def _among_vessels(
     return among[parts]
 
 
-def _parts_holding(region: np.ndarray, voxels: np.ndarray, least_share: float) -> np.ndarray:
-    """Voxels of the parts of a region that hold at least such a share of some voxels."""
+def _parts_holding(
+    region: np.ndarray, voxels: np.ndarray, least_share: float, large: float = np.inf
+) -> np.ndarray:
+    """Voxels of the parts of a region that hold at least such a share of some voxels, or are ``large``."""
     parts, count = ndimage.label(region)
-    holding = np.bincount(parts[voxels], minlength=count + 1) >= least_share * np.bincount(parts.ravel())
+    sizes = np.bincount(parts.ravel())
+    holding = np.bincount(parts[voxels], minlength=count + 1) >= least_share * sizes
+    holding |= sizes >= large
     holding[0] = False
     return holding[parts]
 
@@ -179,9 +185,12 @@ def drop_faint_holes(
     density: np.ndarray,
     bound: np.ndarray,
     mask: np.ndarray,
+    spacing: float,
     settings: RegionSettings,
 ) -> np.ndarray:
     """Take emphysema from lung that hardly passes its bound: noise and dark lung do, holes go far beyond.
+
+    Panlobular emphysema passes it as little, but over large parts of a lung.
 
     Args:
         posterior: float32 (tissues, z, y, x).
@@ -189,7 +198,8 @@ def drop_faint_holes(
         density: HU of the parenchyma, (z, y, x).
         bound: HU under which lung is emphysema, broadcast to (z, y, x).
         mask: bool (z, y, x), the lungs.
-        settings: ``faint_hu``.
+        spacing: voxel side in mm.
+        settings: ``faint_hu``, ``faint_ml``.
 
     Returns:
         float32 (tissues, z, y, x), renormalised inside the mask.
@@ -197,8 +207,9 @@ def drop_faint_holes(
     emphysema = order.index(EMPHYSEMA)
     holes = mask & (likeliest(posterior) == emphysema)
     dark = density < bound - settings.faint_hu
-    result, where = posterior.copy(), holes & ~_parts_holding(holes, dark, DARKEST)
-    _take(result, [emphysema], where)
+    borne_out = _parts_holding(holes, dark, DARKEST, settings.faint_ml * 1000.0 / spacing**3)
+    result = posterior.copy()
+    _take(result, [emphysema], holes & ~borne_out)
     return result
 
 

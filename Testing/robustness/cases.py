@@ -45,6 +45,7 @@ from Testing.robustness.scans import (
     edited,
     effusion,
     file,
+    filled,
     finer,
     head,
     image_of,
@@ -704,6 +705,18 @@ CASES: list[Case] = [
     taken("a body beyond the field of view", file(large_body), like_the_plain_chest(0.05, 3)),
     taken("prone", file(lambda: changed(prone)), like_the_plain_chest(0.05, 6)),
     taken("an adult", file(adult), between("lung_ml", 4200, 5200)),
+    taken(
+        "emphysema all over",
+        file(lambda: filled(0.9, -995)),
+        between("lung_ml", 4200, 5200),
+        between("emphysema_percent", 50, 100),
+    ),
+    taken(
+        "ground glass all over",
+        file(lambda: filled(0.25, 20)),
+        between("lung_ml", 4200, 5200),
+        between("ground-glass_percent", 80, 100),
+    ),
     taken(
         "expiration",
         file(lambda: image_of(phantom(lung_hu=-700).hu)),

@@ -62,6 +62,16 @@ def adult() -> sitk.Image:
     return phantom_image(phantom())
 
 
+def filled(share: float, hu: float) -> sitk.Image:
+    """An adult whose parenchyma holds, all over, a share of something else beside what it holds."""
+    scan = phantom(())
+    between = np.clip((-530 - scan.hu) / 250, 0, 1)  # vessels stay as they are
+    mixed = share * between * (scan.sides > 0)
+    image = image_of(scan.hu * (1 - mixed) + hu * mixed)
+    image.SetSpacing([2 * SIDE] * 3)
+    return image
+
+
 def finer(factors: tuple[float, float, float]) -> sitk.Image:
     """The same chest on other voxels: ``factors`` (z, y, x) as many in the same space."""
     hu = ndimage.zoom(phantom().hu, factors, order=1, grid_mode=True, mode="nearest")

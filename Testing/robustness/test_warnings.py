@@ -195,6 +195,16 @@ def unbelievable(folder: Path) -> Iterable[str]:
     return segment_lungs(phantom().hu, ADULT, network).warnings
 
 
+def doubtful(probability: float) -> Teller:
+    """What is said of a lung network that gives all dense tissue such a probability of being lung."""
+
+    def network(work: np.ndarray) -> np.ndarray:
+        right = np.where(work < -500, 1, probability).astype(np.float32)
+        return np.stack([1 - right, right, np.zeros_like(right)])
+
+    return lambda folder: segment_lungs(phantom().hu, ADULT, network).warnings
+
+
 def all_dense() -> np.ndarray:
     hu = phantom().hu.copy()
     consolidated(hu, phantom().sides)
@@ -448,6 +458,12 @@ CONDITIONS = [
         "pneumothorax", "of gas high in the chest were not counted as lung", found(pneumothorax), found()
     ),
     Condition("streaks of metal", "open to the air outside", small(metal_through_the_wall), small(metal)),
+    Condition(
+        "much dense tissue beside them",
+        "mL of dense tissue beside the lungs",
+        doubtful(0.55),
+        doubtful(0.1),
+    ),
     Condition("a network that sees no lung", "lung network was not used", unbelievable, found()),
     Condition(
         "sides named the wrong way", "right lung of the mask lies to the left", given(mirrored), given()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.lungs import LEFT, RIGHT, dense_in_bays, lungs_from_mask, segment_lungs
@@ -55,6 +56,18 @@ def test_finds_right_and_left_lung_without_airways_bowel_or_outside_air() -> Non
     assert not lungs.mask[:10].any(), "bowel gas below the lungs was taken as lung"
     assert lungs.warnings == ()
     assert lungs.sides.dtype == np.uint8 and lungs.sides.shape == hu.shape
+
+
+def test_lungs_that_hold_hardly_more_than_gas_are_no_bowel() -> None:
+    """Vessels cross them, however emphysematous they are."""
+    spacing = (2.5, 1.5, 1.5)
+    hu, truth = thorax(spacing)
+    vessels = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=hu.shape), 3.0)
+    hu[(truth > 0) & (vessels < 2.0 * vessels.std())] -= 145
+    lungs = segment_lungs(hu, spacing)
+    assert float(np.median(hu[truth > 0])) < -970
+    assert dice(lungs.mask, truth > 0) > 0.95
+    assert not lungs.mask[:10].any(), "bowel gas below the lungs was taken as lung"
 
 
 def test_touching_lungs_are_cut_between_right_and_left() -> None:

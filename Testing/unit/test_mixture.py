@@ -100,6 +100,17 @@ def test_adaptation_empties_what_nobody_populates() -> None:
     assert np.array_equal(patient.covariances, reference.covariances)
 
 
+def test_what_fills_the_lung_cannot_re_define_its_neighbour() -> None:
+    """Guided by density, points beyond the bound between two components leave the other one's mean alone."""
+    reference = Mixture(np.array([0.9, 0.1]), np.array([[0.0, 0.0], [4.0, 0.0]]), np.stack([np.eye(2)] * 2))
+    points = blobs([(2.4, 0.0)], 20_000)
+    beyond = points[:, :1] > 2.0
+    guide = np.where(beyond, [[-12.0, 0.0]], [[0.0, -12.0]])
+    blind, guided = adapt(reference, points), adapt(reference, points, guide)
+    assert blind.means[0, 0] > 1.9 and guided.means[0, 0] < 1.5
+    assert guided.weights[1] == pytest.approx(beyond.mean(), abs=0.03)
+
+
 def test_adaptation_moves_means_by_how_much_tissue_there_is() -> None:
     reference = Mixture(np.array([1.0]), np.zeros((1, 2)), np.eye(2)[None])
     moved = [

@@ -10,9 +10,11 @@ import pytest
 from DiffSegLungLib.naming import (
     NAMED,
     NamingRule,
+    densest_healthy,
     healthy_density,
     log_density_prior,
     lower_shift,
+    mean_by_row,
     name_by_rule,
     upper_shift,
 )
@@ -104,6 +106,18 @@ def test_hyperinflation_never_makes_emphysema_normal(mean: float) -> None:
     healthy = healthy_density(lung(mean).astype(np.float32), np.ones(SHAPE, bool), SPACING, RULE)
     assert upper_shift(healthy, RULE).max() == 0
     assert lower_shift(healthy, RULE).max() <= max(0, mean + 915)
+
+
+@pytest.mark.parametrize(("side_mm", "shift"), [(4.0, RULE.largest_shift), (6.2, 91), (7.0, 20), (8.0, 0)])
+def test_no_breath_makes_large_lungs_heavy(side_mm: float, shift: float) -> None:
+    """1.1 kg in 1.3, 4.8, 6.9 and 10 litres have -140, -769, -840 and -893 HU."""
+    density, usable = lung(-640).astype(np.float32), np.zeros(SHAPE, bool)
+    usable[:, ::2, ::2] = True
+    healthy = healthy_density(density, usable, side_mm, RULE)
+    assert mean_by_row(healthy, usable) == pytest.approx(
+        min(densest_healthy(usable, side_mm, RULE), -640), abs=10
+    )
+    assert upper_shift(healthy, RULE).mean() == pytest.approx(shift, abs=2)
 
 
 def test_the_shift_has_a_limit() -> None:

@@ -80,18 +80,24 @@ def test_a_net_among_vessels_within_ground_glass_is_ground_glass() -> None:
     assert (found[cube(5, 35)] == GROUND_GLASS).all()
 
 
-def hole_of(darkest: float) -> np.ndarray:
+def hole_of(darkest: float, spacing: float = SPACING) -> np.ndarray:
     """What becomes of a hole just below its bound whose middle third a side is as dark as given."""
     labels, density = np.full(MASK.shape, HEALTHY), np.full(MASK.shape, -860.0, np.float32)
     labels[cube(10, 22)], density[cube(10, 22)], density[cube(13, 19)] = EMPHYSEMA, -952.0, darkest
     bound = np.full((1, SIDE, 1), -950.0, np.float32)
-    return labels_of(drop_faint_holes(posterior_of(labels), NAMED, density, bound, MASK, SETTINGS))
+    return labels_of(drop_faint_holes(posterior_of(labels), NAMED, density, bound, MASK, spacing, SETTINGS))
 
 
 def test_lung_that_hardly_passes_the_bound_is_no_hole() -> None:
     assert (hole_of(-960.0) == HEALTHY).all()
     found = hole_of(-985.0)
     assert (found[cube(10, 22)] == EMPHYSEMA).all() and (found == EMPHYSEMA).sum() == 12**3
+
+
+def test_a_large_part_of_the_lung_that_hardly_passes_the_bound_is_emphysema() -> None:
+    millilitres = 12**3 * 3.2**3 / 1000
+    assert millilitres > SETTINGS.faint_ml > 12**3 * 2.8**3 / 1000 * 0.5
+    assert (hole_of(-960.0, spacing=3.2)[cube(10, 22)] == EMPHYSEMA).all()
 
 
 @pytest.mark.parametrize(
