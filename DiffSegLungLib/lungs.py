@@ -279,7 +279,10 @@ def _outside_air(work: np.ndarray) -> np.ndarray:
 
 
 def _is_thick_and_impure(piece: np.ndarray, work: np.ndarray) -> bool:
-    return bool(np.median(work[piece]) > GAS_HU and _depth(piece).max() > 20)
+    if _depth(piece).max() <= 20:
+        return False
+    median = float(np.median(work[piece]))
+    return median > GAS_HU or (median > NO_TISSUE_HU and _is_crossed(piece, work))
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:

@@ -58,12 +58,15 @@ def test_finds_right_and_left_lung_without_airways_bowel_or_outside_air() -> Non
     assert lungs.sides.dtype == np.uint8 and lungs.sides.shape == hu.shape
 
 
-def test_lungs_that_hold_hardly_more_than_gas_are_no_bowel() -> None:
-    """Vessels cross them, however emphysematous they are."""
+@pytest.mark.parametrize("cut_mm", [0.0, 40.0])
+def test_lungs_that_hold_hardly_more_than_gas_are_neither_bowel_nor_room(cut_mm: float) -> None:
+    """Vessels cross them, however emphysematous they are, and where the field of view cuts them too."""
     spacing = (2.5, 1.5, 1.5)
     hu, truth = thorax(spacing)
     vessels = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=hu.shape), 3.0)
     hu[(truth > 0) & (vessels < 2.0 * vessels.std())] -= 145
+    seen = slice(round(cut_mm / spacing[2]), None)
+    hu, truth = hu[..., seen], truth[..., seen]
     lungs = segment_lungs(hu, spacing)
     assert float(np.median(hu[truth > 0])) < -970
     assert dice(lungs.mask, truth > 0) > 0.95
