@@ -70,6 +70,12 @@ Heart and hilum, half enclosed as they are, look like dense lung to the coarse n
 and less so beneath: 0.38 to 0.56 within, at 0.19 to 0.34 of the way.  Consolidation enclosed no better lies
 farther out where it is as unsure, from 0.63 on, or is lung all through: 0.76 at the least where it is medial.
 """
+LOW, TOWERING = 0.3, 0.5
+"""Of the lungs' height, below which only what is certain counts, and to which large consolidation must reach:
+liver, spleen and heart, where they are likely lung, end at 0.41 in ten training CT."""
+TOWERING_CORE_ML, EXUDATE_HU, BESIDE_AORTA = 5.0, 28.0, 0.22
+"""What of it is more than 6 mm from its surface (the aorta's arch: 1.6); what is less dense is effusion; how
+far from the middle of the patient its median lies, the ribs at 1 (aorta 0.18, consolidation from 0.24 on)."""
 SMALLEST_DENSE_ML = 5.0  # below: the coarse network's error
 SOFT_HU = 200.0  # denser: bone, or a heart full of contrast medium
 BEHIND_MM = 20.0  # of dense lung, in which the chest wall is looked at again
@@ -596,6 +602,7 @@ def _borne_out(
             bound = _least_probability(piece, work[box], probability[box], around, enough, very_likely)
             if bound < 1 and not _is_mediastinal(piece, probability[box], around, outward[box[2]]):
                 dense[box] |= piece & (probability[box] > bound)
+    dense |= _towering(work, probability, lung, missed & ~dense)
     if not dense.any():
         return dense
     # The coarse network leaves a gap to the lung.
@@ -603,6 +610,33 @@ def _borne_out(
     whole = _fill_enclosed(_closing((lung | dense)[box], CLOSING_MM)) & missed[box]
     dense[box] |= whole & within(dense[box], THINNEST_MM / WORK_MM)
     return dense
+
+
+def _towering(work: np.ndarray, probability: np.ndarray, lung: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """Large consolidation at the back, bool: the lung goes around one side of it only, as around the liver.
+
+    But liver, spleen and heart end lower, and an effusion is less dense.
+
+    Args:
+        work: HU on the working grid.
+        probability: Of lung, by the network.
+        lung: What thresholds find.
+        missed: Where dense lung may be that is not found yet.
+    """
+    near, found = ndimage.binary_dilation(lung, iterations=2), np.zeros(lung.shape, bool)
+    outward, ends = _from_the_middle(work, lung), np.flatnonzero(lung.any(axis=(1, 2)))[[0, -1]]
+    height = (np.arange(len(lung)) - ends[0]) / max(ends[1] - ends[0], 1)
+    likely = probability > np.where(height < LOW, CERTAIN, 0.5)[:, None, None]
+    pieces, _ = ndimage.label(_thick(missed & likely, near))
+    for number, span in enumerate(ndimage.find_objects(pieces), start=1):
+        piece = np.pad(pieces[span] == number, 3)
+        z, _, x = np.nonzero(piece[3:-3, 3:-3, 3:-3])
+        top, aside = np.percentile(height[span[0]][z], 95), np.median(outward[span[2]][x])
+        core = np.count_nonzero(~within(~piece, THINNEST_MM / 2 / WORK_MM))
+        is_solid = EXUDATE_HU < np.median(work[span][piece[3:-3, 3:-3, 3:-3]]) < BAY_HU[1]
+        if top > TOWERING and aside > BESIDE_AORTA and core > _voxels(TOWERING_CORE_ML) and is_solid:
+            found[span] |= piece[3:-3, 3:-3, 3:-3]
+    return found
 
 
 def _least_probability(

@@ -214,6 +214,23 @@ def test_heart_that_looks_like_lung_at_its_surface_is_left_out(
     assert found.any() == is_lung and (not is_lung or found[piece].mean() > 0.7)
 
 
+@pytest.mark.parametrize(
+    ("hu", "top", "is_lung"), [(40.0, 50, True), (40.0, 27, False), (12.0, 50, False), (160.0, 50, False)]
+)
+def test_large_consolidation_at_the_back_is_lung_but_no_effusion_nor_liver(
+    hu: float, top: int, is_lung: bool
+) -> None:
+    """The aerated lung lies in front of it only; the network believes it, hardly."""
+    lung, piece = np.zeros((60, 60, 70), bool), np.zeros((60, 60, 70), bool)
+    lung[5:55, 5:30, 8:28], lung[5:55, 5:50, 42:62] = True, True
+    piece[8:top, 30:50, 8:28] = True
+    work = np.where(lung, np.float32(-850), np.where(piece, np.float32(hu), np.float32(50)))
+    probability = np.where(lung, 0.99, 0.6 * piece).astype(np.float32)
+    found = _borne_out(work, probability, lung, np.ones_like(lung))
+    high = piece & (np.arange(60)[:, None, None] >= 21)
+    assert found[high].mean() > 0.9 if is_lung else not found.any()
+
+
 @pytest.mark.parametrize(("sure", "lowest", "is_dome"), [(0.8, 10, True), (0.2, 10, False), (0.8, 4, False)])
 def test_the_tip_of_a_dome_at_the_chest_wall_is_left_out_where_the_network_doubts_it(
     sure: float, lowest: int, is_dome: bool
