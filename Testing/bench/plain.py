@@ -23,12 +23,36 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from DiffSegLungLib import features, filters, fusion, lungs, nodules, pipeline, regions, vessels
+from DiffSegLungLib import (
+    dense_lung,
+    features,
+    filters,
+    fusion,
+    lung_shapes,
+    lung_warnings,
+    lungs,
+    nodules,
+    pipeline,
+    regions,
+    vessels,
+)
 from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models import Model
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 
-MODULES = (features, filters, fusion, lungs, nodules, pipeline, regions, vessels)
+MODULES = (
+    dense_lung,
+    features,
+    filters,
+    fusion,
+    lung_shapes,
+    lung_warnings,
+    lungs,
+    nodules,
+    pipeline,
+    regions,
+    vessels,
+)
 ROWS = 4
 """Slices at a time whose embedding of all noise levels is up-sampled: each voxel has 384 numbers."""
 
