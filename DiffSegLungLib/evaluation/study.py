@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.evaluation import borrowed, lung_masks, nodules, readings, robustness
+from DiffSegLungLib.evaluation import borrowed, lung_masks, nodules, readings, robustness, widespread
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
     REPORTED_SEEDS,
@@ -148,6 +148,10 @@ def _tasks(plan: Plan) -> list[Task]:
             tasks += [("cases", partial(_case, host, seed, plan.data, plan.model)) for seed in plan.seeds]
         tasks += [
             ("nodules", partial(_nodules, host, plan.seeds[0], plan.data, plan.model)) for host in plan.hosts
+        ]
+        tasks += [
+            ("widespread", partial(widespread.score, host, plan.seeds[0], plan.data, plan.model))
+            for host in plan.hosts
         ]
     if "robustness" in plan.parts:
         tasks += [("robustness", task) for task in _robustness_tasks(plan)]

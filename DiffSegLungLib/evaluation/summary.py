@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from DiffSegLungLib.evaluation import nodules, readings, robustness
+from DiffSegLungLib.evaluation import nodules, readings, robustness, widespread
 from DiffSegLungLib.evaluation.metrics import KEYS, bootstrap, mean
 from DiffSegLungLib.evaluation.probe import EMBEDDING, HOUNSFIELD, probe
 from DiffSegLungLib.evaluation.study import Outcome, write_json
@@ -61,6 +61,8 @@ def results(outcome: Outcome) -> Row:
         summary["nodule_readings"] = _reading_figures(rows["readings"])
     if rows.get("nodules"):
         summary["nodules_of_known_truth"] = nodules.by_diameter(rows["nodules"])
+    if rows.get("widespread"):
+        summary["widespread_disease"] = widespread.by_spread(rows["widespread"])
     for part in ("slices", "patches", "healthy", "marked", "readings", "lungs", "dense", "kernels"):
         if rows.get(part):
             summary.setdefault("details", {})[part] = rows[part]
@@ -292,6 +294,9 @@ def page(summary: Row, pictures: Sequence[str]) -> str:
         lines += ["## DSC by quality", "", *_quality_table(summary["qualities"])]
     if "nodules_of_known_truth" in summary:
         lines += ["## Solid nodules", "", *_nodule_table(summary["nodules_of_known_truth"])]
+    if "widespread_disease" in summary:
+        table = _spread_table(summary["widespread_disease"])
+        lines += ["## Disease that takes most of both lungs", "", *table]
     if "probe" in summary:
         lines += ["## What the features of a cell tell", "", *_probe_table(summary["probe"])]
     if "robustness" in summary:
@@ -366,6 +371,18 @@ def _nodule_table(rows: Row) -> list[str]:
         "at least half is called consolidation, fibrosis or cavity, and the mean share that is."
     )
     return [sentence, "", *_table(("diameter", "nodules", "found", "dense"), body)]
+
+
+def _spread_table(rows: Row) -> list[str]:
+    body = [
+        (name, *(_number(row[key], 2) for key in ("held_least", "named", "elsewhere")))
+        for name, row in rows.items()
+    ]
+    sentence = (
+        "Spread into each host: the share that the lung mask holds (the least of the hosts), the share that "
+        "has the right name, and the share of the other lung that has it too; means over the hosts."
+    )
+    return [sentence, "", *_table(("spread", "held", "named", "elsewhere"), body)]
 
 
 def _probe_table(rows: Row) -> list[str]:

@@ -11,10 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from DiffSegLungLib import models
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.evaluation import baselines, metrics, nodules, probe, robustness, stages, study, summary
+from DiffSegLungLib.evaluation import (
+    baselines,
+    metrics,
+    nodules,
+    probe,
+    robustness,
+    stages,
+    study,
+    summary,
+    widespread,
+)
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
@@ -237,6 +248,33 @@ def test_each_nodule_has_its_own_share(host: Host) -> None:
     }
 
 
+@pytest.mark.parametrize("spread", widespread.SPREADS, ids=lambda spread: spread.name)
+def test_a_spread_takes_its_share_of_the_lungs(spread: widespread.Spread, host: Host) -> None:
+    hu, where = widespread.painted(host, spread, 1)
+    lung = host.sides > 0
+    assert where.sum() / lung.sum() == pytest.approx(spread.extent, abs=0.01)
+    assert np.array_equal(hu[~lung], host.hu[~lung])
+    inside = ndimage.binary_erosion(where, iterations=3)
+    free = inside & (host.vessels == 0)
+    expected = (1 - spread.filled) * host.hu[free].mean() + spread.filled * spread.hu
+    assert hu[free].mean() == pytest.approx(expected, abs=25)
+    vessels = inside & (host.vessels > 0.99)
+    assert spread.label == CONSOLIDATION or np.array_equal(hu[vessels], host.hu[vessels])
+    low = np.nonzero(where)[1 if spread.dorsal else 0].mean()
+    other = np.nonzero(lung & ~where)[1 if spread.dorsal else 0].mean()
+    assert low > other if spread.dorsal else low < other
+
+
+def test_spreads_are_counted_over_the_hosts() -> None:
+    name = widespread.SPREADS[0].name
+    rows = [
+        {"spreads": [{"spread": name, "held": held, "named": held - 0.1, "elsewhere": 0.0}]}
+        for held in (0.9, 0.7)
+    ]
+    counted = {"hosts": 2, "held_least": 0.7, "named": pytest.approx(0.7), "elsewhere": 0.0}
+    assert widespread.by_spread(rows) == {name: counted}
+
+
 # --- qualities -------------------------------------------------------------------------------------------
 
 
@@ -337,6 +375,13 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
             {"name": "ct/b", "thresholds": 0.96},
         ],
         "nodules": [{"nodules": [{"diameter_mm": 9.0, "dense": 0.8}, {"diameter_mm": 9.5, "dense": 0.2}]}],
+        "widespread": [
+            {
+                "spreads": [
+                    {"spread": widespread.SPREADS[0].name, "held": 0.9, "named": 0.8, "elsewhere": 0.01}
+                ]
+            }
+        ],
         "dense": [{"name": "ct/x", "lesions": [dense(0.95, 0.6), dense(0.6, 0.7)]}],
         "robustness": [
             changed_scan("ct/x", "as it is", 30.0, 0.8),
@@ -367,6 +412,7 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
     assert "| smoothed | **10.0** | 1.0 |" in page
     assert "| smoothed | 0.500 | 0.500 |" in page
     assert "| 8 to 10 mm | 2 | 0.50 | 0.50 |" in page
+    assert "| ground-glass, 60 % from the base, 30 % filled | 0.90 | 0.80 | 0.01 |" in page
     assert "| student embedding + seven HU numbers | 1.000 |" in page
     assert "| fusion lowers HD95 | >= 10 % | 50.0 % | yes |" in page
     assert "| lungs, DSC against experts | >= 0.97 | 0.960 | **no** |" in page
