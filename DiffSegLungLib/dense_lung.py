@@ -158,13 +158,13 @@ def _towering(work: np.ndarray, probability: np.ndarray, lung: np.ndarray, misse
     likely = probability > np.where(height < LOW, CERTAIN, 0.5)[:, None, None]
     pieces, _ = ndimage.label(_thick(missed & likely, near))
     for number, span in enumerate(ndimage.find_objects(pieces), start=1):
-        piece = np.pad(pieces[span] == number, 3)
-        z, _, x = np.nonzero(piece[3:-3, 3:-3, 3:-3])
+        piece = pieces[span] == number
+        z, _, x = np.nonzero(piece)
         top, aside = np.percentile(height[span[0]][z], 95), np.median(outward[span[2]][x])
-        core = np.count_nonzero(~within(~piece, THINNEST_MM / 2 / WORK_MM))
-        is_solid = EXUDATE_HU < np.median(work[span][piece[3:-3, 3:-3, 3:-3]]) < BAY_HU[1]
+        core = np.count_nonzero(~within(~np.pad(piece, 3), THINNEST_MM / 2 / WORK_MM))
+        is_solid = EXUDATE_HU < np.median(work[span][piece]) < BAY_HU[1]
         if top > TOWERING and aside > BESIDE_AORTA and core > voxels(TOWERING_CORE_ML) and is_solid:
-            found[span] |= piece[3:-3, 3:-3, 3:-3]
+            found[span] |= piece
     return found
 
 

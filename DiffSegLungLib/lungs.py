@@ -49,6 +49,7 @@ CUT_LUNG_ML = 4.0  # below: thinner than the cut lung that is kept, an eighth of
 PASSAGE_MM = 12.0  # narrower: a streak of metal through the chest wall, not where a lung ends
 ALONE = 0.95  # share of the air on one side of the patient: the other lung holds none
 LEAST_OF_A_SIDE = 0.2  # of the air of the other half of the patient; below, a lung may have been lost
+LARGEST_CONTACT = 0.5  # of a face of the lungs' cube; two lungs 0-0.1, one that was cut in two 1.4-3.2
 MOST_EROSION = 11  # voxels of the working grid after which two lungs that touch must have come apart
 
 Spacing = tuple[float, float, float]
@@ -347,7 +348,10 @@ def _by_thresholds(
     """Both lungs from their air, with what it encloses and what is dense at the chest wall; that alone."""
     large = _large_components(lung_air)
     _require_tissue(work[large])
-    closed = _close_sides(_split_sides(large, _alone(large, work)), airways)
+    split = _split_sides(large, _alone(large, work))
+    if _contact(split) > LARGEST_CONTACT:
+        split = _one_lung(large, work)
+    closed = _close_sides(split, airways)
     recovered = dense_at_chest_wall(work, closed) * ~airways
     return np.where(recovered > 0, recovered, closed), recovered
 
@@ -418,6 +422,30 @@ def _split_sides(lung_air: np.ndarray, alone: int = 0) -> np.ndarray:
     # Where the lungs lie apart from the start, there is nothing to flood.
     split[box] = names[cores] if depth is None else _flooded(depth, names[cores], air)
     return split
+
+
+def _contact(sides: np.ndarray) -> float:
+    """Area at which both lungs touch, over a face of the cube that has their volume."""
+    faces = 0
+    for axis in range(3):
+        before, after = np.moveaxis(sides, axis, 0)[:-1], np.moveaxis(sides, axis, 0)[1:]
+        faces += int(np.count_nonzero((before | after) == (RIGHT | LEFT)))
+    return float(faces / np.count_nonzero(sides) ** (2 / 3))
+
+
+def _one_lung(lung_air: np.ndarray, work: np.ndarray) -> np.ndarray:
+    """Sides where the field of view was cut to one lung: the room lies beside it, the mediastinum does not.
+
+    What lies beyond that lung, towards the mediastinum, is a part of the other one.
+    """
+    pieces, _ = ndimage.label(lung_air)
+    largest = pieces == np.bincount(pieces[lung_air]).argmax()
+    columns = np.flatnonzero(largest.any(axis=(0, 1)))
+    room = _outside_air(work).sum(axis=(0, 1))
+    is_right = room[: columns[0]].sum() >= room[columns[-1] :].sum()
+    x = np.arange(lung_air.shape[2])
+    left = x > columns[-1] if is_right else x >= columns[0]
+    return np.where(lung_air, np.where(left, np.uint8(LEFT), np.uint8(RIGHT)), np.uint8(0))
 
 
 def _flooded(depth: np.ndarray, sides: np.ndarray, air: np.ndarray) -> np.ndarray:

@@ -307,6 +307,13 @@ CASES: list[Case] = [
     refused("water alone", file(lambda: nothing_but(0)), r"no air near -1000 HU .*no chest CT"),
     taken("one lung", file(lambda: changed(without_right_lung)), warns("the right lung is much smaller")),
     taken(
+        "cut to one lung",
+        file(lambda: chest()[: chest().GetSize()[0] // 2]),
+        warns("the left lung is much smaller"),
+        between("lung_ml", 280, 360),
+        between("consolidation_percent", 0, 5),
+    ),
+    taken(
         "upper half of the lungs",
         file(lambda: chest()[:, :, 32:]),
         warns("lower edge of the scan", "the first slice shows .* cm2 of lung"),

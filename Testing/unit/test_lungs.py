@@ -81,6 +81,19 @@ def test_touching_lungs_are_cut_between_right_and_left() -> None:
     assert dice(lungs.sides == LEFT, truth == LEFT) > 0.95
 
 
+@pytest.mark.parametrize("side", [RIGHT, LEFT])
+def test_a_ct_cut_to_one_lung_has_one_lung(side: int) -> None:
+    """The room beside it tells which; it is not cut in two."""
+    hu, truth = thorax((2.5, 2.0, 2.0))
+    middle = hu.shape[2] // 2
+    seen = slice(0, middle) if side == RIGHT else slice(middle, None)
+    lungs = segment_lungs(hu[..., seen], (2.5, 2.0, 2.0))
+    assert dice(lungs.sides == side, truth[..., seen] == side) > 0.95
+    assert np.isin(lungs.sides, [0, side]).all()
+    other = "left" if side == RIGHT else "right"
+    assert any(f"the {other} lung is much smaller" in warning for warning in lungs.warnings)
+
+
 def test_volume_does_not_depend_on_the_spacing() -> None:
     litres = []
     for spacing in ((1.5, 1.5, 1.5), (5.0, 1.0, 1.0)):
