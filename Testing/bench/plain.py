@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,36 +24,14 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from DiffSegLungLib import (
-    dense_lung,
-    features,
-    filters,
-    fusion,
-    lung_shapes,
-    lung_warnings,
-    lungs,
-    nodules,
-    pipeline,
-    regions,
-    vessels,
-)
+from DiffSegLungLib import features, pipeline
 from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models import Model
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 
-MODULES = (
-    dense_lung,
-    features,
-    filters,
-    fusion,
-    lung_shapes,
-    lung_warnings,
-    lungs,
-    nodules,
-    pipeline,
-    regions,
-    vessels,
-)
+FILTERING = ["dense_lung", "features", "filters", "fusion", "lung_shapes", "lung_warnings", "lungs"]
+FILTERING += ["nodules", "pipeline", "regions", "vessels"]
+MODULES = [import_module(f"DiffSegLungLib.{name}") for name in FILTERING]
 ROWS = 4
 """Slices at a time whose embedding of all noise levels is up-sampled: each voxel has 384 numbers."""
 
