@@ -358,8 +358,9 @@ def changed_scan(subject: str, name: str, emphysema: float, dice: float | None =
     return {**scan(emphysema, []), "subject": subject, "name": name, **known}
 
 
-def test_files_of_an_evaluation(tmp_path: Path) -> None:
-    outcome = Outcome(Plan(tmp_path), seconds=90.0)
+def some_outcome(folder: Path) -> Outcome:
+    """Of every part of a study some rows."""
+    outcome = Outcome(Plan(folder), seconds=90.0)
     outcome.facts = {"commit": "c", "weights_sha256": "w", "model": "m", "hosts": ["ct/x"]}
     outcome.facts |= {"lesion_seeds": [1, 2], "segmentation_seed": 0}
     outcome.facts |= {"retrained": {"no distillation": "0123456789abcdef"}, "not_retrained": ["no warm-up"]}
@@ -390,7 +391,11 @@ def test_files_of_an_evaluation(tmp_path: Path) -> None:
             changed_scan("train/P001", "smoothed", 31.0),
         ],
     }
-    summary.write_all(tmp_path, outcome)
+    return outcome
+
+
+def test_files_of_an_evaluation(tmp_path: Path) -> None:
+    summary.write_all(tmp_path, some_outcome(tmp_path))
     written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert written["dsc"]["cavity"] == pytest.approx(0.85)
     assert written["hd95_mm"] == 5.0
