@@ -27,6 +27,11 @@ DATE_TAGS = ("0008|0022", "0008|0021", "0008|0020")
 # Canon FC3x, FC5x, FC8x.
 _SHARP_KERNEL = re.compile(r"([BIQU][A-Z]?[5-9]\d|LUNG|BONE|EDGE|ULTRA|Y[A-D]$|[DL]$|FC[358]\d)")
 
+_NOT_GIVEN = r"0+|NONE|NO|NOT|NIL|N|N/?A|W/?O|WITHOUT|OHNE|SANS|SIN|NATIVE?|PLAIN|UNENHANCED|NON"
+_OF_WHAT = r"IV|INTRAVENOUS|CONTRASTE?|ENHANCED|MEDIUM|MEDIA|AGENT|BOLUS|GIVEN|USED|APPLICABLE|KM|CM|C|ML"
+_NO_CONTRAST = re.compile(rf"(?:{_NOT_GIVEN})(?:[\W_]*(?:{_OF_WHAT})\b)*[\W_]*")
+"""What operators type for "none"; "NONIONIC" and "NO ORAL, OMNIPAQUE IV" name an agent."""
+
 
 def quality_warnings(spacing: Sequence[float], metadata: dict[str, str]) -> list[str]:
     """Say what of slices, contrast medium and kernel changes the numbers.
@@ -49,6 +54,12 @@ def quality_warnings(spacing: Sequence[float], metadata: dict[str, str]) -> list
     return warnings
 
 
+def names_contrast(agent: str) -> bool:
+    """Whether DICOM's Contrast/Bolus Agent, which operators fill by hand, says that some was given."""
+    words = agent.strip().upper()
+    return bool(words.strip("-. ")) and _NO_CONTRAST.fullmatch(words) is None
+
+
 def is_sharp(kernel: str) -> bool:
     """Whether a vendor's name of a kernel is one for lung or bone."""
     return _SHARP_KERNEL.match(kernel.strip().upper()) is not None
@@ -65,7 +76,7 @@ def read_acquisition(reader: sitk.ImageFileReader) -> dict[str, str]:
     """Return the facts of ``ACQUISITION_TAGS`` that a DICOM header holds; ``contrast`` is yes or no."""
     facts = {fact: tag_value(reader, tag).split("\\")[0] for fact, tag in ACQUISITION_TAGS.items()}
     if tag_value(reader, MODALITY_TAG) == "CT":
-        facts["contrast"] = "no" if facts["contrast"].upper() in ("", "NONE", "NO") else "yes"
+        facts["contrast"] = "yes" if names_contrast(facts["contrast"]) else "no"
     return {fact: value for fact, value in facts.items() if value}
 
 

@@ -102,9 +102,10 @@ class Report:
     def as_text(self) -> str:
         """One screen for people."""
         lines = [f"DiffSegLung {self.version}, Python {self.python}", "", "Packages"]
-        lines += [f"  {p.name:<14}{p.version or '-':<16}{p.state:<9}{p.wanted}" for p in self.packages]
+        lines += [f"  {p.name:<13} {p.version or '-':<15} {p.state:<8} {p.wanted}" for p in self.packages]
         lines += ["", "Device", *(f"  {line}" for line in _device_lines(self.device)), "", "Models"]
-        lines += [f"  {m.name:<14}{m.version:<10}{m.sha256:<14}{m.state}" for m in self.models] or ["  none"]
+        known = [f"  {m.name:<13} {m.version:<9} {m.sha256:<13} {m.state}" for m in self.models]
+        lines += known or ["  none"]
         lines += ["", *self.problems]
         lines.append("Ready to segment." if self.ready else "A segmentation cannot run here yet.")
         return "\n".join(lines)

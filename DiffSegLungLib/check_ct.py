@@ -21,7 +21,7 @@ from .files import require_there
 from .series import Listing, choose_series, list_series
 
 TITLES = ("", "number", "slices", "mm", "kernel", "UID")
-COLUMNS = "{:<2}{:<8}{:>7}{:>7}  {:<10}{}"
+COLUMNS = "{:<1} {:<7} {:>6} {:>6}  {:<9} {}"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,17 @@ class CheckedSeries:
     @property
     def text(self) -> str:
         """One line."""
-        facts = (self.number or "-", self.slices, self.thickness_mm or "-", self.kernel or "-", self.uid)
+        thickness = _short(self.thickness_mm) or "-"
+        facts = (self.number or "-", self.slices, thickness, self.kernel or "-", self.uid)
         return COLUMNS.format("*" * self.taken, *facts)
+
+
+def _short(number: str) -> str:
+    """A number of DICOM without the zeros that some scanners write behind it."""
+    try:
+        return f"{float(number):g}"
+    except ValueError:
+        return number
 
 
 @dataclass(frozen=True)

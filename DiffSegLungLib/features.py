@@ -223,7 +223,9 @@ def batch_size(planned: int, device: str) -> int:
 
 def bfloat16_pays() -> bool:
     """Whether this processor multiplies in bfloat16 by instructions of its own: four times as fast then."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    # Not public, and the oldest torch that is allowed has neither: without an answer float32 is safe.
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, question, lambda: False)() for question in asked)
 
 
 def precision(device: str) -> str:

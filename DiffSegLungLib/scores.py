@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas
 
 OPACITIES = (GROUND_GLASS, FIBROSIS, CONSOLIDATION)
+LEAST_OPACITY, LEAST_EMPHYSEMA = 1.0, 5.0
+"""Shares in % from which a zone scores: `severity_points` and `goddard_points` say whose they are."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,12 @@ class Score:
 
 
 def severity_points(percent: float) -> int:
-    """Points of a lobe: 0 for 0 %, 1 below 5, 2 from 5 to 25, 3 below 50, 4 from 50 to 75, 5 above."""
-    if percent <= 0:
+    """Points of a lobe: 0 below 1 %, 1 below 5, 2 from 5 to 25, 3 below 50, 4 from 50 to 75, 5 above.
+
+    A reader's "none" is what the eye passes over; a label map has a few voxels in any lung.  The sister scale
+    of Li 2020 (doi:10.1007/s00330-020-06817-6) scores 1 from 1 % to 25 %: nothing below 1 % is scored here.
+    """
+    if percent < LEAST_OPACITY:
         return 0
     if percent < 5:
         return 1
@@ -67,8 +73,12 @@ def severity_points(percent: float) -> int:
 
 
 def goddard_points(percent: float) -> int:
-    """Points of a zone: 0 for 0 %, 1 below 25 %, 2 from 25 %, 3 from 50 %, 4 from 75 %."""
-    return 0 if percent <= 0 else 1 + sum(percent >= bound for bound in (25, 50, 75))
+    """Points of a zone: 0 below 5 %, 1 below 25 %, 2 from 25 %, 3 from 50 %, 4 from 75 %.
+
+    Goddard's 0 is a zone without emphysema to the eye.  Low attenuation is found in healthy lung, too:
+    quantitative CT calls it emphysema from 5 % on (Amaza 2021, Int J COPD 16:1231, doi:10.2147/COPD.S284477).
+    """
+    return sum(percent >= bound for bound in (LEAST_EMPHYSEMA, 25, 50, 75))
 
 
 def scores(measures: pandas.DataFrame) -> list[Score]:
@@ -89,17 +99,20 @@ def scores(measures: pandas.DataFrame) -> list[Score]:
             Score(
                 "ct_severity", "CT severity score (computed)", severity, 25,
                 "Each lobe by its share of ground glass, fibrosis and consolidation in % of its parenchyma: "
-                "0 none; 1 < 5; 2 from 5 to 25; 3 > 25 and < 50; 4 from 50 to 75; 5 > 75. Sum of five lobes",
-                "Pan 2020, Radiology 295:715; the bounds here leave no gap between 25 and 26",
+                "0 < 1; 1 from 1 to < 5; 2 from 5 to 25; 3 > 25 and < 50; 4 from 50 to 75; 5 > 75. "
+                "Sum of five lobes",
+                "Pan 2020, Radiology 295:715; the bounds here leave no gap between 25 and 26; "
+                "the least share is that of Li 2020, doi:10.1007/s00330-020-06817-6",
             )
         )  # fmt: skip
     if goddard:
         found.append(
             Score(
                 "goddard_like", "Goddard-like score (computed)", goddard, 24,
-                "Each third of each lung by its share of emphysema in % of its parenchyma: 0 none; 1 < 25; "
-                "2 from 25 to < 50; 3 from 50 to < 75; 4 from 75. Sum of six zones",
-                "after Goddard 1982, Clin Radiol 33:379, which scores slices by eye",
+                "Each third of each lung by its share of emphysema in % of its parenchyma: 0 < 5; "
+                "1 from 5 to < 25; 2 from 25 to < 50; 3 from 50 to < 75; 4 from 75. Sum of six zones",
+                "after Goddard 1982, Clin Radiol 33:379, which scores slices by eye; "
+                "from 5 % quantitative CT speaks of emphysema, Amaza 2021, doi:10.2147/COPD.S284477",
             )
         )  # fmt: skip
     return found

@@ -13,8 +13,10 @@ from DiffSegLungLib.features import (
     DESCRIPTORS,
     EmbeddingPlan,
     _windows,
+    bfloat16_pays,
     embed,
     fine_descriptors,
+    precision,
     upsample_cells,
 )
 from DiffSegLungLib.mixture import Projection
@@ -131,6 +133,15 @@ def test_what_lies_beside_a_window_reaches_its_rim(student: Student) -> None:
 def no_numbers(hu: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """As ``cell_numbers_by_slabs``, all zero."""
     return torch.zeros(CELL_NUMBERS, *(side // DOWNSAMPLING for side in hu.shape))
+
+
+def test_the_oldest_torch_cannot_tell_whether_bfloat16_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its private questions came after 2.4.1, and may go again."""
+    for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, question, raising=False)
+    assert not bfloat16_pays() and precision("cpu") == "float32"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert bfloat16_pays(), "one answer is enough"
 
 
 def test_overlapping_windows_are_blended(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from DiffSegLungLib.scores import goddard_points, scores, severity_points
 
 @pytest.mark.parametrize(
     ("percent", "points"),
-    [(0, 0), (1e-6, 1), (4.999, 1), (5, 2), (25, 2), (25.001, 3), (26, 3), (49.999, 3), (50, 4), (75, 4),
-     (75.001, 5), (100, 5)],
+    [(0, 0), (1e-6, 0), (0.999, 0), (1, 1), (4.999, 1), (5, 2), (25, 2), (25.001, 3), (26, 3), (49.999, 3),
+     (50, 4), (75, 4), (75.001, 5), (100, 5)],
 )  # fmt: skip
 def test_severity_bounds(percent: float, points: int) -> None:
     assert severity_points(percent) == points
@@ -22,8 +22,9 @@ def test_severity_bounds(percent: float, points: int) -> None:
 
 @pytest.mark.parametrize(
     ("percent", "points"),
-    [(0, 0), (1e-6, 1), (24.999, 1), (25, 2), (49.999, 2), (50, 3), (74.999, 3), (75, 4), (100, 4)],
-)
+    [(0, 0), (1e-6, 0), (4.999, 0), (5, 1), (24.999, 1), (25, 2), (49.999, 2), (50, 3), (74.999, 3),
+     (75, 4), (100, 4)],
+)  # fmt: skip
 def test_goddard_bounds(percent: float, points: int) -> None:
     assert goddard_points(percent) == points
 
@@ -53,6 +54,14 @@ def test_goddard_is_of_emphysema_in_six_thirds() -> None:
     assert (score.key, score.total, score.highest) == ("goddard_like", 4 + 2 + 0 + 3 + 1 + 0, 24)
     measures.loc[THIRD_NAMES[0], "emphysema_percent"] = np.nan
     assert scores(measures) == [], "a zone without parenchyma leaves the score undefined"
+
+
+def test_traces_in_a_healthy_lung_score_nothing() -> None:
+    """Shares as label maps of healthy lungs have them."""
+    lobes, zones = [lobe.name for lobe in LOBES], list(THIRD_NAMES)
+    measures = table([*lobes, *zones], emphysema_percent=[0.4, 1.1, 0.2, 0.0, 0.9, *[0.6] * 6])
+    measures["ground-glass_percent"], measures["consolidation_percent"] = 0.5, 0.1
+    assert {score.key: score.total for score in scores(measures)} == {"ct_severity": 0, "goddard_like": 0}
 
 
 def test_thirds_part_each_lung_by_its_own_height() -> None:

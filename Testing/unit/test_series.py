@@ -65,6 +65,19 @@ def test_what_is_not_there_is_refused_with_the_list(folder: Path, wanted: str) -
         load_volume(folder, wanted)
 
 
+def test_the_list_keeps_its_columns_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As scanners write them: a thickness with six zeros, a long number, a long kernel."""
+    uid, kernel = "1.2.826.7.8", "BONEPLUS_ADAPT"
+    write_series(
+        tmp_path, chest("8", 100), number=12345678, series=uid,
+        SliceThickness="2.500000", ConvolutionKernel=kernel,
+    )  # fmt: skip
+    assert cli.main(["check", str(tmp_path)]) == 0
+    titles, series, *_ = capsys.readouterr().out.splitlines()
+    assert titles.split() == ["number", "slices", "mm", "kernel", "UID"]
+    assert series.split() == ["*", "12345678", "100", "2.5", kernel, uid]
+
+
 def test_a_number_that_several_series_have_asks_for_the_uid(tmp_path: Path) -> None:
     for uid in ("1.2.3", "1.2.4"):
         write_series(tmp_path / uid, chest("4", 10), series=uid, StudyInstanceUID=STUDY)

@@ -19,6 +19,7 @@ from pydicom.uid import EnhancedCTImageStorage, generate_uid
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from DiffSegLungLib.acquisition import names_contrast
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.volume import (
     Volume,
@@ -393,6 +394,32 @@ def test_dicom_contrast_sharp_kernel_and_thick_slices_are_said(tmp_path: Path) -
         "Contrast medium was given",
         "The kernel B70f is sharp",
     ]
+
+
+@pytest.mark.parametrize(
+    "agent",
+    ["WITHOUT", "Without contrast", "w/o", "W/O IV CONTRAST", "0", "0 ml", "NO", "No contrast", "NONE",
+     "none given", "N/A", "sin contraste", "NON-CONTRAST", "non enhanced", "Native", "nativ",
+     "UNENHANCED", "Not given", "-", ""],
+)  # fmt: skip
+def test_words_for_no_contrast(agent: str) -> None:
+    assert not names_contrast(agent)
+
+
+@pytest.mark.parametrize(
+    "agent",
+    ["Iohexol", "NONIONIC", "APPLIED", "IV", "Contrast", "NO ORAL, OMNIPAQUE IV", "Niopam 300", "80 ml",
+     "Optiray 300", "Noxyl", "with"],
+)  # fmt: skip
+def test_words_for_contrast(agent: str) -> None:
+    assert names_contrast(agent)
+
+
+def test_a_ct_without_contrast_says_so(tmp_path: Path) -> None:
+    write_series(tmp_path / "ct", chest((8, 20, 22)), ContrastBolusAgent="WITHOUT")
+    native = load_volume(tmp_path / "ct")
+    assert native.metadata["contrast"] == "no"
+    assert not [sentence for sentence in native.warnings if "Contrast" in sentence]
 
 
 @pytest.mark.parametrize("kernel", ["LUNG", "BONEPLUS", "B60f", "Br59d", "Bl57d", "I70f", "YC", "L", "FC51"])
