@@ -1,0 +1,1 @@
+"""From descriptors to named tissues; may import base, io, lungs, parenchyma and representation."""
