@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from DiffSegLungLib.report.pdf import INNER, pdf_bytes, shorten, text_width, wra
 from DiffSegLungLib.report.relief import relief
 from DiffSegLungLib.report.slices import AXIAL, CORONAL, SAGITTAL, Chest, Cut
 from DiffSegLungLib.tissues import BY_LABEL, CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, REPORTED, VESSEL
+from Testing.chromium import require_chromium, require_pdftotext
 
 SPACING = (4.0, 2.0, 2.0)
 SHAPE = (40, 90, 120)
@@ -368,9 +368,7 @@ def test_the_pdf_is_a4_with_its_fonts_inside_and_says_no_time(written: Any) -> N
 
 
 def text_of(pdf: bytes, folder: Path, *options: str) -> str:
-    program = shutil.which("pdftotext")
-    if program is None:
-        pytest.skip("pdftotext (poppler) is not installed")
+    program = require_pdftotext()
     (folder / "r.pdf").write_bytes(pdf)
     command = [program, "-layout", *options, str(folder / "r.pdf"), "-"]
     return subprocess.run(command, capture_output=True, check=True).stdout.decode("utf-8")
@@ -474,9 +472,7 @@ def compared(phantom: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def printed(page: Path, paper: str, folder: Path) -> bytes:
     """The page as Chromium prints it."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("needs Chromium")
+    chromium = require_chromium()
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         tab = browser.new_page()

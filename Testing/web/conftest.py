@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import numpy as np
 import psutil
 import pytest
 import SimpleITK as sitk
+
+from Testing.chromium import require_chromium
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PHANTOM = REPOSITORY / "DiffSegLung" / "Resources" / "SampleData" / "DiffSegLungPhantom.nrrd"
@@ -64,12 +65,6 @@ class Server:
         """Asks it to end, as a system does; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
-
-
-def find_chromium() -> str | None:
-    """The browser of this system; None where there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next(filter(None, map(shutil.which, names)), None)
 
 
 Start = Callable[..., Server]
@@ -141,9 +136,7 @@ def server(start: Start, pieces: Path, saved: Path) -> Server:
 def browser() -> Iterator[Any]:
     """Chromium without a window."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("needs Chromium")
+    chromium = require_chromium()
     with playwright.sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield found

@@ -17,7 +17,9 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from .conftest import Page, Server, find_chromium, open_page, start_server
+from Testing.chromium import find_chromium
+
+from .conftest import Page, Server, open_page, start_server
 
 SETTLED_MS = 20_000
 """For the 3D view, which is drawn without a graphics card."""
