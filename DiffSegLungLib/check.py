@@ -3,6 +3,7 @@
 ``check --json`` prints one object::
 
     {"version": "0.1.0", "python": "3.12.4", "ready": true, "problems": ["sentence", ...],
+     "warnings": ["sentence", ...],
      "packages": [{"name": "torch", "version": "2.9.0" or null, "wanted": ">=2.4.1,<2.15",
                    "state": "sound" | "untried" | "too old" | "missing" | "damaged"}, ...],
      "device": {"name": "cuda" | "mps" | "cpu", "description": "...", "memory_gb": 12.0 or null,
@@ -12,7 +13,7 @@
      "model": "the model that was asked for, or the default one"}
 
 ``untried`` is a version that is too new for the tested range; it does not stop anything.  ``ready`` says that
-a segmentation can run with ``model``; ``problems`` says what stands in its way.
+a segmentation can run with ``model``; ``problems`` says what stands in its way, ``warnings`` what does not.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 IMPORT_NAMES = {"scikit-learn": "sklearn", "scikit-image": "skimage"}
 """Where a package's module is called otherwise."""
 
+NEEDED_BY = {"monai": "evaluate"}
+"""Required packages that no segmentation imports: commands that do."""
+
 SHORT_CHECKSUM = 12
 FLOORS = (">=", ">", "==", "~=")
 """Operators whose version is the least one wanted."""
@@ -55,7 +59,12 @@ class Package:
 
     @property
     def stops(self) -> bool:
-        """Whether nothing runs with it."""
+        """Whether no segmentation runs with it."""
+        return self.is_unfit and self.name not in NEEDED_BY
+
+    @property
+    def is_unfit(self) -> bool:
+        """Whether it cannot be used."""
         return self.state in (TOO_OLD, MISSING, DAMAGED)
 
 
@@ -90,6 +99,7 @@ class Report:
     python: str
     ready: bool
     problems: list[str]
+    warnings: list[str]
     packages: list[Package]
     device: Device | None
     models: list[CheckedModel]
@@ -106,7 +116,7 @@ class Report:
         lines += ["", "Device", *(f"  {line}" for line in _device_lines(self.device)), "", "Models"]
         known = [f"  {m.name:<13} {m.version:<9} {m.sha256:<13} {m.state}" for m in self.models]
         lines += known or ["  none"]
-        lines += ["", *self.problems]
+        lines += ["", *self.problems, *(f"Warning: {warning}" for warning in self.warnings)]
         lines.append("Ready to segment." if self.ready else "A segmentation cannot run here yet.")
         return "\n".join(lines)
 
@@ -124,11 +134,13 @@ def check(model: str | None = None) -> Report:
         checked.append(wanted)
     problems = [_package_problem(package) for package in packages if package.stops]
     problems += [wanted.problem] if wanted.problem else []
+    unfit = [package for package in packages if package.is_unfit and not package.stops]
     return Report(
         version=__version__,
         python=platform.python_version(),
         ready=not problems,
         problems=problems,
+        warnings=[f"For {NEEDED_BY[package.name]} alone: {_package_problem(package)}" for package in unfit],
         packages=packages,
         device=find_device(),
         models=checked,

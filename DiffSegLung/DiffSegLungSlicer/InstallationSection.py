@@ -91,6 +91,7 @@ def describe(found: dict) -> str:
     """The answer of the check in lines."""
     ready = _("ready") if found["ready"] else _("something is missing")
     lines = [f"DiffSegLung {found['version']}, Python {found['python']}: {ready}", *found["problems"]]
+    lines += found["warnings"]
     lines.append(_("Device: {text}").format(text=deviceText(found)))
     for model in found["models"]:
         state = model["problem"] or model["state"]

@@ -56,7 +56,7 @@ def here() -> tuple[int, dict[str, Any]]:
 
 def test_json_has_the_documented_fields(here: tuple[int, dict[str, Any]]) -> None:
     status, found = here
-    fields = {"version", "python", "ready", "problems", "packages", "device", "models", "model"}
+    fields = {"version", "python", "ready", "problems", "warnings", "packages", "device", "models", "model"}
     assert set(found) == fields
     assert check.__doc__ is not None and all(f'"{field}"' in check.__doc__ for field in fields)
     assert status == (0 if found["ready"] else 3) and found["ready"] == (not found["problems"])
@@ -128,6 +128,31 @@ def test_a_missing_package_has_a_remedy() -> None:
     package = check.inspect_package(requirement_of("no-such-package-here", ">=1,<2"))
     assert (package.version, package.state, package.stops) == (None, "missing", True)
     assert "pip install 'no-such-package-here>=1,<2'" in check._package_problem(package)
+
+
+NO_MONAI = (
+    BLOCKED.replace('"torch"', '"monai"')
+    + """
+import importlib.metadata
+known = importlib.metadata.version
+def version(name):
+    if name == "monai":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return known(name)
+importlib.metadata.version = version
+"""
+)
+
+
+def test_without_monai_a_segmentation_runs_and_it_is_said() -> None:
+    status, text = run("--json", code=NO_MONAI)
+    found = json.loads(text)
+    [monai] = [each for each in found["packages"] if each["name"] == "monai"]
+    assert monai["state"] == "missing" and not [line for line in found["problems"] if "monai" in line]
+    assert (status, found["ready"]) == (0, True)
+    [warning] = found["warnings"]
+    assert warning.startswith("For evaluate alone: monai is missing: pip install 'monai>=")
+    assert warning in run(code=NO_MONAI)[1]
 
 
 def test_a_damaged_model_is_named_and_only_the_asked_for_one_counts(
