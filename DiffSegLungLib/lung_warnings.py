@@ -80,8 +80,10 @@ def shape_warnings(sides: np.ndarray) -> list[str]:
     right, left = (litres((sides == side).sum()) for side in (RIGHT, LEFT))
     if right + left < 1.0:
         warnings.append(f"the lungs hold only {right + left:.1f} L; check the lung mask")
-    if min(right, left) < 0.55 * max(right, left):
-        smaller = SIDE_NAMES[RIGHT if right < left else LEFT]
+    smaller = SIDE_NAMES[RIGHT if right < left else LEFT]
+    if min(right, left) == 0:
+        warnings.append(f"no {smaller} lung was found or given; if the patient has one, check the lung mask")
+    elif min(right, left) < 0.55 * max(right, left):
         warnings.append(
             f"the {smaller} lung is much smaller (right {right:.1f} L, left {left:.1f} L): "
             "dense lung may be missing from the mask; check it"

@@ -150,7 +150,7 @@ def lungs_from_mask(
     outside = _outside_air(work)
     tubes = _airways(work, (work < AIR_HU) & ~outside)
     _, airways = _to_native(np.zeros_like(tubes, np.uint8), tubes, hu.shape, spacing)
-    sides = mask.astype(np.uint8) if sides_are_named else _sides_of_mask(mask, spacing)
+    sides = mask.astype(np.uint8) if sides_are_named else _sides_of_mask(mask, work, spacing)
     warnings = _side_warnings(sides) if sides_are_named else []
     coarse = _nearest_on_work_grid(sides, spacing)
     shown = calibrate(work, tubes, outside, coarse, WORK_MM)
@@ -348,10 +348,7 @@ def _by_thresholds(
     """Both lungs from their air, with what it encloses and what is dense at the chest wall; that alone."""
     large = _large_components(lung_air)
     _require_tissue(work[large])
-    split = _split_sides(large, _alone(large, work))
-    if _contact(split) > LARGEST_CONTACT:
-        split = _one_lung(large, work)
-    closed = _close_sides(split, airways)
+    closed = _close_sides(_named_sides(large, work), airways)
     recovered = dense_at_chest_wall(work, closed) * ~airways
     return np.where(recovered > 0, recovered, closed), recovered
 
@@ -380,6 +377,12 @@ def _no_lungs() -> UnusableInputError:
     return UnusableInputError(
         "no lungs were found in the CT (is it a chest CT in Hounsfield units?); give a mask with --lungs"
     )
+
+
+def _named_sides(lung_air: np.ndarray, work: np.ndarray) -> np.ndarray:
+    """Right and left lung; one that is there alone is not cut in two."""
+    split = _split_sides(lung_air, _alone(lung_air, work))
+    return _one_lung(lung_air, work) if _contact(split) > LARGEST_CONTACT else split
 
 
 def _alone(lung_air: np.ndarray, work: np.ndarray) -> int:
@@ -484,21 +487,27 @@ def _closed(lung: np.ndarray) -> np.ndarray:
 # --- given masks and warnings ----------------------------------------------------------------------------
 
 
-def _sides_of_mask(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Keep labels 1 and 2 where they lie right and left, else split; never changes which voxels are lung."""
+def _sides_of_mask(mask: np.ndarray, work: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Keep labels 1 and 2 where they lie right and left, else split; never changes which voxels are lung.
+
+    Args:
+        mask: As `lungs_from_mask` takes it.
+        work: HU on the working grid: where in the patient a lung lies that is there alone.
+        spacing: Voxel size (z, y, x) in mm.
+    """
     present = mask > 0
     if np.array_equal(np.unique(mask), (0, RIGHT, LEFT)):
         right_x, left_x = (_mean_x(mask == side) for side in (RIGHT, LEFT))
         if right_x < left_x:
             return mask.astype(np.uint8)
-    work = _nearest_on_work_grid(present.astype(np.uint8), spacing) > 0
-    if not work.any():  # a mask thinner than the working grid
+    coarse = _nearest_on_work_grid(present.astype(np.uint8), spacing) > 0
+    if not coarse.any():  # a mask thinner than the working grid
         return _cut_in_the_middle(present)
-    split = _split_sides(work)
+    split = _named_sides(coarse, work)
     nearest = ndimage.distance_transform_edt(split == 0, return_distances=False, return_indices=True)
     index = [
         np.minimum(((np.arange(n) + 0.5) * s / WORK_MM).astype(int), m - 1)
-        for n, s, m in zip(mask.shape, spacing, work.shape, strict=True)
+        for n, s, m in zip(mask.shape, spacing, coarse.shape, strict=True)
     ]
     return np.where(present, split[tuple(nearest)][np.ix_(*index)], 0).astype(np.uint8)
 

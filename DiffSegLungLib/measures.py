@@ -219,16 +219,16 @@ def _nearer_side(voxels: np.ndarray, sides: np.ndarray, spacing: tuple[float, fl
 
 
 def regions_from_sides(sides: np.ndarray) -> dict[str, np.ndarray]:
-    """The three regions every report has.
+    """The regions every report has.
 
     Args:
         sides: (z, y, x), 1 in the patient's right lung, 2 in the left, 0 elsewhere.
 
     Returns:
-        Bool masks (z, y, x) of the whole, the right and the left lung.
+        Bool masks (z, y, x) of the whole, the right and the left lung; a lung that is not there has none.
     """
-    right, left = sides == RIGHT_SIDE, sides == LEFT_SIDE
-    return {WHOLE: right | left, RIGHT: right, LEFT: left}
+    lungs = {RIGHT: sides == RIGHT_SIDE, LEFT: sides == LEFT_SIDE}
+    return {WHOLE: lungs[RIGHT] | lungs[LEFT]} | {name: lung for name, lung in lungs.items() if lung.any()}
 
 
 def thirds_from_sides(sides: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, number_text
+from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, LEFT, RIGHT, WHOLE, number_text
 from DiffSegLungLib.report.change import INTRODUCTION as CHANGE
 from DiffSegLungLib.report.change import TRANSITIONS, Change, change_of, signed_text
 from DiffSegLungLib.scores import scores
@@ -58,8 +58,10 @@ CAPTIONS = {
 }
 """Said above each table and the pictures."""
 
-MAIN_REGIONS = 3
-"""On the first page: both lungs, right and left."""
+MAIN_REGIONS = (WHOLE, RIGHT, LEFT)
+"""On the first page, as far as they are there."""
+WIDEST = 3
+"""Regions beside each other in a table."""
 
 HEADLINES = ("lung_ml", "disease_percent", "mean_hu", "laa950_percent", "haa_percent")
 
@@ -96,6 +98,7 @@ class Content:
         origin: program, weights and time of the run, in a line.
         facts: titles and rows of what the result was made with.
         change: since an earlier point in time, None without one.
+        main: how many regions stand on the first page.
     """
 
     name: str
@@ -111,6 +114,7 @@ class Content:
     origin: str
     facts: list[tuple[str, list[tuple[str, str]]]]
     change: Change | None = None
+    main: int = WIDEST
 
 
 def content_of(
@@ -144,6 +148,7 @@ def content_of(
         origin=_origin(manifest),
         facts=_facts(manifest),
         change=change_of(compared) if compared else None,
+        main=sum(region in MAIN_REGIONS for region in measures.index) or WIDEST,
     )
 
 
@@ -161,7 +166,7 @@ def render(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> str:
     )
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     template = environment.from_string(source)
-    return template.render(**vars(content), captions=CAPTIONS, pictures=pictures, main=MAIN_REGIONS)
+    return template.render(**vars(content), captions=CAPTIONS, pictures=pictures, widest=WIDEST)
 
 
 def _headlines(measures: pandas.DataFrame, compared: Compared | None) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib.report.page import CAPTIONS, MAIN_REGIONS, Content, Picture
+from DiffSegLungLib.report.page import CAPTIONS, WIDEST, Content, Picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +71,7 @@ def _summary(sheet: Sheet, content: Content, glance: Sequence[Picture]) -> None:
     if content.warnings:
         _warnings(sheet, content.warnings)
     _headlines(sheet, content.headlines)
-    main = range(min(MAIN_REGIONS, len(content.regions)))
+    main = range(min(content.main, len(content.regions)))
     sheet.heading("Tissues", CAPTIONS["tissues"])
     _tissue_table(sheet, content, main)
     sheet.heading("Densitometry", CAPTIONS["densities"])
@@ -82,7 +82,7 @@ def _summary(sheet: Sheet, content: Content, glance: Sequence[Picture]) -> None:
 
 def _regions(sheet: Sheet, content: Content) -> None:
     """The tables of all regions, where page one does not hold them."""
-    if len(content.regions) <= MAIN_REGIONS:
+    if len(content.regions) <= content.main:
         return
     sheet.new_page()
     sheet.heading("Tissues by region", "")
@@ -100,8 +100,8 @@ def _change(sheet: Sheet, content: Content) -> None:
         return
     sheet.new_page()
     sheet.heading("Change since the earlier CT", f"{CAPTIONS['change']} {change.interval}")
-    for first in range(0, len(change.regions), MAIN_REGIONS):
-        chosen = range(first, min(first + MAIN_REGIONS, len(change.regions)))
+    for first in range(0, len(change.regions), WIDEST):
+        chosen = range(first, min(first + WIDEST, len(change.regions)))
         rows = [
             Row(
                 [f"{row['name']}, {row['unit']}", *row["cells"][3 * chosen.start : 3 * chosen.stop]],

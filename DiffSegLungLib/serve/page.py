@@ -138,8 +138,8 @@ def _table(session: Session, v3: Any, html: Any) -> None:
             with html.Thead(), html.Tr():
                 html.Th("")
                 html.Th("Tissue")
-                for _, title in CELLS:
-                    html.Th(title, classes="text-right")
+                for key, title in CELLS:
+                    html.Th(title, classes="text-right", v_if=f"rows.some((row) => '{key}' in row)")
             with html.Tbody(), html.Tr(v_for="row in rows", key="row.key", id=("'row-' + row.key",)):
                 with html.Td(classes="px-1", style="height:30px"):
                     v3.VBtn(
@@ -155,7 +155,9 @@ def _table(session: Session, v3: Any, html: Any) -> None:
                     )
                     html.Span(" {{ row.name }}")
                 for key, _ in CELLS:
-                    html.Td(f"{{{{ row.{key} }}}}", classes=f"text-right px-1 cell-{key}")
+                    html.Td(
+                        f"{{{{ row.{key} }}}}", classes=f"text-right px-1 cell-{key}", v_if=f"'{key}' in row"
+                    )
         html.Div("% of parenchyma: lung without vessels and airway walls.", classes="text-caption mb-1")
         with (
             html.Div(id="facts", classes="text-caption mb-2"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -358,28 +358,12 @@ class Session:
         corrected = not np.array_equal(labels, found.labels)
         with self._state as state:
             state.update({"has_result": True, "corrected": corrected, "warnings": self._warnings(corrected)})
-            state.rows, state.facts = self._rows(measures), _facts(measures)
+            hidden = {row["key"] for row in state.rows if not row["visible"]}
+            state.rows, state.facts = tissue_rows(measures, hidden), _facts(measures)
 
     def _warnings(self, corrected: bool) -> list[str]:
         said = self._found.manifest.get("warnings", []) if self._found else []
         return list(dict.fromkeys([*([CORRECTED] if corrected else []), *map(str, said)]))
-
-    def _rows(self, measures: pandas.DataFrame) -> list[dict[str, Any]]:
-        """The table, a row a tissue: ml and % of the whole lung, % of each side."""
-        hidden = {row["key"] for row in self._state.rows if not row["visible"]}
-        return [
-            {
-                "key": tissue.key,
-                "name": tissue.name,
-                "colour": f"rgb{tissue.colour}",
-                "visible": tissue.key not in hidden,
-                "ml": number_text(measures.loc[WHOLE, f"{tissue.key}_ml"], "ml"),
-                "percent": number_text(measures.loc[WHOLE, f"{tissue.key}_percent"], "%"),
-                "right": number_text(measures.loc[RIGHT, f"{tissue.key}_percent"], "%"),
-                "left": number_text(measures.loc[LEFT, f"{tissue.key}_percent"], "%"),
-            }
-            for tissue in REPORTED
-        ]
 
     async def _save(self) -> None:
         volume, found = self._volume, self._found
@@ -409,6 +393,26 @@ class Session:
         paths = [run.segmentation, *(report / each for each in ("report.html", "report.pdf", "measures.csv"))]
         self.files = {path.name: path for path in paths}
         self._state.update({"files": list(self.files), "saved": str(target) if self._output else ""})
+
+
+def tissue_rows(measures: pandas.DataFrame, hidden: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The table, a row a tissue: ml and % of the whole lung, % of each side that is there."""
+    sides = {side: region for side, region in (("right", RIGHT), ("left", LEFT)) if region in measures.index}
+    return [
+        {
+            "key": tissue.key,
+            "name": tissue.name,
+            "colour": f"rgb{tissue.colour}",
+            "visible": tissue.key not in hidden,
+            "ml": number_text(measures.loc[WHOLE, f"{tissue.key}_ml"], "ml"),
+            "percent": number_text(measures.loc[WHOLE, f"{tissue.key}_percent"], "%"),
+            **{
+                side: number_text(measures.loc[region, f"{tissue.key}_percent"], "%")
+                for side, region in sides.items()
+            },
+        }
+        for tissue in REPORTED
+    ]
 
 
 def _facts(measures: pandas.DataFrame) -> list[dict[str, str]]:

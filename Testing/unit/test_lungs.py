@@ -91,7 +91,7 @@ def test_a_ct_cut_to_one_lung_has_one_lung(side: int) -> None:
     assert dice(lungs.sides == side, truth[..., seen] == side) > 0.95
     assert np.isin(lungs.sides, [0, side]).all()
     other = "left" if side == RIGHT else "right"
-    assert any(f"the {other} lung is much smaller" in warning for warning in lungs.warnings)
+    assert any(f"no {other} lung was found" in warning for warning in lungs.warnings)
 
 
 def test_volume_does_not_depend_on_the_spacing() -> None:
@@ -186,6 +186,20 @@ def test_a_given_mask_is_kept_exactly() -> None:
     assert dice(unlabelled.sides == RIGHT, truth == RIGHT) > 0.99
     swapped = lungs_from_mask(np.where(truth > 0, 3 - truth, 0).astype(np.uint8), hu, (2.5, 2.0, 2.0))
     assert dice(swapped.sides == RIGHT, truth == RIGHT) > 0.99
+
+
+@pytest.mark.parametrize("side", [RIGHT, LEFT])
+@pytest.mark.parametrize("label", [1, 2, 5])
+def test_a_given_mask_of_one_lung_is_that_lung_whole(side: int, label: int) -> None:
+    """In a CT of both lungs, and in one that was cut to it, whatever label was drawn with."""
+    hu, truth = thorax((2.5, 2.0, 2.0))
+    middle = hu.shape[2] // 2
+    for seen in (slice(None), slice(0, middle) if side == RIGHT else slice(middle, None)):
+        drawn = (truth[..., seen] == side).astype(np.uint8)
+        lungs = lungs_from_mask(label * drawn, hu[..., seen], (2.5, 2.0, 2.0))
+        np.testing.assert_array_equal(lungs.sides, side * drawn)
+        other = "left" if side == RIGHT else "right"
+        assert any(f"no {other} lung was found or given" in warning for warning in lungs.warnings)
 
 
 @pytest.mark.parametrize("mask", [np.zeros((30, 30, 30), bool), np.ones((30, 30, 31), bool)])

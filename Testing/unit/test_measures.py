@@ -14,6 +14,7 @@ from DiffSegLungLib.measures import (
     WHOLE,
     lung_box,
     measure,
+    measure_corrected,
     regions_from_sides,
     table_text,
 )
@@ -126,11 +127,21 @@ def test_a_region_without_lung_has_no_volume_and_no_density() -> None:
     assert row.drop(volumes).isna().all()
 
 
+@pytest.mark.parametrize(("side", "name"), [(1, "right lung"), (2, "left lung")])
+def test_a_lung_that_is_not_there_has_no_row(side: int, name: str) -> None:
+    labels = line([HEALTHY, EMPHYSEMA, 0], np.uint8)
+    sides, hu = np.where(labels > 0, side, 0), line([-850, -970, 0], np.float32)
+    table = measure_corrected(labels, sides, hu, SPACING)
+    assert list(table.index) == ["whole lung", name]
+    assert np.isfinite(table.to_numpy()).all()
+    assert ("right" in table_text(table), "left" in table_text(table)) == (side == 1, side == 2)
+
+
 def test_a_volume_without_any_lung_does_not_fail() -> None:
     labels = np.zeros((2, 3, 4), dtype=np.uint8)
     table = measure(labels, np.zeros(labels.shape, np.float32), SPACING, regions_from_sides(labels))
-    assert list(table["lung_ml"]) == [0.0, 0.0, 0.0]
-    assert table_text(table).splitlines()[2].split() == ["Healthy", "lung", "0", "-", "0", "-", "0", "-"]
+    assert list(table["lung_ml"]) == [0.0]
+    assert table_text(table).splitlines()[2].split() == ["Healthy", "lung", "0", "-"]
 
 
 def test_a_region_of_vessels_alone_has_no_share() -> None:

@@ -186,6 +186,25 @@ def test_a_volume_without_lungs_still_gives_a_report(tmp_path: Path) -> None:
     assert len(embedded_pictures(files["report"].read_text(encoding="utf-8"))) >= 5
 
 
+def test_a_lung_that_is_not_there_is_in_no_table(
+    phantom: tuple[np.ndarray, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    """Nor do thirds of the other one come into the tables of the first page in its place."""
+    hu, labels, sides = phantom
+    labels, sides = np.where(sides == 1, labels, 0).astype(np.uint8), np.where(sides == 1, sides, 0)
+    table = measure(labels, hu, SPACING, regions_from_sides(sides) | thirds_from_sides(sides))
+    files = write_report(
+        tmp_path, hu=hu, labels=labels, spacing=SPACING, measures=table, manifest={}, name="one lung"
+    )
+    for kind in ("report", "measures", "json"):
+        text = files[kind].read_text(encoding="utf-8")
+        assert "right lung" in text and "left lung" not in text, kind
+    content = content_of("one lung", table, {}, NOT_CLINICAL)
+    assert content.main == 2 and content.regions[:2] == ["whole lung", "right lung"]
+    first_page = files["report"].read_text(encoding="utf-8").split('<dl class="headlines">')[1]
+    assert "third" not in first_page.split("<details")[0]
+
+
 def test_the_table_reads_back_unchanged(written: Any) -> None:
     files, table = written
     again = pandas.read_csv(files["measures"], index_col="region")
