@@ -260,6 +260,7 @@ def base_settings(request: FinetuneRequest, base: models.Model, steps: int) -> S
         constant_rate=True,
         rise=min(steps // 5, MOST_RISING_STEPS),
         seed=request.seed,
+        fixed_scale=not request.refit_mixture,
     )
 
 

@@ -66,6 +66,8 @@ class Settings:
         rise: steps over which the learning rates rise from zero, so that a trained network is not upset by
             the optimiser's first steps, whose size knows nothing of the gradients yet.
         precision: ``float32``, or ``bfloat16`` where the device computes faster in it.
+        fixed_scale: leave the head's statistics as they are: a projection and a mixture that stay were fitted
+            on numbers standardised by them.
     """
 
     channels: tuple[int, ...] = (16, 32, 48, 64)
@@ -90,6 +92,7 @@ class Settings:
     constant_rate: bool = False
     rise: int = 0
     precision: str = "float32"
+    fixed_scale: bool = False
 
 
 Watch = Callable[["Trainer", dict[str, float]], bool]
@@ -171,6 +174,7 @@ class Trainer:
         self.teacher_head = TeacherHead().to(device)
         self.average = copy.deepcopy(self.student).requires_grad_(False)
         share_batch_norm(self.student, ranks)
+        self.student.head.scale.train(not settings.fixed_scale)
         self.teacher_mean, self.teacher_deviation = self._teacher_scale()
         heads = [value for name, value in self.student.named_parameters() if not name.startswith("unet.")]
         heads += self.teacher_head.parameters()

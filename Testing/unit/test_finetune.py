@@ -90,6 +90,12 @@ def test_it_writes_a_model_that_loads(tuned: Path, base: Path) -> None:
     assert {path.name for path in tuned.iterdir()} == {"own", "own.run"}
 
 
+def test_the_embedding_is_standardised_as_the_parents_mixture_expects(tuned: Path, base: Path) -> None:
+    old, new = (load_file(folder / "weights.safetensors") for folder in (base, tuned / "own"))
+    for statistic in ("running_mean", "running_var"):
+        assert np.array_equal(old[f"head.scale.{statistic}"], new[f"head.scale.{statistic}"])
+
+
 def test_weights_that_lose_on_patients_held_back_are_kept_last() -> None:
     assert score(0.139, 0.140, 0.3) < score(0.141, 0.140, 0.9), "a noise loss above the base model's"
     assert score(0.139, 0.140, 0.4) < score(0.139, 0.140, 0.3), "a better embedding"
