@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from DiffSegLungLib import __version__
@@ -12,6 +15,19 @@ from DiffSegLungLib.progress import peak_memory_mb
 from DiffSegLungLib.volume import Volume
 
 PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "scikit-learn", "pandas", "safetensors")
+BESIDE = ("cohort", "evaluation", "phantom", "report", "serve", "training")
+"""Folders of the library whose code decides no label and no measure."""
+
+
+@cache
+def code_digest(library: Path = Path(__file__).parent) -> str:
+    """SHA-256 of the code that decides: two trees of one version may hold different rules."""
+    digest = hashlib.sha256()
+    for file in sorted(library.rglob("*.py")):
+        name = file.relative_to(library)
+        if name.parts[0] not in BESIDE:
+            digest.update(f"{name.as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def describe_software() -> dict[str, Any]:

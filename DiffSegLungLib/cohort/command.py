@@ -165,11 +165,11 @@ def plan(request: CohortRequest) -> list[Job]:
 
     _check(request)
     choose_device(request.device)
-    weights = verify(request.model).sha256
+    model = verify(request.model).digest
     cases = [case for case in find_cases(request.source, request.keep_names) if _is_mine(case, request.shard)]
     if request.key:
         write_key(request.key, cases)
-    return [_job(case, request, weights) for case in cases]
+    return [_job(case, request, model) for case in cases]
 
 
 def _check(request: CohortRequest) -> None:
@@ -197,7 +197,7 @@ def _is_mine(case: Case, shard: tuple[int, int]) -> bool:
     return int(code_of(case.name), 16) % shard[1] == shard[0] - 1
 
 
-def _job(case: Case, request: CohortRequest, weights: str) -> Job:
+def _job(case: Case, request: CohortRequest, model: str) -> Job:
     from ..cases import companion
     from .jobs import Job, request_into
 
@@ -220,7 +220,7 @@ def _job(case: Case, request: CohortRequest, weights: str) -> Job:
         regions=regions,
         **{option: getattr(request, option) for option in HOW},
     )
-    return Job(case.name, segmenting, missing, weights)
+    return Job(case.name, segmenting, missing, model)
 
 
 def _pool(request: CohortRequest) -> Pool:

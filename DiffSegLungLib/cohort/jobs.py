@@ -36,13 +36,13 @@ class Job:
         case: the case's name.
         request: the call of ``segment`` that does it; all that it writes lies in `folder`.
         missing: why it cannot be done at all, empty if it can.
-        weights: SHA-256 of the model's.
+        model: its digest, see ``models.ModelInfo``.
     """
 
     case: str
     request: SegmentRequest
     missing: str = ""
-    weights: str = ""
+    model: str = ""
 
     @property
     def folder(self) -> Path:
@@ -104,11 +104,17 @@ class Outcome:
 
 
 def fingerprint(job: Job) -> dict[str, Any]:
-    """What the result depends on; the source by its files' number, size and newest time of change."""
+    """What the result depends on; the source by its files' number, size and newest time of change.
+
+    Not the device: another one changes hardly a voxel, and a cohort may go on where there is another.
+    """
+    from ..manifest import code_digest
+
     request = job.request
     return {
         "version": __version__,
-        "weights": job.weights,
+        "code": code_digest(),
+        "model": job.model,
         "quality": request.quality,
         "seed": request.seed,
         "series": request.series,

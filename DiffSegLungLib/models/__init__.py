@@ -52,6 +52,11 @@ class ModelInfo:
     version: str
     sha256: str
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its description: of its rules and, by their checksums, of all its files."""
+        return sha256_of(self.folder / DESCRIPTION)
+
 
 @dataclass(frozen=True)
 class Model:

@@ -19,14 +19,15 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli
+from DiffSegLungLib import cli, models
 from DiffSegLungLib.cases import code_of, file_code, find_cases, without_names
 from DiffSegLungLib.cohort import CohortRequest, jobs, run_cohort
 from DiffSegLungLib.cohort import command as cohort_command
-from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run_job
+from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run_job, write_record
 from DiffSegLungLib.cohort.pool import LocalPool, run_jobs
 from DiffSegLungLib.cohort.tables import TIMES, gather
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.manifest import code_digest
 from DiffSegLungLib.volume import load_volume, to_input_geometry
 from Testing.cohort.small_cases import SmallCases
 from Testing.unit.dicom_series import write_series
@@ -194,12 +195,83 @@ def test_a_changed_ct_or_parameter_is_not_whole(done: CohortRequest) -> None:
     job = planned(done)["case001"]
     assert is_whole(job)
     assert not is_whole(changed(job, seed=1))
-    assert not is_whole(replace(job, weights="other"))
+    assert not is_whole(replace(job, model="other"))
     stat = job.request.source.stat()
     os.utime(job.request.source, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert not is_whole(job)
     os.utime(job.request.source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert is_whole(job)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the default model, which a test may change."""
+    return Path(shutil.copytree(models.find(), tmp_path / "model"))
+
+
+def edited(model: Path, **entries: Any) -> None:
+    """New entries of ``model.json``."""
+    file = model / models.DESCRIPTION
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+def retrained(model: Path, name: str) -> None:
+    """Another file of this name, with a checksum that holds."""
+    with (model / name).open("ab") as stream:
+        stream.write(b"another")
+    checksums = json.loads((model / models.DESCRIPTION).read_text())["sha256"]
+    edited(model, sha256=checksums | {name: models.sha256_of(model / name)})
+
+
+@pytest.fixture
+def whole(model: Path, tmp_path: Path) -> CohortRequest:
+    """A cohort of one case that was done; nothing looks into its files."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "ct.nrrd").write_bytes(b"x")
+    request = CohortRequest(tmp_path / "in", tmp_path / "out", model=str(model), device="cpu")
+    [job] = planned(request).values()
+    job.folder.mkdir(parents=True)
+    for file in job.files:
+        file.write_bytes(b"x")
+    write_record(job, Outcome(job.case, "done"))
+    assert is_done_again(request) is False
+    return request
+
+
+def is_done_again(request: CohortRequest) -> bool:
+    [job] = planned(request).values()
+    return not is_whole(job)
+
+
+@pytest.mark.parametrize("name", [models.WEIGHTS, models.MIXTURE, models.LUNGS])
+def test_another_network_or_mixture_is_not_whole(whole: CohortRequest, model: Path, name: str) -> None:
+    retrained(model, name)
+    assert is_done_again(whole)
+
+
+@pytest.mark.parametrize("part", ["naming", "fusion", "regions", "embedding", "sharpness", "spacing_mm"])
+def test_edited_rules_are_not_whole(whole: CohortRequest, model: Path, part: str) -> None:
+    edited(model, **{part: "edited"})
+    assert is_done_again(whole)
+
+
+def test_another_version_or_code_is_not_whole(whole: CohortRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("DiffSegLungLib.cohort.jobs.__version__", "99.0")
+        assert is_done_again(whole)
+    monkeypatch.setattr("DiffSegLungLib.manifest.code_digest", lambda: "edited")
+    assert is_done_again(whole)
+
+
+def test_the_codes_digest_is_of_what_decides(tmp_path: Path) -> None:
+    for name in ("fusion.py", "serve/page.py", "decision/rules.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    digests = [code_digest.__wrapped__(tmp_path)]
+    for name in ("serve/page.py", "fusion.py", "decision/rules.py"):
+        (tmp_path / name).write_text("2")
+        digests.append(code_digest.__wrapped__(tmp_path))
+    assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
 def test_shards_part_the_cohort(done: CohortRequest) -> None:

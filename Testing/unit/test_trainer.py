@@ -54,6 +54,21 @@ def losses(facts: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{key: value for key, value in one.items() if key != "seconds"} for one in facts]
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_scale_that_is_fixed_stays(patients: list[Patient], tmp_path: Path, fixed: bool) -> None:
+    """A mixture that stays was fitted on numbers standardised by it."""
+    start = Student(TINY.channels)
+    trainer = Trainer(patients, replace(TINY, fixed_scale=fixed), tmp_path, start=start)
+    for _ in range(3):  # the last one distils
+        trainer.train_step()
+    for network in (trainer.student, trainer.average):
+        for statistic in ("running_mean", "running_var"):
+            moved = not torch.equal(
+                getattr(network.head.scale, statistic), getattr(start.head.scale, statistic)
+            )
+            assert moved != fixed
+
+
 # --- patches ---------------------------------------------------------------------------------------------
 
 
