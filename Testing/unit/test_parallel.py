@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from DiffSegLungLib import filters
-from DiffSegLungLib.parallel import run_all
+from DiffSegLungLib.parallel import run_all, threads
 
 
 def use(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -51,6 +51,48 @@ def test_torchs_threads_are_shared_out_and_given_back(monkeypatch: pytest.Monkey
         assert torch.get_num_threads() == 4
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_two_callers_leave_torchs_threads_as_they_were() -> None:
+    """The second begins while the first has shared them out, in a thread that has not asked torch before."""
+    before, events = torch.get_num_threads(), [threading.Event() for _ in range(4)]
+    first_works, first_ends, second_works, second_ends = events
+
+    def held(works: threading.Event, ends: threading.Event) -> int:
+        works.set()
+        assert ends.wait(60)
+        return torch.get_num_threads()
+
+    torch.set_num_threads(4)
+    try:
+        with ThreadPoolExecutor(2) as callers:
+            first = callers.submit(run_all, [partial(held, first_works, first_ends)] * 2)
+            assert first_works.wait(60)
+            second = callers.submit(run_all, [partial(held, second_works, second_ends)] * 2)
+            assert second_works.wait(60)
+            first_ends.set()
+            assert first.result() == [2, 2]
+            second_ends.set()
+            assert second.result() == [2, 2]
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 4
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_task_shares_out_its_own_part() -> None:
+    before = torch.get_num_threads()
+
+    def inner() -> tuple[int, list[int], int]:
+        return threads(), run_all([threads] * 2), torch.get_num_threads()
+
+    torch.set_num_threads(8)
+    try:
+        assert run_all([inner] * 4) == [(2, [1, 1], 2)] * 4
+        assert (threads(), torch.get_num_threads()) == (8, 8)
     finally:
         torch.set_num_threads(before)
 
