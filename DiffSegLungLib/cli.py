@@ -7,12 +7,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from .errors import DiffSegLungError, MissingPartError, UnusableInputError, is_out_of_memory
+from .files import ours_alone
 from .quality import QUALITIES, STANDARD
 from .signals import handled
 from .tissues import DISEASES
@@ -57,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with handled(_interrupt, "SIGTERM", "SIGBREAK"):
             with_training = "train" in words or "finetune" in words
             arguments = build_parser(with_training).parse_args(words)
-            return int(arguments.handler(arguments) or DONE)
+            # The page's server reads for several at a time; any other command waits while it reads.
+            with nullcontext() if arguments.handler is _serve else ours_alone():
+                return int(arguments.handler(arguments) or DONE)
     except SystemExit as stop:  # argparse: --help, --version or a wrong argument, already written
         return int(stop.code or DONE)
     except (Exception, KeyboardInterrupt) as error:

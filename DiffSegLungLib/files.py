@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 
@@ -15,6 +16,24 @@ SEGMENTATION_SUFFIX = ".seg.nrrd"
 LONGEST_SHOWN = 1200
 """Characters of a path in a message; a longer one is shown by its ends."""
 LABEL_SUFFIXES = (SEGMENTATION_SUFFIX, ".nrrd", ".nii.gz")
+
+_process_is_ours = False
+
+
+@contextmanager
+def ours_alone() -> Iterator[None]:
+    """Says that the process is a command line's: standard error may be put aside while a file is read."""
+    global _process_is_ours
+    before, _process_is_ours = _process_is_ours, True
+    try:
+        yield
+    finally:
+        _process_is_ours = before
+
+
+def is_ours_alone() -> bool:
+    """Whether nobody else's words are lost with what readers write on standard error."""
+    return _process_is_ours
 
 
 def may_be_ct(path: Path) -> bool:

@@ -7,19 +7,21 @@ import math
 import os
 import re
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import SimpleITK as sitk
 
 from .acquisition import read_acquisition
 from .errors import MissingPartError, UnusableInputError, is_out_of_memory
-from .files import require_there
+from .files import is_ours_alone, require_there
 from .headers import fault_of_header
 from .progress import free_memory_mb
 
@@ -119,40 +121,86 @@ def safe_title(path: Path) -> str:
 # --- ITK's own lines ------------------------------------------------------------------------------
 
 
-_READING = threading.RLock()
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep ITK's own lines off standard error: what matters is said in ``Volume.warnings`` or in the error.
 
-    The readers below ITK (MetaIO, niftilib) write there by themselves, so its file is put aside; one thread
-    at a time, since it belongs to the whole process.
+    Threads may read side by side: the lines come back with the last one.
     """
-    with _READING, _standard_error_aside():
-        shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        try:
-            yield
-        finally:
-            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+    _READERS.come()
+    try:
+        yield
+    finally:
+        _READERS.go()
+
+
+class _Readers:
+    """The threads that read at present; from the first to the last of them ITK is silent."""
+
+    def __init__(self) -> None:
+        self._lock, self._count, self._aside = threading.Lock(), 0, ExitStack()
+
+    def come(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._aside.enter_context(_itk_silent())
+                if is_ours_alone():
+                    self._aside.enter_context(_standard_error_aside())
+            self._count += 1
+
+    def go(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                self._aside.close()
+
+
+_READERS = _Readers()
+
+
+@contextmanager
+def _itk_silent() -> Iterator[None]:
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 @contextmanager
 def _standard_error_aside() -> Iterator[None]:
+    """The readers below ITK (MetaIO, niftilib) write by themselves: their file is that of the whole process.
+
+    What Python writes meanwhile, in any thread, still comes through.
+    """
     try:
         kept = os.dup(STANDARD_ERROR)
     except OSError:  # a program without a console has none
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, STANDARD_ERROR)
-    try:
-        yield
-    finally:
-        os.dup2(kept, STANDARD_ERROR)
-        os.close(kept)
-        os.close(nowhere)
+    with _python_still_heard():
+        os.dup2(nowhere, STANDARD_ERROR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, STANDARD_ERROR)
+            os.close(kept)
+            os.close(nowhere)
+
+
+def _python_still_heard() -> AbstractContextManager[object]:
+    """Another way to where standard error goes; whoever has put a stream of his own in its place keeps it."""
+    if sys.stderr is None or sys.stderr is not sys.__stderr__:
+        return nullcontext()
+    return redirect_stderr(_second_standard_error())
+
+
+@cache
+def _second_standard_error() -> TextIO:
+    """Never closed: a logger that is made while a file is read writes to it for good."""
+    return os.fdopen(os.dup(STANDARD_ERROR), "w", buffering=1, errors="backslashreplace")
 
 
 # --- is the file whole? ---------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
+from ..files import ours_alone
 from .jobs import OUR_FAULT, Job, Outcome, failure, limit_threads, run_job, write_record
 
 PATIENCE_S = 10.0
@@ -157,8 +158,9 @@ def _work(connection: Connection, threads: int) -> None:
     os.dup2(sys.stderr.fileno(), 1)  # standard output belongs to the progress records
     try:
         limit_threads(threads)
-        while True:
-            connection.send(run_job(connection.recv()))
+        with ours_alone():
+            while True:
+                connection.send(run_job(connection.recv()))
     except (EOFError, OSError, KeyboardInterrupt):
         return
 

@@ -6,7 +6,11 @@ import gzip
 import itertools
 import os
 import pickle
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from scipy.spatial.transform import Rotation
 
 from DiffSegLungLib.acquisition import names_contrast
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.image_files import quiet
 from DiffSegLungLib.volume import (
     Volume,
     canonical_image,
@@ -31,6 +36,8 @@ from DiffSegLungLib.volume import (
     to_input_geometry,
 )
 from Testing.unit.dicom_series import SPACING, dicom_header, write_series
+
+ROOT = Path(__file__).parents[2]
 
 AXIS_ORDERS = list(itertools.permutations(range(3)))
 FLIPS = list(itertools.product((1, -1), repeat=3))
@@ -420,6 +427,56 @@ def test_a_ct_without_contrast_says_so(tmp_path: Path) -> None:
     native = load_volume(tmp_path / "ct")
     assert native.metadata["contrast"] == "no"
     assert not [sentence for sentence in native.warnings if "Contrast" in sentence]
+
+
+def test_others_are_heard_while_a_file_is_read(capfd: pytest.CaptureFixture[str]) -> None:
+    """Another thread writes on standard error, as a program that uses the library may."""
+    with quiet():
+        writing = threading.Thread(target=os.write, args=(2, b"another thread"))
+        writing.start()
+        writing.join()
+    assert capfd.readouterr().err == "another thread"
+
+
+def test_itk_speaks_again_after_the_last_reader() -> None:
+    inner, ends = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with quiet():
+            inner.set()
+            ends.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        with quiet():
+            reading = pool.submit(read)
+            assert inner.wait(60), "two may read at a time"
+        assert not sitk.ProcessObject.GetGlobalWarningDisplay(), "the other one still reads"
+        ends.set()
+        reading.result()
+    assert sitk.ProcessObject.GetGlobalWarningDisplay()
+
+
+ALONE = """
+import logging, os, sys, threading
+from DiffSegLungLib.files import ours_alone
+from DiffSegLungLib.image_files import quiet
+def speak():
+    print("python", file=sys.stderr)
+    made.append(logging.StreamHandler())
+made = []
+with ours_alone(), quiet():
+    os.write(2, b"a reader below ITK")
+    speaking = threading.Thread(target=speak)
+    speaking.start()
+    speaking.join()
+made[0].stream.write("later\\n")
+os.write(2, b"after")
+"""
+
+
+def test_a_command_line_puts_aside_only_what_readers_write() -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.splitlines()) == (0, ["python", "later", "after"])
 
 
 @pytest.mark.parametrize("kernel", ["LUNG", "BONEPLUS", "B60f", "Br59d", "Bl57d", "I70f", "YC", "L", "FC51"])
