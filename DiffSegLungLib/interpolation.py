@@ -35,9 +35,10 @@ class AxisMap:
     share: np.ndarray
 
     @classmethod
-    def between(cls, old_count: int, old: float, new_count: int, new: float) -> AxisMap:
-        """Between grids of these counts and voxel sizes in mm."""
-        position = np.clip((np.arange(new_count) + 0.5) * new / old - 0.5, 0, old_count - 1)
+    def between(cls, old_count: int, old: float, new_count: int, new: float, offset: float = 0.0) -> AxisMap:
+        """Between grids of these counts and voxel sizes in mm; the new one begins ``offset`` mm later."""
+        position = ((np.arange(new_count) + 0.5) * new + offset) / old - 0.5
+        position = np.clip(position, 0, old_count - 1)
         low = np.floor(position).astype(np.intp)
         return cls(low, np.minimum(low + 1, old_count - 1), (position - low).astype(np.float32))
 

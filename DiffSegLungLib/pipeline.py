@@ -21,6 +21,14 @@ import SimpleITK as sitk
 
 from DiffSegLungLib import measures as measuring
 from DiffSegLungLib.cavities import cavity_walls, find_cavities
+from DiffSegLungLib.decision.by_network import (
+    NetworkReading,
+    calibrated,
+    cavities_of,
+    dense_beside,
+    shares_of_tissues,
+    vessels_of,
+)
 from DiffSegLungLib.dependent import dependent_warnings
 from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
@@ -61,6 +69,7 @@ from DiffSegLungLib.regions import (
     likeliest,
     part_rims,
 )
+from DiffSegLungLib.representation.network import TissueNetwork
 from DiffSegLungLib.segmentations import load_lungs, more_regions
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
@@ -76,6 +85,8 @@ np.ones((256, 256), np.float32) @ np.ones((256, 256), np.float32)
 
 MARGIN_MM = 12.0
 """Tissue kept around the lungs on the working grid."""
+CONTEXT_MM = 36.0
+"""Tissue around the lungs that the network sees: lung that collapsed lies there."""
 LINES = DESCRIPTORS.index("lines_5mm")
 LEAST_LUNG_ML = 1.0
 """Less than a thumbnail of lung is a slip of the pen, not a lung."""
@@ -91,6 +102,7 @@ EXPIRATION_SHIFT = 60.0
 STAGES = {
     "read": "Reading the CT and the model",
     "lungs": "Finding the lungs",
+    "network": "Reading the diffusion model",
     "grid": "Separating vessels from parenchyma",
     "features": "Describing each voxel with the diffusion model",
     "mixture": "Adapting the mixture to the patient",
@@ -243,18 +255,26 @@ def segment(
         volume, loaded = _read(source, series, name, model, device)
     with clock.stage("lungs", 0.05):
         found = find_lungs(volume, lungs, None if classical_lungs else loaded.lungs)
-        own_regions = more_regions(regions, volume, found.sides)
-    with clock.stage("grid", 0.2):
+    if loaded.tissues is not None:
+        with clock.stage("network", 0.15):
+            seen = read_network(loaded.tissues, volume, found, progress)
+            found = with_dense_lung(found, seen, volume) if lungs is None else found
+    own_regions = more_regions(regions, volume, found.sides)
+    with clock.stage("grid", 0.5):
         grid = working_grid(volume, found, loaded.spacing)
         parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
         found = replace(found, airways=NO_AIRWAYS)  # they are on the grid now, and large on the CT's own
-    with clock.stage("features", 0.3):
-        fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
-        cells = _embed(loaded, grid, seed, effort, progress)
-    with clock.stage("mixture", 0.65):
-        tissues, healthy = classify(loaded, grid, parenchyma, fine, cells, seed)
-    with clock.stage("fusion", 0.75):
-        fused = refine(loaded, grid, parenchyma, fine, tissues)
+    if loaded.tissues is not None:
+        with clock.stage("fusion", 0.6):
+            fused = decide_by_network(loaded, grid, parenchyma, seen, volume)
+    else:
+        with clock.stage("features", 0.55):
+            fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
+            cells = _embed(loaded, grid, seed, effort, progress)
+        with clock.stage("mixture", 0.65):
+            tissues, healthy = classify(loaded, grid, parenchyma, fine, cells, seed)
+        with clock.stage("fusion", 0.75):
+            fused = refine(loaded, grid, parenchyma, fine, tissues)
     with clock.stage("labels", 0.82):
         labels = label_map(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
@@ -354,10 +374,12 @@ def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
     return Grid(box, hu, sides, airways, spacing, volume.spacing[0])
 
 
-def _lung_box(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
+def _lung_box(
+    mask: np.ndarray, spacing: tuple[float, float, float], margin_mm: float = MARGIN_MM
+) -> tuple[slice, slice, slice]:
     box = []
     for axis, step in enumerate(spacing):
-        margin = int(np.ceil(MARGIN_MM / step))
+        margin = int(np.ceil(margin_mm / step))
         where = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
         box.append(slice(max(int(where[0]) - margin, 0), int(where[-1]) + margin + 1))
     return box[0], box[1], box[2]
@@ -371,6 +393,49 @@ def _to_grid(
     shape: tuple[int, ...],
 ) -> np.ndarray:
     return resample(labels[box], spacing, new, interpolation="nearest", size=shape)
+
+
+def read_network(
+    network: TissueNetwork, volume: Volume, found: Lungs, progress: Progress = silent
+) -> NetworkReading:
+    """What the diffusion U-Net says of the lungs and of what lies around them."""
+    box = _lung_box(found.mask, volume.spacing, CONTEXT_MM)
+    hu = found.calibration.corrected(volume.hu[box])
+    told = partial(_tell_network, progress)
+    return NetworkReading(network.read(hu, volume.spacing, told), box)
+
+
+def _tell_network(progress: Progress, share: float) -> None:
+    progress("network", 0.15 + 0.35 * share, STAGES["network"])
+
+
+def with_dense_lung(found: Lungs, seen: NetworkReading, volume: Volume) -> Lungs:
+    """The lungs with the airless lung beside them that the network sees; each piece joins the nearer side."""
+    hu = volume.hu[seen.box]
+    posterior = seen.posterior_on(seen.box, volume.spacing, hu.shape, volume.spacing)
+    sides = found.sides.copy()
+    inside = sides[seen.box]
+    added = dense_beside(inside > 0, posterior, volume.voxel_ml)
+    inside[added] = inside.take(nearest_inside(inside > 0))[added]
+    return replace(found, sides=sides)
+
+
+def decide_by_network(
+    model: Model, grid: Grid, parenchyma: Parenchyma, seen: NetworkReading, volume: Volume
+) -> Tissues:
+    """The network's calibrated posterior, fused with the edges of density and of its own classes."""
+    assert model.tissues is not None
+    spacing = (grid.spacing,) * 3
+    posterior = seen.posterior_on(grid.box, volume.spacing, grid.hu.shape, spacing)
+    posterior = calibrated(posterior, model.tissues.temperature, model.tissues.bias)
+    shares = shares_of_tissues(posterior, grid.hu, grid.mask)
+    classes = posterior[HEALTHY : CAVITY + 1]
+    edges = edge_map(parenchyma.density, classes, grid.mask, grid.spacing, model.fusion)
+    fused = fuse(shares, edges, grid.mask, model.fusion)
+    healthy = healthy_density(parenchyma.density, grid.mask & ~parenchyma.vessels, grid.spacing, model.rule)
+    cavities = cavities_of(posterior, grid.mask, grid.spacing**3 / 1000.0)
+    vessels = vessels_of(posterior, grid.mask) & (likeliest(fused) == NAMED.index(HEALTHY))
+    return Tissues(fused, vessels & ~cavities, cavities, healthy)
 
 
 def _embed(model: Model, grid: Grid, seed: int, quality: Quality, progress: Progress) -> np.ndarray:

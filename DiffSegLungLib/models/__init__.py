@@ -1,8 +1,8 @@
 """The store of models: a folder each, with checksums; never a pickle.
 
 A model folder holds ``weights.safetensors`` (the student), ``mixture.safetensors`` (projection and reference
-mixture), perhaps ``lungs.safetensors`` (the lung network), ``model.json`` (what they mean, and their SHA-256)
-and ``MODEL_CARD.md``.
+mixture), perhaps ``lungs.safetensors`` (the lung network) and ``tissues.safetensors`` (the diffusion U-Net
+that decides), ``model.json`` (what they mean, and their SHA-256) and ``MODEL_CARD.md``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from DiffSegLungLib.models.student import Student
     from DiffSegLungLib.naming import NamingRule
     from DiffSegLungLib.regions import RegionSettings
+    from DiffSegLungLib.representation.network import TissueNetwork
 
 DEFAULT = "fourth"
 FORMAT = 1
 WEIGHTS, MIXTURE, DESCRIPTION = "weights.safetensors", "mixture.safetensors", "model.json"
 LUNGS = "lungs.safetensors"
+TISSUES = "tissues.safetensors"
 LARGEST_BYTES = 500_000_000
 LARGEST_DESCRIPTION = 10_000_000
 """Characters."""
@@ -76,6 +78,7 @@ class Model:
         sharpness: exponent on the mixture's likelihood.
         description: all of ``model.json``.
         lungs: the lung network, None in a model that has none.
+        tissues: the diffusion U-Net that decides, None in a model that has none.
     """
 
     info: ModelInfo
@@ -91,6 +94,7 @@ class Model:
     sharpness: float
     description: dict[str, Any]
     lungs: LungNetwork | None = None
+    tissues: TissueNetwork | None = None
 
 
 def search_folders() -> list[Path]:
@@ -153,7 +157,8 @@ def verify(name_or_folder: str | None = None) -> ModelInfo:
     """Check that each file of a model is there and has the checksum that ``model.json`` states."""
     folder = find(name_or_folder)
     description = _describe(folder)
-    for name in (WEIGHTS, MIXTURE, *((LUNGS,) if "lungs" in description else ())):
+    optional = [file for part, file in (("lungs", LUNGS), ("tissue_network", TISSUES)) if part in description]
+    for name in (WEIGHTS, MIXTURE, *optional):
         _verify_file(folder / name, description.get("sha256", {}).get(name, ""))
     return _info(folder, description)
 

@@ -20,11 +20,23 @@ from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.lung_network import LungNetwork, build_unet
 from DiffSegLungLib.mixture import Mixture, Projection
-from DiffSegLungLib.models import DESCRIPTION, FORMAT, LUNGS, MIXTURE, WEIGHTS, Model, ModelInfo, sha256_of
+from DiffSegLungLib.models import (
+    DESCRIPTION,
+    FORMAT,
+    LUNGS,
+    MIXTURE,
+    TISSUES,
+    WEIGHTS,
+    Model,
+    ModelInfo,
+    sha256_of,
+)
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.naming import NamingRule
 from DiffSegLungLib.outputs import atomic_path, write_json
 from DiffSegLungLib.regions import RegionSettings
+from DiffSegLungLib.representation.network import TissueNetwork
+from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
 
 MOST_LEVELS, WIDEST = 8, 1024
 """Of a network."""
@@ -51,6 +63,7 @@ def read_model(info: ModelInfo, description: dict[str, Any], device: str) -> Mod
             sharpness=float(description["sharpness"]),
             description=description,
             lungs=read_lung_network(info.folder, description, device),
+            tissues=read_tissue_network(info.folder, description, device),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         # The last line: torch's first one only says that there are errors.
@@ -79,6 +92,22 @@ def read_lung_network(folder: Path, description: Mapping[str, Any], device: str)
     unet = build_unet(description["lungs"]["channels"])
     unet.load_state_dict(load_file(str(folder / LUNGS)))
     return LungNetwork(unet.to("cpu" if device == "mps" else device))  # mps lacks some 3D operations
+
+
+def read_tissue_network(folder: Path, description: Mapping[str, Any], device: str) -> TissueNetwork | None:
+    """The diffusion U-Net that decides, None in a model that has none."""
+    if "tissue_network" not in description:
+        return None
+    form = description["tissue_network"]
+    _require_sane(form["widths"])
+    bias = tuple(float(value) for value in form["bias"])
+    if len(bias) != CLASSES:
+        raise ValueError(f"the network has {CLASSES} classes, not {len(bias)}")
+    unet = TissueUNet(tuple(form["widths"]))
+    weights = load_file(str(folder / TISSUES))
+    unet.load_state_dict({key: value.float() for key, value in weights.items()})
+    unet = unet.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return TissueNetwork(unet.eval().requires_grad_(False), float(form["temperature"]), bias)
 
 
 def _require_sane(channels: Any, hidden: int = 1) -> None:
@@ -119,11 +148,28 @@ def write_lung_network(folder: Path, unet: Mapping[str, torch.Tensor], facts: Ma
         unet: the network's weights.
         facts: ``channels``, and what else shall be known of the training.
     """
+    _write_network(folder, LUNGS, "lungs", unet, facts)
+
+
+def write_tissue_network(folder: Path, unet: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+    """Write ``tissues.safetensors`` into a model folder and enter it into ``model.json``.
+
+    Args:
+        folder: holds a model.
+        unet: the weights of a :class:`TissueUNet`.
+        facts: ``widths``, ``temperature``, ``bias`` of each class, and what shall be known of the training.
+    """
+    _write_network(folder, TISSUES, "tissue_network", unet, facts)
+
+
+def _write_network(
+    folder: Path, file: str, part: str, unet: Mapping[str, torch.Tensor], facts: Mapping[str, Any]
+) -> None:
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    with atomic_path(folder / LUNGS) as partial:
+    with atomic_path(folder / file) as partial:
         save_file({key: value.contiguous() for key, value in unet.items()}, str(partial))
-    description["lungs"] = dict(facts)
-    description["sha256"][LUNGS] = sha256_of(folder / LUNGS)
+    description[part] = dict(facts)
+    description["sha256"][file] = sha256_of(folder / file)
     write_json(folder / DESCRIPTION, description)
 
 
@@ -149,7 +195,8 @@ def write_description(
     regions: RegionSettings,
 ) -> None:
     """Write ``model.json`` last: it holds the checksums of the other files."""
-    files = (WEIGHTS, MIXTURE, LUNGS) if "lungs" in facts else (WEIGHTS, MIXTURE)
+    optional = [file for part, file in (("lungs", LUNGS), ("tissue_network", TISSUES)) if part in facts]
+    files = (WEIGHTS, MIXTURE, *optional)
     checksums = {name: sha256_of(folder / name) for name in files}
     content = {
         "format": FORMAT,

@@ -40,13 +40,17 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``prepare``, ``run``, ``report``, ``fit`` and ``lungs`` to the parser of ``train``."""
+    """Add ``prepare``, ``run``, ``report``, ``fit``, ``lungs``, ``hosts`` and ``tissues`` to the parser."""
+    from DiffSegLungLib.training import tissue_cli
+
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_prepare(actions)
     _add_run(actions)
     _add_report(actions)
     _add_fit(actions)
     _add_lungs(actions)
+    tissue_cli.add_hosts(actions)
+    tissue_cli.add_tissues(actions)
 
 
 def run(arguments: argparse.Namespace) -> int:

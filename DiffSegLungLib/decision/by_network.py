@@ -1,0 +1,155 @@
+"""Tissues as the diffusion U-Net tells them: its posterior, calibrated, on the working grid.
+
+What it calls airway or outside within the lungs goes to the tissues in proportion: every voxel of lung has a
+posterior; only where the network sees nothing but "outside" does density speak.  Nothing that it calls
+diseased is called healthy afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy import ndimage
+
+from DiffSegLungLib.interpolation import AxisMap
+from DiffSegLungLib.naming import NAMED
+from DiffSegLungLib.parallel import run_all
+from DiffSegLungLib.representation.reading import Reading
+from DiffSegLungLib.representation.tissue_unet import SPACING
+from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, HEALTHY, OUTSIDE, VESSEL
+
+AIRWAY = 8
+"""Class of the network beside the label values of ``tissues``."""
+SOLID_HU = -300.0
+"""Lung that the network sees as outside is consolidation above, healthy below: soft tissue holds no air."""
+UNSEEN = 0.02
+"""Share of all tissues together below which density speaks."""
+DENSE_LUNG = 0.5
+"""Posterior of lung from which on dense tissue that touches the lungs is lung."""
+LEAST_DENSE_ML = 3.0
+"""Smaller pieces beside the lungs are the border's uncertainty."""
+LEAST_LUMEN_ML = 0.1
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class NetworkReading:
+    """What the network says of a box of the CT.
+
+    Attributes:
+        reading: posterior and features on ``SPACING``.
+        box: the box in the CT's voxels, (z, y, x).
+    """
+
+    reading: Reading
+    box: tuple[slice, slice, slice]
+
+    def posterior_on(
+        self,
+        box: tuple[slice, slice, slice],
+        ct_spacing: Triple,
+        shape: tuple[int, ...],
+        spacing: Triple,
+    ) -> np.ndarray:
+        """The posterior on a grid of its own: float32 (classes, z, y, x).
+
+        Args:
+            box: that the grid fills, in the CT's voxels.
+            ct_spacing: of the CT, (z, y, x) in mm.
+            shape: of the grid.
+            spacing: of the grid in mm.
+        """
+        maps = []
+        for axis in range(3):
+            offset = (box[axis].start - self.box[axis].start) * ct_spacing[axis]
+            count = self.reading.posterior.shape[axis + 1]
+            maps.append(AxisMap.between(count, SPACING[axis], shape[axis], spacing[axis], offset))
+
+        def one(channel: np.ndarray) -> np.ndarray:
+            values = channel.astype(np.float32)
+            for axis in (2, 1, 0):
+                values = maps[axis].along(values, axis)
+            return values
+
+        return np.stack(run_all([partial(one, channel) for channel in self.reading.posterior]))
+
+
+def calibrated(posterior: np.ndarray, temperature: float, bias: Sequence[float]) -> np.ndarray:
+    """p^(1 / temperature) e^bias, summed to one again (Guo et al. 2017, with a bias a class).
+
+    Args:
+        posterior: float32 (classes, z, y, x).
+        temperature: above 1 for less certainty.
+        bias: of each class, in nats.
+    """
+    logs = np.log(np.maximum(posterior, 1e-5)) / np.float32(temperature)
+    logs += np.asarray(bias, np.float32).reshape(-1, 1, 1, 1)
+    logs -= logs.max(axis=0)
+    np.exp(logs, out=logs)
+    return logs / logs.sum(axis=0)
+
+
+def dense_beside(lungs: np.ndarray, posterior: np.ndarray, voxel_ml: float) -> np.ndarray:
+    """Lung that the network sees beside the lungs as they were found: airless, or about its border.
+
+    Args:
+        lungs: bool (z, y, x).
+        posterior: (classes, z, y, x) on the same grid.
+        voxel_ml: of a voxel.
+
+    Returns:
+        bool: what is to be added.
+    """
+    lung = 1.0 - posterior[OUTSIDE] - posterior[AIRWAY] > DENSE_LUNG
+    beside = ndimage.binary_opening(lung & ~lungs, iterations=1)
+    parts, count = ndimage.label(lungs | beside)
+    if not count:
+        return np.zeros_like(lungs)
+    joined = np.zeros(count + 1, bool)
+    joined[np.unique(parts[lungs])] = True
+    joined[0] = False
+    pieces, count = ndimage.label(beside & joined[parts])
+    large = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_ml >= LEAST_DENSE_ML
+    large[0] = False
+    return large[pieces]
+
+
+def shares_of_tissues(posterior: np.ndarray, hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Posterior of ``NAMED`` in the lungs; float32 (tissues, z, y, x), 0 outside.
+
+    Vessels and cavities are told apart later: here a vessel is healthy, a cavity's wall is dense.
+
+    Args:
+        posterior: of the network's classes, float32 (classes, z, y, x).
+        hu: on the same grid.
+        mask: the lungs.
+    """
+    shares = posterior[list(NAMED)].copy()
+    shares[NAMED.index(HEALTHY)] += posterior[VESSEL]
+    shares[NAMED.index(CONSOLIDATION)] += posterior[CAVITY]
+    total = shares.sum(axis=0)
+    unseen = total < UNSEEN
+    shares /= np.maximum(total, 1e-6)
+    shares[:, unseen] = 0
+    shares[NAMED.index(CONSOLIDATION)][unseen & (hu >= SOLID_HU)] = 1
+    shares[NAMED.index(HEALTHY)][unseen & (hu < SOLID_HU)] = 1
+    return shares * mask
+
+
+def vessels_of(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Vessels and airway walls: likelier than healthy lung and than each disease; bool (z, y, x)."""
+    others = np.maximum(posterior[HEALTHY], posterior[HEALTHY + 1 : CAVITY + 1].max(axis=0))
+    return mask & (posterior[VESSEL] + posterior[AIRWAY] > others)
+
+
+def cavities_of(posterior: np.ndarray, mask: np.ndarray, voxel_ml: float) -> np.ndarray:
+    """Cavities with their walls: likelier than all else; bool (z, y, x)."""
+    likely = mask & (posterior.argmax(axis=0) == CAVITY)
+    parts, count = ndimage.label(likely)
+    large = np.bincount(parts.ravel(), minlength=count + 1) * voxel_ml >= LEAST_LUMEN_ML
+    large[0] = False
+    return large[parts]

@@ -1,0 +1,59 @@
+"""The diffusion U-Net with its calibration, as a model folder holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from DiffSegLungLib.representation.reading import WINDOW, Reading, read
+from DiffSegLungLib.representation.tissue_unet import SPACING, TissueUNet
+from DiffSegLungLib.resampling import resample
+
+GAP_MM = 6.0
+"""Slices farther apart stand for themselves: they are repeated, never blended into the next."""
+LOWEST_HU, HIGHEST_HU = -1024.0, 1000.0
+"""What the network was trained on."""
+
+
+@dataclass(frozen=True)
+class TissueNetwork:
+    """A trained network.
+
+    Attributes:
+        unet: in evaluation mode.
+        temperature: of the posterior; above 1 for less certainty.
+        bias: of each class in nats.
+    """
+
+    unet: TissueUNet
+    temperature: float
+    bias: tuple[float, ...]
+
+    def read(
+        self,
+        hu: np.ndarray,
+        spacing: tuple[float, float, float],
+        told: Callable[[float], None] = lambda share: None,
+    ) -> Reading:
+        """Read a CT or a box of one.
+
+        Args:
+            hu: float32 (z, y, x).
+            spacing: (z, y, x) in mm.
+            told: called with the share that is done.
+        """
+        device = next(self.unet.parameters()).device.type
+        return read(self.unet, on_grid(hu, spacing), device, WINDOW, told)
+
+
+def on_grid(hu: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """HU on the network's grid, float32."""
+    if spacing[0] > GAP_MM:
+        plane = (spacing[0], *SPACING[1:])
+        in_plane = resample(hu, spacing, plane)
+        values = resample(in_plane, plane, SPACING, interpolation="nearest")
+    else:
+        values = resample(hu, spacing, SPACING)
+    return np.clip(values, LOWEST_HU, HIGHEST_HU)

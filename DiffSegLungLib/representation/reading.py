@@ -1,0 +1,139 @@
+"""Reading the network on a whole CT: windows that overlap, weights that fade towards their borders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+
+from DiffSegLungLib.representation.tissue_unet import CELL, CLASSES, TissueUNet
+
+WINDOW = (48, 160, 160)
+"""Voxels read at once, (z, y, x): 96 x 160 x 160 mm."""
+OVERLAP = 0.25
+"""Of neighbouring windows, of their sides."""
+FADE = 1 / 6
+"""Share of a window's side over which its say fades towards its border."""
+LEAST_WEIGHT = 0.05
+BODY_HU = -1024.0
+"""What lies beyond the CT."""
+AERATED_HU, AERATED = (-990.0, -500.0), 0.02
+"""A window with a smaller share of such voxels holds no lung: it is outside without being read."""
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the network says of a CT on its own grid.
+
+    Attributes:
+        posterior: float16 (``CLASSES``, z, y, x).
+        features: float16 (channels, z, y / 2, x / 2), the decoder's.
+    """
+
+    posterior: np.ndarray
+    features: np.ndarray
+
+
+def read(
+    net: TissueUNet,
+    hu: np.ndarray,
+    device: str = "cpu",
+    window: Triple = WINDOW,
+    told: Callable[[float], None] = lambda share: None,
+) -> Reading:
+    """Posterior and features of each voxel.
+
+    Args:
+        net: in evaluation mode.
+        hu: float32 (z, y, x) on 2 x 1 x 1 mm.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        window: voxels read at once; multiples of 8 and 16.
+        told: called with the share that is done.
+    """
+    shape = tuple(_fitting(side, size) for side, size in zip(hu.shape, window, strict=True))
+    padded = np.pad(
+        hu, [(0, new - side) for new, side in zip(shape, hu.shape, strict=True)], constant_values=BODY_HU
+    )
+    corners = list(_corners(shape, window))
+    sums = np.zeros((CLASSES, *shape), np.float16)
+    cells = np.zeros((net.widths[0], shape[0], shape[1] // CELL, shape[2] // CELL), np.float16)
+    total = np.zeros(shape, np.float32)
+    fading = fade(window)
+    for corner in corners:
+        total[_box(corner, window)] += fading
+    for done, corner in enumerate(corners, 1):
+        share = fading / total[_box(corner, window)]
+        _add(net, padded, corner, window, share, sums, cells, device)
+        told(done / len(corners))
+    z, y, x = hu.shape
+    return Reading(sums[:, :z, :y, :x], cells[:, :z, : -(-y // CELL), : -(-x // CELL)])
+
+
+def _add(
+    net: TissueUNet,
+    hu: np.ndarray,
+    corner: Triple,
+    window: Triple,
+    share: np.ndarray,
+    sums: np.ndarray,
+    cells: np.ndarray,
+    device: str,
+) -> None:
+    """Read one window into the sums; what holds no lung is outside."""
+    box = _box(corner, window)
+    patch, low, high = hu[box], *AERATED_HU
+    if ((patch > low) & (patch < high)).mean() < AERATED:
+        sums[(0, *box)] += share.astype(np.float16)
+        return
+    tissues, features = _read_window(net, patch, device)
+    sums[(slice(None), *box)] += (tissues * share).astype(np.float16)
+    coarse = share.reshape(window[0], window[1] // CELL, CELL, window[2] // CELL, CELL).mean(axis=(2, 4))
+    cells[(slice(None), box[0], *(slice(part.start // CELL, part.stop // CELL) for part in box[1:]))] += (
+        features * coarse
+    ).astype(np.float16)
+
+
+def _read_window(net: TissueUNet, patch: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
+    from DiffSegLungLib.features import precision
+
+    fast = precision(device) == "bfloat16"
+    values = torch.from_numpy(np.ascontiguousarray(patch, np.float32))[None, None].to(device)
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=fast):
+        outputs = net(values.to(memory_format=torch.channels_last_3d))
+    tissues = outputs.tissues[0].float().softmax(0)
+    return tissues.cpu().numpy(), outputs.features[0].float().cpu().numpy()
+
+
+def _fitting(side: int, size: int) -> int:
+    """A side that windows fill, in whole cells of the coarsest level."""
+    return max(size, -(-side // 16) * 16)
+
+
+def _corners(shape: tuple[int, ...], window: Triple) -> Iterator[Triple]:
+    """Corners of windows on a lattice of cells, the last one at the end of each side."""
+    starts = []
+    for side, size in zip(shape, window, strict=True):
+        step = max(int(size * (1 - OVERLAP)) // 16 * 16, 16)
+        starts.append(sorted({min(first, side - size) for first in range(0, side - size + step, step)}))
+    yield from product(*starts)  # type: ignore[misc]
+
+
+def _box(corner: Triple, window: Triple) -> tuple[slice, ...]:
+    return tuple(slice(first, first + size) for first, size in zip(corner, window, strict=True))
+
+
+def fade(window: Triple) -> np.ndarray:
+    """Weight of each voxel of a window: 1 in its middle, little at its border; float32."""
+    weight = np.ones(window, np.float32)
+    for axis, size in enumerate(window):
+        place = np.arange(size)
+        ramp = np.minimum(place + 1, size - place) / (size * FADE)
+        shape = [1, 1, 1]
+        shape[axis] = size
+        weight *= np.clip(ramp, LEAST_WEIGHT, 1).reshape(shape)
+    return weight

@@ -1,0 +1,83 @@
+"""The scanner: what was painted and the host alike pass its kernel, its slices and its noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from DiffSegLungLib.training.painting.canvas import Canvas
+
+PAINT_BLUR = (0.45, 0.55, 0.55)
+"""Deviation in voxels of the point spread that the host has passed already and paint has not."""
+QUIET_HU, LOUD_HU = 4.0, 40.0
+"""Bounds of the noise of a host as it is read off its soft tissue."""
+GAP_SLICES = 5
+"""HRCT with gaps: a slice of 1 mm every 10 mm stands for 5 of the grid's."""
+
+
+def host_noise(hu: np.ndarray) -> float:
+    """Deviation of the host's noise in HU, read off soft tissue."""
+    soft_tissue = (hu > 0) & (hu < 100)
+    if soft_tissue.sum() <= 500:
+        return 12.0
+    return float(np.clip((hu - ndimage.gaussian_filter(hu, (0, 1, 1)))[soft_tissue].std(), QUIET_HU, LOUD_HU))
+
+
+def blend_in(canvas: Canvas, before: np.ndarray) -> None:
+    """What was painted on ``before`` passes the host's point spread and gets its noise."""
+    noise = host_noise(before)
+    canvas.hu = before + ndimage.gaussian_filter(canvas.hu - before, PAINT_BLUR)
+    own = ndimage.gaussian_filter(canvas.textures.noise(canvas.shape, canvas.rng), (0.3, 0.6, 0.6))
+    canvas.hu += (1 - canvas.kept) * np.float32(noise / own.std()) * own
+
+
+def scan(canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
+    """Scan the patch with a scanner drawn at random: HU and labels."""
+    hu, labels = canvas.hu, canvas.labels
+    noise = canvas.textures.noise(canvas.shape, canvas.rng)
+    if canvas.chance(0.15):  # streaks
+        noise = ndimage.gaussian_filter(noise, (0, 0.5, canvas.between(1.5, 4)))
+    noise = noise / noise.std() * np.exp(0.3 * canvas.field(40))
+    gaps = canvas.chance(0.08)
+    hu, noise, labels = (
+        _with_gaps(canvas, hu, noise, labels) if gaps else (*_thick(canvas, hu, noise), labels)
+    )
+    sharp = canvas.chance(0.85 if gaps else 0.3)
+    kernel = _kernel(canvas, sharp)
+    deviation = canvas.spread(15, 110) if sharp else canvas.spread(3, 60)
+    hu, noise = kernel(hu), kernel(noise)
+    hu = hu + np.float32(deviation) * noise / (noise.std() + 1e-6)
+    hu = hu * canvas.between(0.985, 1.015) + canvas.between(-15, 15)
+    return np.clip(hu, -1024, 1000), labels
+
+
+def _thick(canvas: Canvas, hu: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slices of 4 to 8 mm, or the grid's own."""
+    if canvas.chance(0.5):
+        return hu, noise
+    slices = int(canvas.rng.choice([2, 2, 3, 4]))
+    return ndimage.uniform_filter1d(hu, slices, axis=0), ndimage.uniform_filter1d(noise, slices, axis=0)
+
+
+def _with_gaps(
+    canvas: Canvas, hu: np.ndarray, noise: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One slice stands for all up to the next; it is never blended into it."""
+    first = int(canvas.rng.integers(GAP_SLICES))
+    index = np.clip((np.arange(len(hu)) - first) // GAP_SLICES * GAP_SLICES + first, 0, len(hu) - 1)
+    return hu[index], noise[index], labels[index]
+
+
+def _kernel(canvas: Canvas, sharp: bool):  # type: ignore[no-untyped-def]
+    """Reconstruction in plane: edges raised, as they are, or smoothed."""
+    smoothed = canvas.chance(0.5)
+    amount = canvas.between(0.8, 2.5)
+    width = canvas.between(0.6, 1.4) if sharp else canvas.between(0.3, 1.1)
+
+    def apply(values: np.ndarray) -> np.ndarray:
+        if not sharp and not smoothed:
+            return values
+        blurred = ndimage.gaussian_filter(values, (0, width, width))
+        return values + amount * (values - blurred) if sharp else blurred
+
+    return apply

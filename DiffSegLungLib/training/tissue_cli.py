@@ -1,0 +1,107 @@
+"""``train hosts`` and ``train tissues``: the network that decides, from CT to a model that holds it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.training.cli import add_action, add_threads, count, processor, seed
+
+SHALLOW = "haze that the program finds is no disease but shallow breath or gravity: these CT, by name"
+
+
+def add_hosts(actions: Any) -> None:
+    """The action ``hosts``."""
+    parser = add_action(actions, "hosts", "Bring CT onto the grid of the network, to paint disease into.")
+    parser.add_argument("sources", metavar="CT", nargs="+", type=Path, help="files or DICOM folders")
+    parser.add_argument("--hosts", metavar="FOLDER", type=Path, required=True, help="takes three files a CT")
+    readings_help = "readers' marks, NAME_READER.json: what they mark is left out of the loss"
+    parser.add_argument("--readings", metavar="FOLDER", type=Path, help=readings_help)
+    parser.add_argument("--shallow", metavar="NAME", nargs="*", default=(), help=SHALLOW)
+    parser.set_defaults(action=_hosts)
+
+
+def add_tissues(actions: Any) -> None:
+    """The action ``tissues``."""
+    summary = "Train the network that decides; the same command goes on where a run was stopped."
+    parser = add_action(actions, "tissues", summary)
+    parser.add_argument("--hosts", metavar="FOLDER", type=Path, required=True, help="of 'train hosts'")
+    parser.add_argument("--run", metavar="FOLDER", type=Path, required=True, help="takes the checkpoint")
+    parser.add_argument("--minutes", metavar="N", type=count, default=60, help="at most (default: 60)")
+    parser.add_argument("--steps", metavar="N", type=count, help="at most so many in this session")
+    parser.add_argument("--batch", metavar="N", type=count, default=2, help="patches a step (default: 2)")
+    parser.add_argument("--workers", metavar="N", type=count, default=1, help="that paint (default: 1)")
+    parser.add_argument("--start", metavar="WEIGHTS", type=Path, help="begin with these instead of at random")
+    parser.add_argument("--no-noise", action="store_true", help="leave the noise prediction out of the loss")
+    parser.add_argument("--float32", action="store_true", help="where bfloat16 does not stay finite")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of everything random")
+    model_help = "a model that gets the network at the end"
+    parser.add_argument("--model", metavar="FOLDER", type=Path, help=model_help)
+    add_threads(parser)
+    parser.set_defaults(action=_tissues)
+
+
+def _hosts(arguments: argparse.Namespace, progress: Progress) -> Path:
+    from DiffSegLungLib.training.sources import require_different_names
+
+    require_different_names(arguments.sources)
+    arguments.hosts.mkdir(parents=True, exist_ok=True)
+    for done, source in enumerate(arguments.sources):
+        progress("hosts", done / len(arguments.sources), source.name)
+        name = source.name.split(".")[0]
+        _write_hosts(source, name, arguments.hosts, arguments.readings, name in arguments.shallow)
+    return Path(arguments.hosts)
+
+
+def _write_hosts(source: Path, name: str, folder: Path, readings: Path | None, shallow: bool) -> None:
+    from DiffSegLungLib.lungs import segment_lungs
+    from DiffSegLungLib.models import load
+    from DiffSegLungLib.pipeline import segment
+    from DiffSegLungLib.training.painting_hosts import ZOOMS, prepare
+
+    result = segment(source)
+    volume = result.volume
+    airways = segment_lungs(volume.hu, volume.spacing, load().lungs).airways
+    marks = [mark for file in _readings_of(name, readings) for mark in json.loads(file.read_text())["marks"]]
+    for zoom in ZOOMS:
+        host = prepare(volume, result.label_array, airways, marks, zoom, dense_only=shallow)
+        host.save(folder / f"{name}_{round(100 * zoom)}.npz")
+
+
+def _readings_of(name: str, folder: Path | None) -> list[Path]:
+    return sorted(folder.glob(f"{name}_?.json")) if folder else []
+
+
+def _tissues(arguments: argparse.Namespace, progress: Progress = silent) -> Path:
+    from DiffSegLungLib.pipeline import choose_device
+    from DiffSegLungLib.training.painting import Painter
+    from DiffSegLungLib.training.tissue_training import TissuePlan, TissueTrainer
+
+    if not any(arguments.hosts.glob("*.npz")):
+        raise UnusableInputError(
+            f"{arguments.hosts} holds no hosts: make them with 'diffseglung train hosts'."
+        )
+    plan = TissuePlan(
+        hosts=arguments.hosts,
+        output=arguments.run,
+        minutes=arguments.minutes,
+        batch=arguments.batch,
+        workers=arguments.workers,
+        noise_weight=0.0 if arguments.no_noise else TissuePlan.noise_weight,
+        bfloat16=not arguments.float32,
+        device=choose_device(arguments.device),
+        seed=arguments.seed,
+        steps=arguments.steps or TissuePlan.steps,
+        start=arguments.start,
+    )
+    with processor(arguments.threads):
+        trainer = TissueTrainer(plan, Painter(arguments.seed))
+        trainer.run(progress)
+    if arguments.model:
+        trainer.write_to_model(arguments.model)
+    return trainer.weights

@@ -1,0 +1,143 @@
+"""The network read on a CT, and what is decided from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from DiffSegLungLib.decision.by_network import (
+    AIRWAY,
+    NetworkReading,
+    calibrated,
+    cavities_of,
+    dense_beside,
+    shares_of_tissues,
+    vessels_of,
+)
+from DiffSegLungLib.naming import NAMED
+from DiffSegLungLib.representation.network import on_grid
+from DiffSegLungLib.representation.reading import Reading, read
+from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
+from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, OUTSIDE, VESSEL
+
+WINDOW = (16, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def net() -> TissueUNet:
+    torch.manual_seed(0)
+    return TissueUNet((8, 8, 8)).eval()
+
+
+def posterior_of(*parts: tuple[int, float], shape: tuple[int, int, int] = (1, 1, 1)) -> np.ndarray:
+    posterior = np.zeros((CLASSES, *shape), np.float32)
+    for label, share in parts:
+        posterior[label] = share
+    return posterior
+
+
+def test_overlapping_windows_sum_to_one_and_agree_with_a_single_one(net: TissueUNet) -> None:
+    hu = np.full((24, 40, 56), -800, np.float32)
+    reading = read(net, hu, window=WINDOW)
+    assert reading.posterior.shape == (CLASSES, 24, 40, 56)
+    assert reading.features.shape == (8, 24, 20, 28)
+    assert np.abs(reading.posterior.astype(np.float32).sum(axis=0) - 1).max() < 0.02
+    whole = read(net, hu[:16, :32, :32], window=WINDOW)
+    middle = (slice(None), slice(0, 4), slice(0, 8), slice(0, 8))
+    assert np.abs(whole.posterior[middle].astype(float) - reading.posterior[middle]).max() < 0.02
+
+
+def test_windows_without_lung_are_outside_and_not_read(net: TissueUNet, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(TissueUNet, "forward", lambda *_: pytest.fail("was read"))
+    reading = read(net, np.full((16, 32, 32), 40, np.float32), window=WINDOW)
+    assert (reading.posterior[OUTSIDE] == 1).all()
+
+
+def test_slices_with_gaps_stand_for_themselves() -> None:
+    hu = np.zeros((3, 20, 20), np.float32)
+    hu[1] = -900
+    grid = on_grid(hu, (10.0, 1.0, 1.0))
+    assert len(grid) == 15 and set(np.unique(grid)) == {-900.0, 0.0}
+    assert len(np.unique(on_grid(hu, (5.0, 1.0, 1.0)))) > 2
+
+
+def test_the_posterior_comes_onto_a_grid_that_begins_elsewhere() -> None:
+    """A block of ground glass from 20 to 40 mm of the CT is there on the other grid too."""
+    posterior = np.zeros((CLASSES, 30, 60, 60), np.float16)
+    posterior[HEALTHY] = 1
+    posterior[:, 10:20, 20:40, 20:40] = 0
+    posterior[GROUND_GLASS, 10:20, 20:40, 20:40] = 1
+    seen = NetworkReading(Reading(posterior, posterior[:1]), (slice(4, 34), slice(10, 70), slice(10, 70)))
+    box = (slice(9, 34), slice(20, 60), slice(20, 60))  # 10 mm later along each axis
+    found = seen.posterior_on(box, (2.0, 1.0, 1.0), (25, 20, 20), (1.5, 1.5, 1.5))[GROUND_GLASS]
+    inside = np.zeros(found.shape, bool)
+    middles = [(np.arange(side) + 0.5) * 1.5 + 10 for side in found.shape]
+    inside[np.ix_(*((axis > 20) & (axis < 40) for axis in middles))] = True
+    assert ((found > 0.5) == inside).mean() > 0.97
+
+
+def test_calibration_softens_and_shifts_but_keeps_the_order_without_a_bias() -> None:
+    posterior = posterior_of((HEALTHY, 0.7), (GROUND_GLASS, 0.3))
+    softer = calibrated(posterior, 2.0, [0.0] * CLASSES)
+    assert softer.sum(axis=0) == pytest.approx(1, abs=1e-5)
+    assert 0.3 < softer[GROUND_GLASS].item() < 0.5
+    bias = [0.0] * CLASSES
+    bias[GROUND_GLASS] = 2.0
+    assert calibrated(posterior, 1.0, bias).argmax() == GROUND_GLASS
+
+
+@pytest.mark.parametrize(
+    ("parts", "hu", "expected"),
+    [
+        (((HEALTHY, 0.6), (OUTSIDE, 0.4)), -800, HEALTHY),
+        (((OUTSIDE, 0.8), (GROUND_GLASS, 0.15), (HEALTHY, 0.05)), -600, GROUND_GLASS),
+        (((VESSEL, 0.9), (GROUND_GLASS, 0.1)), 30, HEALTHY),
+        (((CAVITY, 0.9), (HEALTHY, 0.1)), -900, CONSOLIDATION),
+        (((OUTSIDE, 1.0),), 40, CONSOLIDATION),
+        (((OUTSIDE, 1.0),), -800, HEALTHY),
+    ],
+)
+def test_each_voxel_of_lung_has_a_posterior(parts, hu: float, expected: int) -> None:  # type: ignore[no-untyped-def]
+    shares = shares_of_tissues(posterior_of(*parts), np.full((1, 1, 1), hu), np.ones((1, 1, 1), bool))
+    assert shares.sum() == pytest.approx(1)
+    assert NAMED[int(shares.argmax())] == expected
+
+
+def test_nothing_that_is_likely_diseased_becomes_healthy() -> None:
+    rng = np.random.default_rng(0)
+    posterior = rng.dirichlet(np.full(CLASSES, 0.3), (8, 8, 8)).transpose(3, 0, 1, 2).astype(np.float32)
+    shares = shares_of_tissues(posterior, rng.uniform(-1000, 100, (8, 8, 8)), np.ones((8, 8, 8), bool))
+    diseased = posterior[EMPHYSEMA : CAVITY + 1].sum(axis=0) > 0.5
+    assert (shares[NAMED.index(HEALTHY)][diseased] < 0.5).all()
+    assert not (
+        vessels_of(posterior, np.ones((8, 8, 8), bool)) & (posterior[EMPHYSEMA:VESSEL].max(axis=0) > 0.5)
+    ).any()
+
+
+def test_airless_lung_beside_the_lungs_is_added_and_what_touches_none_is_not() -> None:
+    lungs = np.zeros((20, 40, 40), bool)
+    lungs[4:16, 10:20, 10:30] = True
+    posterior = np.zeros((CLASSES, *lungs.shape), np.float32)
+    posterior[OUTSIDE] = 1
+    for part in (np.s_[4:16, 10:30, 10:30], np.s_[4:16, 34:39, 10:30]):
+        posterior[(slice(None), *part)] = 0
+        posterior[(CONSOLIDATION, *part)] = 1
+    added = dense_beside(lungs, posterior, voxel_ml=0.01)
+    assert added[10, 25, 20] and not (added & lungs).any()
+    assert not added[:, 34:].any()
+    assert not dense_beside(lungs, posterior, voxel_ml=1e-5).any()
+
+
+def test_airways_are_no_lung_and_cavities_have_a_least_size() -> None:
+    lungs = np.zeros((10, 20, 20), bool)
+    lungs[2:8, 2:10, 2:18] = True
+    posterior = np.zeros((CLASSES, *lungs.shape), np.float32)
+    posterior[OUTSIDE] = 1
+    posterior[:, 2:8, 10:18, 2:18] = 0
+    posterior[AIRWAY, 2:8, 10:18, 2:18] = 1
+    assert not dense_beside(lungs, posterior, 0.01).any()
+    posterior[:] = 0
+    posterior[CAVITY, 3:6, 4:8, 4:8] = 1
+    assert cavities_of(posterior, lungs, 0.01).sum() == 48
+    assert not cavities_of(posterior, lungs, 0.001).any()

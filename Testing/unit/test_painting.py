@@ -1,0 +1,188 @@
+"""The training painter: every kind is seen, has its label, and leaves what is not known out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY, OUTSIDE
+from DiffSegLungLib.training import painting
+from DiffSegLungLib.training.painted_patches import AIR_HU, LEFT_OUT, PaintedPatches, cut
+from DiffSegLungLib.training.painting import Painter, lucent, nets, raised
+from DiffSegLungLib.training.painting.canvas import Canvas
+from DiffSegLungLib.training.painting.textures import Textures
+from DiffSegLungLib.training.painting_hosts import GRID, PaintingHost, depth_below_pleura, mark_mask
+
+SHAPE = (24, 80, 80)
+TISSUE = {
+    lucent.emphysema: EMPHYSEMA,
+    raised.ground_glass: GROUND_GLASS,
+    nets.fibrosis: FIBROSIS,
+    nets.thin_rim: FIBROSIS,
+    raised.consolidation: CONSOLIDATION,
+    raised.mass: CONSOLIDATION,
+    lucent.cavity: CAVITY,
+    raised.collapse: CONSOLIDATION,
+    raised.drowned: CONSOLIDATION,
+}
+
+
+@pytest.fixture(scope="module")
+def host() -> PaintingHost:
+    """A lung of -860 HU in a wall of 40 HU, crossed by two vessels; its corner is left out."""
+    z, y, x = np.meshgrid(*(np.arange(side) for side in SHAPE), indexing="ij")
+    lungs = (y - 40.0) ** 2 + (x - 40.0) ** 2 < 34.0**2
+    vessels = lungs & (((y - 30) ** 2 + (x - 40) ** 2 < 9) | ((z - 12) ** 2 * 4 + (x - 30) ** 2 < 9))
+    noise = np.random.default_rng(0).normal(0, 12, SHAPE)
+    hu = np.where(vessels, 40, np.where(lungs, -860, 40)) + noise
+    ignored = lungs & (x < 12)
+    depth = depth_below_pleura(lungs)
+    return PaintingHost(hu.astype(np.int16), lungs, ignored, vessels, np.zeros_like(lungs), depth)
+
+
+@pytest.fixture(scope="module")
+def textures() -> Textures:
+    return Textures(1)
+
+
+def canvas_of(host: PaintingHost, textures: Textures, seed: int) -> Canvas:
+    return Canvas(host, textures, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("kind", list(TISSUE), ids=lambda kind: kind.__name__)
+def test_each_kind_paints_its_tissue_inside_the_lungs_alone(kind, host, textures) -> None:  # type: ignore[no-untyped-def]
+    seen = np.zeros(SHAPE, bool)
+    for seed in range(6):
+        canvas = canvas_of(host, textures, seed)
+        kind(canvas)
+        painted = canvas.labels == TISSUE[kind]
+        seen |= painted
+        assert not (painted & ~host.lungs).any()
+        assert np.isfinite(canvas.hu).all()
+    assert seen.sum() > 300
+
+
+def test_every_kind_of_the_painter_is_tested_here() -> None:
+    assert set(painting.KINDS) == set(TISSUE)
+
+
+def test_densities_are_those_of_the_tissue(host, textures) -> None:  # type: ignore[no-untyped-def]
+    """Beside the figures of real marks: fibrosis -566 to -659 HU, ground glass -611, collapse above 0."""
+
+    def mean_hu(kind, label: int) -> float:  # type: ignore[no-untyped-def]
+        values = []
+        for seed in range(12):
+            canvas = canvas_of(host, textures, seed)
+            kind(canvas)
+            values.append(canvas.hu[(canvas.labels == label) & ~host.vessels])
+        return float(np.concatenate(values).mean())
+
+    assert -730 < mean_hu(raised.ground_glass, GROUND_GLASS) < -480
+    assert -720 < mean_hu(nets.fibrosis, FIBROSIS) < -480
+    assert -80 < mean_hu(raised.collapse, CONSOLIDATION) < 110
+    assert mean_hu(lucent.emphysema, EMPHYSEMA) < -930
+
+
+def test_dense_lung_at_the_wall_leaves_no_seam(textures) -> None:  # type: ignore[no-untyped-def]
+    """Voxels that hold lung and wall get dense with the lung: else the network learns the seam."""
+    lungs = np.zeros(SHAPE, bool)
+    lungs[:, 20:60, 20:60] = True
+    hu = np.where(lungs, -860, 40).astype(np.int16)
+    hu[:, 60, 20:60] = -400  # half lung, half wall, outside the mask
+    none = np.zeros(SHAPE, bool)
+    host = PaintingHost(hu, lungs, none, none, none, depth_below_pleura(lungs))
+    canvas = canvas_of(host, textures, 0)
+    canvas.mix(lungs.astype(np.float32), 45.0)
+    assert canvas.hu[:, 60, 30:50].min() > 0
+
+
+def test_fluid_beside_the_lung_is_outside_and_stays(host, textures) -> None:  # type: ignore[no-untyped-def]
+    canvas = canvas_of(host, textures, 0)
+    fluid = (host.lungs & (np.arange(80)[None, :, None] > 55)).astype(np.float32)
+    canvas.put_beside(fluid, 10.0)
+    canvas.mix(np.ones(SHAPE, np.float32), -300.0)
+    canvas.name(np.ones(SHAPE, bool), CONSOLIDATION)
+    assert (canvas.labels[fluid > 0] == OUTSIDE).all()
+    assert np.allclose(canvas.hu[(fluid > 0)], 10.0)
+
+
+def test_haze_leaves_vessels_to_be_seen(host, textures) -> None:  # type: ignore[no-untyped-def]
+    canvas = canvas_of(host, textures, 0)
+    before = canvas.hu.copy()
+    canvas.fill(np.full(SHAPE, 0.3, np.float32))
+    assert np.abs(canvas.hu - before)[host.vessels].mean() < 10
+    assert (canvas.hu - before)[host.lungs & ~host.vessels].mean() > 200
+
+
+def test_painting_is_repeatable_and_leaves_real_disease_out(host) -> None:  # type: ignore[no-untyped-def]
+    first = Painter(3)(host, np.random.default_rng(5))
+    again = Painter(3)(host, np.random.default_rng(5))
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    hu, labels = first
+    assert hu.dtype == np.float32 and hu.min() >= -1024 and hu.max() <= 1000
+    assert set(np.unique(labels)) <= {*range(9), LEFT_OUT}
+    assert set(np.unique(labels[host.ignored])) <= {LEFT_OUT, OUTSIDE}
+
+
+def test_emphysema_that_is_not_dark_is_left_out(host, textures) -> None:  # type: ignore[no-untyped-def]
+    canvas = canvas_of(host, textures, 0)
+    canvas.labels[host.lungs] = EMPHYSEMA
+    painting._name_by_looks(canvas)
+    assert (canvas.labels[host.lungs] == LEFT_OUT).mean() > 0.95
+
+
+def test_a_patch_without_lung_is_scanned_and_nothing_else(host) -> None:  # type: ignore[no-untyped-def]
+    empty = PaintingHost(*(np.zeros_like(values) for values in vars(host).values()))
+    _, labels = Painter(3)(empty, np.random.default_rng(0))
+    assert not labels.any()
+
+
+def test_fields_have_unit_deviation_and_foams_fill_space(textures) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(2)
+    field = textures.field(SHAPE, 9.0, rng)
+    assert abs(float(field.mean())) < 1e-3 and abs(float(field.std()) - 1) < 1e-2
+    foam = textures.foam(SHAPE, 8.0, rng)
+    assert foam.wall.min() >= 0 and foam.cell.max() < foam.count
+    cells = len(np.unique(foam.cell))
+    volume = np.prod(SHAPE) * np.prod(GRID)
+    assert 0.5 < (volume / cells) ** (1 / 3) / 8.0 < 1.3
+
+
+def test_marks_are_left_out_around_their_slice(tmp_path: Path) -> None:
+    marks = [{"z": 4, "x": 20.0, "y": 30.0, "rx": 6.0, "ry": 6.0, "tissue": "other", "sure": False}]
+    mask = mark_mask([*marks, {**marks[0], "z": 7, "x": 60.0}], (12, 80, 80), (2.0, 1.0, 1.0))
+    assert mask[4, 30, 20] and mask[2, 30, 20] and not mask[0, 30, 20]
+    assert mask[4, 30, 29] and not mask[4, 30, 33]  # 6 mm and 4 mm beyond
+    assert mask[9, 30, 60] and not mask[11, 30, 60]
+
+
+def test_hosts_come_back_as_they_were_saved(host: PaintingHost, tmp_path: Path) -> None:
+    host.save(tmp_path / "host.npz")
+    back = PaintingHost.open(tmp_path / "host.npz")
+    assert all(
+        np.array_equal(one, other)
+        for one, other in zip(vars(host).values(), vars(back).values(), strict=True)
+    )
+
+
+def test_patches_beyond_the_host_are_air_without_lung(host: PaintingHost) -> None:
+    patch = cut(host, [0, 0, 0], (32, 112, 112))
+    assert patch.hu.shape == (32, 112, 112)
+    assert (patch.hu[SHAPE[0] :] == AIR_HU).all() and not patch.lungs[SHAPE[0] :].any()
+    assert np.array_equal(patch.lungs[: SHAPE[0], :80, :80], host.lungs)
+
+
+def test_patches_flow_from_a_folder(host: PaintingHost, tmp_path: Path) -> None:
+    host.save(tmp_path / "host.npz")
+    patches = iter(PaintedPatches(tmp_path, Painter(1), (16, 48, 48), seed=4))
+    shapes = [(tuple(hu.shape), tuple(labels.shape)) for hu, labels in (next(patches) for _ in range(3))]
+    assert shapes == [((1, 16, 48, 48), (16, 48, 48))] * 3
+
+
+def test_healthy_lung_stays_healthy_where_nothing_is_painted(host, textures, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(painting, "DISEASED", 0.0)
+    labels = painting.paint(host, textures, np.random.default_rng(8))[1]
+    judged = host.lungs & ~host.vessels & ~host.ignored & (labels != LEFT_OUT)
+    assert (labels[judged] == HEALTHY).all()
