@@ -16,7 +16,11 @@ from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from Testing.ui.module import steps
 
 SPACING = 4.0
-STEPS = 30
+STEPS = 4
+UNENDING = 100_000
+"""Steps of a run that is paused and killed: however slow the panel is, the run does not outrun it."""
+PATIENCE = 1200
+"""Seconds after which a state that does not come is a fault, on however busy a machine."""
 
 
 # --- a tiny model and two patients -----------------------------------------------------------------------
@@ -52,11 +56,14 @@ def store(tiny: Path, scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def training(store: Path, module: Any) -> Iterator[Any]:
-    """The logic; no run outlives the test."""
+def training(store: Path, module: Any, panel: Any) -> Iterator[Any]:
+    """The logic; no run outlives the test, nor does what the panel shows of one."""
     logic = module.DiffSegLungTrainingLogic()
     yield logic
     logic.stop()
+    steps.waitUntil(lambda: panel.trainingSection._job is None and panel.trainingSection._preflight is None)
+    panel.ui.trainingNameEdit.text = panel.ui.trainingFolderEdit.currentPath = ""
+    panel.ui.trainingProgressWidget.visible = False
 
 
 @pytest.fixture
@@ -92,13 +99,13 @@ def startAndLearn(panel: Any) -> Any:
     steps.click(panel.ui.trainingStartButton)
     assert panel.ui.trainingStartButton.text == "Pause", panel.ui.trainingErrorLabel.text
     job = section._job
-    steps.waitUntil(lambda: section._job is None or job._stage == "train", 300)
+    steps.waitUntil(lambda: section._job is None or job._stage == "train", PATIENCE)
     assert section._job is job, panel.ui.trainingErrorLabel.text
     return job
 
 
 def waitForEnd(panel: Any) -> None:
-    steps.waitUntil(lambda: panel.trainingSection._job is None, 600)
+    steps.waitUntil(lambda: panel.trainingSection._job is None, PATIENCE)
 
 
 def errorOf(panel: Any) -> str:
@@ -112,10 +119,13 @@ def errorOf(panel: Any) -> str:
 def test_check_pause_kill_resume_finish_compare_delete(ready: Any, scene: Any, store: Path) -> None:
     """All by clicks; the scene is closed while the model learns."""
     checkFirst(ready)
+    ready.ui.trainingStepsSpinBox.value = UNENDING
     pauseAndResume(ready, store)
-    killAndResume(ready)
+    killAndResume(ready, store)
+    discardIt(ready, store)
+    ready.ui.trainingStepsSpinBox.value, ready.ui.trainingNameEdit.text = STEPS, "own"
+    startAndLearn(ready)
     scene.Clear(0)
-    steps.waitUntil(lambda: ready.ui.trainingSamplesLabel.isVisibleTo(ready.parent), 300)
     waitForEnd(ready)
     assert errorOf(ready) == "" and not ready.ui.trainingSamplesLabel.isVisibleTo(ready.parent)
     assertModelIsThere(ready, store)
@@ -124,7 +134,7 @@ def test_check_pause_kill_resume_finish_compare_delete(ready: Any, scene: Any, s
 
 def checkFirst(panel: Any) -> None:
     steps.click(panel.ui.trainingCheckButton)
-    steps.waitUntil(lambda: panel.trainingSection._preflight is None, 300)
+    steps.waitUntil(lambda: panel.trainingSection._preflight is None, PATIENCE)
     text = panel.ui.trainingPreflightLabel.text
     assert "Ready" in text and "2 CT of 2 patients, 1 held back" in text, text
     assert f"{STEPS} steps on cpu" in text
@@ -139,17 +149,20 @@ def pauseAndResume(panel: Any, store: Path) -> None:
         panel.trainingSection.logic.finetune(parameters={"name": "other"})
     steps.click(panel.ui.trainingStartButton)
     waitForEnd(panel)
-    steps.waitUntil(lambda: all(map(steps.isGone, processes)), 10)
+    steps.waitUntil(lambda: all(map(steps.isGone, processes)), PATIENCE)
     [run] = panel.trainingSection.logic.unfinished()
-    assert run["name"] == "own" and 0 < run["step"] < run["steps"] == STEPS
+    assert run["name"] == "own" and 0 < run["step"] < run["steps"] == UNENDING
     assert (store / "own.run" / "checkpoint.safetensors").exists()
     assert "paused" in panel.ui.trainingStatusLabel.text
     assert panel.ui.trainingStartButton.text == "Resume"
     assert errorOf(panel) == ""
 
 
-def killAndResume(panel: Any) -> None:
+def killAndResume(panel: Any, store: Path) -> None:
     """As a crash or a power cut would: nothing is asked, nothing is written any more."""
+    from DiffSegLungLib.training.run_files import read_log
+
+    ownRun = store / "own.run"
     before = panel.trainingSection.logic.unfinished()[0]["step"]
     job = startAndLearn(panel)
     for process in steps.family(job.pid):
@@ -160,6 +173,36 @@ def killAndResume(panel: Any) -> None:
     assert run["step"] >= before
     assert panel.ui.trainingStartButton.text == "Resume"
     startAndLearn(panel)
+    assertSamplesAreShown(panel, ownRun)
+    steps.waitUntil(lambda: len(read_log(ownRun)) > run["step"], PATIENCE)
+    steps.click(panel.ui.trainingStartButton)
+    waitForEnd(panel)
+    log = read_log(ownRun)
+    assert [line["step"] for line in log] == list(range(1, len(log) + 1)), "no step is lost or made twice"
+
+
+def assertSamplesAreShown(panel: Any, ownRun: Path) -> None:
+    """A picture as the run leaves one with each comparison, of which the first is a hundred steps away."""
+    from matplotlib.image import imsave
+
+    from DiffSegLungLib.training.run_files import SAMPLES
+
+    assert not panel.ui.trainingSamplesLabel.isVisibleTo(panel.parent)
+    imsave(ownRun / SAMPLES, np.zeros((8, 8)), cmap="gray")
+    steps.waitUntil(lambda: panel.ui.trainingSamplesLabel.isVisibleTo(panel.parent), PATIENCE)
+
+
+def discardIt(panel: Any, store: Path) -> None:
+    import qt
+    import slicer
+    import standin
+
+    slicer.app.setTestingEnabled(False)
+    standin.answers.give(qt.QMessageBox, qt.QMessageBox.Ok)
+    steps.click(panel.ui.trainingDiscardButton)
+    slicer.app.setTestingEnabled(True)
+    assert panel.trainingSection.logic.unfinished() == []
+    assert sorted(path.name for path in store.iterdir()) == ["tiny"]
 
 
 def assertModelIsThere(panel: Any, store: Path) -> None:
