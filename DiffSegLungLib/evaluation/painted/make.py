@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -26,7 +27,13 @@ def make_painted(kind: str, data: Path) -> PaintedCase:
     """
     if kind not in KINDS:
         raise UnusableInputError(f"There is no painted kind {kind!r}; choose from {', '.join(KINDS)}.")
-    return paint_host(KINDS[kind], load_host(HOSTS[KINDS[kind].host], data))
+    return paint_host(KINDS[kind], _host(KINDS[kind].host, data))
+
+
+@lru_cache(maxsize=1)
+def _host(name: str, data: Path) -> Host:
+    """A host; kept, since several kinds follow each other in it."""
+    return load_host(HOSTS[name], data)
 
 
 def paint_host(kind: PaintedKind, host: Host) -> PaintedCase:
