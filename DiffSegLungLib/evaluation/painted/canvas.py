@@ -1,8 +1,8 @@
 """The host while disease is painted on it: layers of density over its HU, and the truth of each voxel.
 
 A layer is ``h' = keep * h + add``: density mixes as tissue fills air, so that vessels stay seen in haze
-and drown where the lung is solid.  Each layer passes the host's own point spread; noise of the host's strength
-and grain takes the place of the share of its own that the layers cover.
+and drown where the lung is solid.  Each layer passes the host's own point spread; noise of the host's
+strength and grain takes the place of the share of its own that the layers cover.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def collapse(canvas: Canvas) -> None:
         fluid, lobe = (
             _beside_effusion(site, rng) if side == 1 else _against_mediastinum(canvas, site, box, rng)
         )
-        solid(site, np.maximum(lobe, -fluid), rng.uniform(50, 75), 0.8)
+        # Under the fluid, too: between two borders of half a voxel each there must be no air.
+        solid(site, np.minimum(lobe, fluid), rng.uniform(50, 75), 0.8)
         hilum = points_of(site, (lobe < -6) & (site.pleura > 8))
         starts = scattered(hilum, 18.0, rng, 5)
         pieces: list[Strand] = []

@@ -59,14 +59,15 @@ def scattered(points: np.ndarray, gap: float, rng: np.random.Generator, most: in
             if len(chosen) == most:
                 break
             free[tree.query_ball_point(points[number], gap)] = False
-    return points[chosen]
+    return points[np.array(chosen, dtype=int)]
 
 
 def wander(
     start: np.ndarray, candidates: np.ndarray, stride: float, steps: int, rng: np.random.Generator
 ) -> np.ndarray:
     """A walk over candidate points, about ``stride`` mm a step and seldom turning back, (n, 3)."""
-    tree, path = cKDTree(candidates), [candidates[cKDTree(candidates).query(start)[1]]]
+    tree = cKDTree(candidates)
+    path = [candidates[tree.query(start)[1]]]
     heading = rng.normal(size=3)
     for _ in range(steps):
         near = np.array(tree.query_ball_point(path[-1], 1.4 * stride))
@@ -280,7 +281,7 @@ class Lobules:
         return np.unique(np.vstack([both, both[:, ::-1]]), axis=0) - 1
 
     def cluster(self, start: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-        """Bool (count,): lobules taken one by one from the one at ``start`` (mm), as an infiltrate spreads."""
+        """Bool (count,): lobules taken one by one from the one at ``start`` (mm), as infiltrates grow."""
         pairs, taken = self.neighbours(), np.zeros(self.count, bool)
         taken[np.linalg.norm(self.centres - start, axis=1).argmin()] = True
         while taken.sum() < min(size, self.count):
