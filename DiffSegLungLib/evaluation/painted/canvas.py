@@ -21,6 +21,7 @@ SEAM_MM = 3.0
 """How far outside the lungs' outline the wall is lung in part."""
 SEAM_HU = (-880.0, -150.0)
 """Of voxels in part lung, in part wall: below is air of the airways, above fat and muscle."""
+TRACE_HU = -30.0
 SHARPEST_MM, SOFTEST_MM = 0.3, 1.2
 """Deviations in plane that a CT's point spread may have."""
 SOLID = (tissues.CONSOLIDATION, tissues.CAVITY)
@@ -159,7 +160,9 @@ class Canvas:
         """Bool, voxels of the wall beside a lung that are lung in part: dense lung fills them, too."""
         hu, pleura = self.host.hu[box], self.host.pleura[box]
         air = ndimage.binary_dilation((hu < SEAM_HU[0]) & (pleura < -SEAM_MM / 2), iterations=2)
-        partial = (hu > SEAM_HU[0]) & (hu < SEAM_HU[1]) & (pleura > -SEAM_MM) & (pleura <= 0) & ~air
+        # Right beside the outline what is not yet muscle is a last trace of lung, not fat.
+        densest = np.where(pleura > -1.5 * self.host.spacing[1], TRACE_HU, SEAM_HU[1])
+        partial = (hu > SEAM_HU[0]) & (hu < densest) & (pleura > -SEAM_MM) & (pleura <= 0) & ~air
         return partial & ~ndimage.binary_dilation(self.host.sides[box] == 3 - side, iterations=3)
 
     def pour(self, box: Box, fluid: np.ndarray) -> None:

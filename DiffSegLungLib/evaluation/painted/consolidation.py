@@ -153,12 +153,12 @@ def nodules(canvas: Canvas) -> None:
 def lobed(site: Site, radius: float, rng: np.random.Generator) -> np.ndarray:
     """Distance to a few balls grown into one of about ``radius`` mm."""
     ways = rng.normal(size=(int(rng.integers(4, 7)), 3))
-    ways *= 0.45 * radius / np.linalg.norm(ways, axis=1, keepdims=True)
-    body = balls(site.grid, np.zeros((1, 3)), np.array([0.72 * radius]), radius)
+    ways *= 0.55 * radius / np.linalg.norm(ways, axis=1, keepdims=True)
+    body = balls(site.grid, np.zeros((1, 3)), np.array([0.62 * radius]), radius)
     for way in ways:
-        lobe = balls(site.grid, way[None], np.array([rng.uniform(0.45, 0.65) * radius]), radius)
-        body = join(body, lobe, 0.3 * radius)
-    return body + 0.3 * site.noise(4.0, 58)
+        lobe = balls(site.grid, way[None], np.array([rng.uniform(0.3, 0.6) * radius]), radius)
+        body = join(body, lobe, 0.18 * radius)
+    return body + 0.09 * radius * site.noise(0.6 * radius, 58) + 0.3 * site.noise(3.0, 59)
 
 
 def _spicules(site: Site, radius: float, rng: np.random.Generator) -> np.ndarray:

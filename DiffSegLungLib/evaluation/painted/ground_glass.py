@@ -9,6 +9,7 @@ import numpy as np
 
 from DiffSegLungLib.evaluation.painted.canvas import Canvas
 from DiffSegLungLib.evaluation.painted.shapes import (
+    FAR,
     Arc,
     Disc,
     arcs,
@@ -105,7 +106,7 @@ def crescent(site: Site, rng: np.random.Generator, height: tuple[float, float], 
     waxing = 0.55 + 0.45 * np.sin(np.linspace(0.3, np.pi - 0.3, len(path)))
     heights = rng.uniform(*height) * waxing * rng.uniform(0.75, 1.25, len(path))
     thickness = lenses(site.grid, path, rng.uniform(13, 20, len(path)), heights)
-    return np.where(thickness > 0, site.pleura - thickness, 3.0)
+    return np.where(thickness > 0, site.pleura - thickness, FAR)
 
 
 def perilobular(canvas: Canvas) -> None:
