@@ -108,8 +108,8 @@ class Canvas:
         along = (np.arange(self.host.hu.shape[0]) - filled[0]) / max(filled[-1] - filled[0], 1)
         return along[:, None, None]
 
-    def costal(self, reach: float = 15.0) -> np.ndarray:
-        """Bool, lung whose nearest pleura is not the mediastinum's."""
+    def costal(self, reach: float = 26.0) -> np.ndarray:
+        """Bool, lung whose nearest pleura is neither the mediastinum's nor around a hilar bronchus."""
         return (self.host.sides > 0) & (self.host.mediastinum > self.host.pleura + reach)
 
     def site(self, centre: np.ndarray, reach: float, stream: int) -> tuple[Site, Box]:

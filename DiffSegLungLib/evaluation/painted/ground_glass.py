@@ -14,6 +14,7 @@ from DiffSegLungLib.evaluation.painted.shapes import (
     Disc,
     arcs,
     balls,
+    clear_of_faces,
     discs,
     grow_lobules,
     inward,
@@ -58,16 +59,16 @@ def bands_and_plates(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 44.0, 200 + number)
         region = _band(site, rng) if number % 2 else _plate(site, rng)
-        _finish(canvas, site, box, place, region, rng.uniform(0.16, 0.42))
+        _finish(canvas, site, box, place, region, rng.uniform(0.13, 0.34))
 
 
 def _band(site: Site, rng: np.random.Generator) -> np.ndarray:
-    depth = value = float(site.pleura[tuple(np.array(site.grid.shape) // 2)])
-    level = points_of(site, np.abs(site.pleura - depth) < 0.8)
+    depth = float(site.pleura[tuple(np.array(site.grid.shape) // 2)])
+    level = clear_of_faces(site, points_of(site, np.abs(site.pleura - depth) < 0.8), 15.0)
     path = wander(np.zeros(3), level, 7.0, int(rng.integers(5, 9)), rng)
     half = lenses(site.grid, path, rng.uniform(9, 14, len(path)), rng.uniform(3.0, 5.5, len(path)))
     drift = 1.5 * site.noise(18.0, 34)
-    return np.where(half > 0, np.abs(site.pleura - value + drift) - half, 3.0)
+    return np.where(half > 0, np.abs(site.pleura - depth + drift) - half, 3.0)
 
 
 def _plate(site: Site, rng: np.random.Generator) -> np.ndarray:
@@ -101,7 +102,7 @@ def crescents(canvas: Canvas) -> None:
 
 def crescent(site: Site, rng: np.random.Generator, height: tuple[float, float], length: int) -> np.ndarray:
     """Distance to a layer under the pleura that begins in the middle of the site and wanders off along it."""
-    surface = points_of(site, (site.pleura > 0) & (site.pleura < 2.0))
+    surface = clear_of_faces(site, points_of(site, (site.pleura > 0) & (site.pleura < 2.0)), 21.0)
     path = wander(np.zeros(3), surface, 9.0, length, rng)
     waxing = 0.55 + 0.45 * np.sin(np.linspace(0.3, np.pi - 0.3, len(path)))
     heights = rng.uniform(*height) * waxing * rng.uniform(0.75, 1.25, len(path))
@@ -116,12 +117,12 @@ def perilobular(canvas: Canvas) -> None:
     for number, place in enumerate(places):
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 55.0, 200 + number)
-        level = points_of(site, (site.pleura > 2) & (site.pleura < 6))
+        level = clear_of_faces(site, points_of(site, (site.pleura > 2) & (site.pleura < 6)), 18.0)
         middles = wander(np.zeros(3), level, 12.0, int(rng.integers(5, 10)), rng)
         shells = [
             _arcade(middle, inner, rng) for middle, inner in zip(middles, inward(site, middles), strict=True)
         ]
-        _finish(canvas, site, box, place, arcs(site.grid, shells, 3.0), rng.uniform(0.28, 0.5))
+        _finish(canvas, site, box, place, arcs(site.grid, shells, 3.0), rng.uniform(0.22, 0.42))
 
 
 def _arcade(middle: np.ndarray, inner: np.ndarray, rng: np.random.Generator) -> Arc:
@@ -129,8 +130,8 @@ def _arcade(middle: np.ndarray, inner: np.ndarray, rng: np.random.Generator) -> 
     return Arc(
         middle,
         bulge / np.linalg.norm(bulge),
-        rng.uniform(7, 12),
-        rng.uniform(1.8, 3.2),
+        rng.uniform(8, 13),
+        rng.uniform(1.3, 2.4),
         rng.uniform(-0.6, 0.1),
     )
 
@@ -149,7 +150,7 @@ def along_vessels(canvas: Canvas) -> None:
 
 
 def _cuffs(site: Site, rng: np.random.Generator, walks: int) -> np.ndarray:
-    tree = points_of(site, (site.vessels > 0.4) & (site.pleura > 3))
+    tree = clear_of_faces(site, points_of(site, (site.vessels > 0.4) & (site.pleura > 3)), 15.0)
     paths = [wander(np.zeros(3), tree, 5.0, int(rng.integers(5, 9)), rng) for _ in range(walks)]
     radii = [
         np.linspace(rng.uniform(9, 13), rng.uniform(4, 6), len(path)) * rng.uniform(0.8, 1.15, len(path))

@@ -67,16 +67,16 @@ def crowded_hila(canvas: Canvas) -> None:
 
 def _crowd(site: Site, rng: np.random.Generator) -> None:
     roots = points_of(site, (site.vessels > 0.5) & (site.pleura > 1.0))
-    roots = scattered(roots[np.linalg.norm(roots, axis=1) < 26.0], 7.0, rng, 14)
+    roots = scattered(roots[np.linalg.norm(roots, axis=1) < 20.0], 6.0, rng, 14)
     outwards = points_of(site, site.pleura > 10.0).mean(axis=0)
     vessels: list[Strand] = []
     airways: list[Strand] = []
     for number, root in enumerate(roots):
         way = outwards / np.linalg.norm(outwards) + rng.normal(0, 0.45, 3)
-        vessels += bronchi(root, way, rng.uniform(28, 52), rng.uniform(2.0, 3.6), rng, 3)
+        vessels += bronchi(root, way, rng.uniform(20, 36), rng.uniform(2.0, 3.6), rng, 3)
         if number % 2:
             airways += bronchi(
-                root + rng.normal(0, 3.0, 3), way, rng.uniform(22, 36), rng.uniform(1.5, 2.3), rng, 2
+                root + rng.normal(0, 3.0, 3), way, rng.uniform(18, 30), rng.uniform(1.5, 2.3), rng, 2
             )
     site.paint(cover(strands(site.grid, vessels), SHARP_MM), BLOOD_HU)
     tubes = strands(site.grid, airways)

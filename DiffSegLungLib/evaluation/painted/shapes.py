@@ -28,6 +28,14 @@ def points_of(site: Site, where: np.ndarray) -> np.ndarray:
     return np.column_stack([axis[part] for axis, part in zip(axes, index, strict=True)]).astype(np.float64)
 
 
+def clear_of_faces(site: Site, points: np.ndarray, margin: float) -> np.ndarray:
+    """Points at least ``margin`` mm inside the site, so that nothing around them is cut off straight."""
+    axes = (site.grid.z, site.grid.y, site.grid.x)
+    low, high = (np.array([axis[end] for axis in axes]) for end in (0, -1))
+    clear = points[((points >= low + margin) & (points <= high - margin)).all(axis=1)]
+    return clear if len(clear) else points
+
+
 def value_at(site: Site, values: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Values of the nearest voxels to points in mm; the border's continue outwards."""
     index = []
@@ -283,6 +291,9 @@ class Lobules:
     def cluster(self, start: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         """Bool (count,): lobules taken one by one from the one at ``start`` (mm), as infiltrates grow."""
         pairs, taken = self.neighbours(), np.zeros(self.count, bool)
+        faces = [np.moveaxis(self.numbers, axis, 0)[end] for axis in range(3) for end in (0, -1)]
+        cut = np.unique(np.concatenate([face.ravel() for face in faces])) - 1
+        pairs = pairs[~np.isin(pairs[:, 1], cut)]
         taken[np.linalg.norm(self.centres - start, axis=1).argmin()] = True
         while taken.sum() < min(size, self.count):
             touching = pairs[taken[pairs[:, 0]] & ~taken[pairs[:, 1]], 1]
