@@ -42,6 +42,7 @@ def net(site: Site, region: np.ndarray, gap: float, thickness: tuple[float, floa
     centres = centres[crowd + rng.normal(0, 0.7, len(centres)) > SPARSE]
     inner = inward(site, centres)
     normals = np.cross(inner, rng.normal(size=centres.shape))
+    bend = 0.12 / gap
     loose = rng.random(len(centres)) < 0.55
     normals[loose] = rng.normal(size=(int(loose.sum()), 3))
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
