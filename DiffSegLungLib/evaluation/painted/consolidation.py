@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from DiffSegLungLib.evaluation.painted.canvas import Canvas
-from DiffSegLungLib.evaluation.painted.ground_glass import side_at
+from DiffSegLungLib.evaluation.painted.ground_glass import roughness, side_at
 from DiffSegLungLib.evaluation.painted.shapes import (
     Strand,
     balls,
@@ -40,7 +40,7 @@ def infiltrate(site: Site, rng: np.random.Generator, width: float, size: int) ->
     """Distance to a cluster of filled lobules around the middle of the site."""
     lobules = grow_lobules(site, width, 52)
     taken = lobules.cluster(np.zeros(3), size, rng)
-    return (0.5 - lobules.spread(taken)) * 0.55 * width + 0.7 * site.noise(3.5, 53)
+    return lobules.border(taken) + roughness(site, 0.6, 3.5, 53)
 
 
 def patchy(canvas: Canvas) -> None:

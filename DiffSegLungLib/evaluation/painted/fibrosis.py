@@ -52,7 +52,7 @@ def net(site: Site, region: np.ndarray, gap: float, thickness: tuple[float, floa
             normal,
             rng.uniform(0.6, 1.5) * gap,
             rng.uniform(*thickness) / 2,
-            rng.normal(0, 0.12 / gap),
+            rng.normal(0, bend),
         )
         for centre, normal in zip(centres, normals, strict=True)
     ]

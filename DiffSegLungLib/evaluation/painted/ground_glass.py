@@ -38,10 +38,15 @@ def haze(site: Site, share: np.ndarray, filled: np.ndarray | float) -> None:
     site.name(share > 0.5, GROUND_GLASS)
 
 
+def roughness(site: Site, height: float, length: float, stream: int) -> np.ndarray:
+    """An uneven border in mm; bounded, so that nothing appears apart from what it roughens."""
+    return height * np.clip(site.noise(length, stream), -1.7, 1.7)
+
+
 def _finish(
     canvas: Canvas, site: Site, box: Box, place: np.ndarray, region: np.ndarray, filled: float
 ) -> None:
-    rough = region + 0.7 * site.noise(5.0, 32) + 0.4 * site.noise(2.5, 33)
+    rough = region + roughness(site, 0.7, 5.0, 32) + roughness(site, 0.4, 2.5, 33)
     haze(site, cover(rough, EDGE_MM), filled)
     canvas.lay(site, box, side_at(canvas, place))
 
@@ -68,7 +73,7 @@ def _band(site: Site, rng: np.random.Generator) -> np.ndarray:
     path = wander(np.zeros(3), level, 7.0, int(rng.integers(5, 9)), rng)
     half = lenses(site.grid, path, rng.uniform(9, 14, len(path)), rng.uniform(3.0, 5.5, len(path)))
     drift = 1.5 * site.noise(18.0, 34)
-    return np.where(half > 0, np.abs(site.pleura - depth + drift) - half, 3.0)
+    return np.where(half > 0, np.abs(site.pleura - depth + drift) - half, FAR)
 
 
 def _plate(site: Site, rng: np.random.Generator) -> np.ndarray:
@@ -86,7 +91,7 @@ def _plate(site: Site, rng: np.random.Generator) -> np.ndarray:
         )
         for step in (-4.0, 8.0, 18.0)
     ]
-    return discs(site.grid, plates, 3.0)
+    return discs(site.grid, plates, 5.0)
 
 
 def crescents(canvas: Canvas) -> None:
@@ -122,7 +127,7 @@ def perilobular(canvas: Canvas) -> None:
         shells = [
             _arcade(middle, inner, rng) for middle, inner in zip(middles, inward(site, middles), strict=True)
         ]
-        _finish(canvas, site, box, place, arcs(site.grid, shells, 3.0), rng.uniform(0.22, 0.42))
+        _finish(canvas, site, box, place, arcs(site.grid, shells, 5.0), rng.uniform(0.22, 0.42))
 
 
 def _arcade(middle: np.ndarray, inner: np.ndarray, rng: np.random.Generator) -> Arc:
@@ -156,8 +161,8 @@ def _cuffs(site: Site, rng: np.random.Generator, walks: int) -> np.ndarray:
         np.linspace(rng.uniform(9, 13), rng.uniform(4, 6), len(path)) * rng.uniform(0.8, 1.15, len(path))
         for path in paths
     ]
-    region = balls(site.grid, np.vstack(paths), np.concatenate(radii))
-    return np.where(site.pleura > -3, region, 3.0) + 1.2 * np.minimum(site.noise(8.0, 35), 1.5)
+    region = balls(site.grid, np.vstack(paths), np.concatenate(radii), 6.0)
+    return region + roughness(site, 1.4, 8.0, 35)
 
 
 def at_diaphragm(canvas: Canvas) -> None:
@@ -174,7 +179,7 @@ def at_diaphragm(canvas: Canvas) -> None:
         lobules = grow_lobules(site, 10.0, 36)
         filled = lobules.spread(np.clip(rng.normal(0.28, 0.1, lobules.count), 0.15, 0.6))
         region = crescent(site, rng, (14.0, 26.0), int(rng.integers(2, 4)))
-        haze(site, cover(region + 0.8 * site.noise(5.0, 32), EDGE_MM), filled)
+        haze(site, cover(region + roughness(site, 0.8, 5.0, 32), EDGE_MM), filled)
         canvas.lay(site, box, side_at(canvas, place))
 
 
@@ -192,7 +197,7 @@ def mottled(canvas: Canvas) -> None:
             rng.uniform(0.36, 0.56) - away / 100.0 + rng.normal(0, 0.08, lobules.count), 0.14, 0.7
         )
         shown = taken & (rng.random(lobules.count) < 0.88)
-        share = cover((0.5 - lobules.spread(shown)) * 4.0 + 0.5 * site.noise(3.0, 32), 0.7)
+        share = cover(lobules.border(shown) + roughness(site, 0.5, 3.0, 32), 0.7)
         haze(site, share, lobules.spread(np.where(taken, dense, 0.2)))
         canvas.lay(site, box, side_at(canvas, place))
 

@@ -270,9 +270,14 @@ class Lobules:
     axes: tuple[np.ndarray, np.ndarray, np.ndarray]
     grid: Grid
 
-    def spread(self, values: np.ndarray) -> np.ndarray:
+    def border(self, taken: np.ndarray) -> np.ndarray:
+        """About the distance in mm to the lobules that are taken (bool, count), negative inside."""
+        return (0.5 - self.spread(taken, 0.9)) * np.float32(0.9 * np.sqrt(2 * np.pi) * LOBULE_STEP_MM)
+
+    def spread(self, values: np.ndarray, softness: float = 0.5) -> np.ndarray:
         """A value of each lobule (count,) on the site's grid, going over softly at the borders."""
-        coarse = ndimage.gaussian_filter(np.concatenate([[0], values])[self.numbers].astype(np.float32), 0.35)
+        coarse = np.concatenate([[0], values])[self.numbers].astype(np.float32)
+        coarse = ndimage.gaussian_filter(coarse, softness)
         for axis, wanted in enumerate((self.grid.z, self.grid.y, self.grid.x)):
             coarse = _interpolated(coarse, axis, self.axes[axis], wanted)
         return coarse
