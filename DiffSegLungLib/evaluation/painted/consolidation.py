@@ -52,7 +52,6 @@ def patchy(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 38.0, 200 + number)
         region = infiltrate(site, rng, 9.0, int(rng.integers(8, 36)))
-        site.paint(cover(region - 2.0, 2.0) * 0.2, FLUID_HU)
         solid(site, region, rng.uniform(20, 55))
         open_bronchi(site, region, _through(site, rng, 3))
         canvas.lay(site, box, side_at(canvas, place))

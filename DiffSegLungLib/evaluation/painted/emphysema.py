@@ -42,7 +42,7 @@ def centrilobular(canvas: Canvas) -> None:
 def _thin_out(site: Site, region: np.ndarray, lost: float, edge: float) -> None:
     """Let air take the place of tissue between the vessels."""
     site.paint(cover(region, edge) * lost * (1.0 - 0.9 * site.vessels), AIR_HU)
-    site.name(region < 0, EMPHYSEMA)
+    site.name((region < 0) & (site.vessels < 0.5), EMPHYSEMA)
 
 
 def panlobular(canvas: Canvas) -> None:

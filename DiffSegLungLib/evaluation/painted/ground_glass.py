@@ -64,7 +64,7 @@ def bands_and_plates(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 44.0, 200 + number)
         region = _band(site, rng) if number % 2 else _plate(site, rng)
-        _finish(canvas, site, box, place, region, rng.uniform(0.13, 0.34))
+        _finish(canvas, site, box, place, region, rng.uniform(0.09, 0.36))
 
 
 def _band(site: Site, rng: np.random.Generator) -> np.ndarray:
@@ -102,7 +102,7 @@ def crescents(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 60.0, 200 + number)
         region = crescent(site, rng, (8.0, 19.0), int(rng.integers(3, 8)))
-        _finish(canvas, site, box, place, region, rng.uniform(0.14, 0.4))
+        _finish(canvas, site, box, place, region, rng.uniform(0.09, 0.38))
 
 
 def crescent(site: Site, rng: np.random.Generator, height: tuple[float, float], length: int) -> np.ndarray:
@@ -127,7 +127,7 @@ def perilobular(canvas: Canvas) -> None:
         shells = [
             _arcade(middle, inner, rng) for middle, inner in zip(middles, inward(site, middles), strict=True)
         ]
-        _finish(canvas, site, box, place, arcs(site.grid, shells, 5.0), rng.uniform(0.22, 0.42))
+        _finish(canvas, site, box, place, arcs(site.grid, shells, 5.0), rng.uniform(0.13, 0.42))
 
 
 def _arcade(middle: np.ndarray, inner: np.ndarray, rng: np.random.Generator) -> Arc:
@@ -151,7 +151,7 @@ def along_vessels(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 65.0 if number < len(near) else 38.0, 200 + number)
         region = _cuffs(site, rng, 5 if number < len(near) else 2)
-        _finish(canvas, site, box, place, region, rng.uniform(0.14, 0.38))
+        _finish(canvas, site, box, place, region, rng.uniform(0.09, 0.36))
 
 
 def _cuffs(site: Site, rng: np.random.Generator, walks: int) -> np.ndarray:
@@ -177,7 +177,7 @@ def at_diaphragm(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 48.0, 200 + number)
         lobules = grow_lobules(site, 10.0, 36)
-        filled = lobules.spread(np.clip(rng.normal(0.28, 0.1, lobules.count), 0.15, 0.6))
+        filled = lobules.spread(np.clip(rng.normal(0.2, 0.1, lobules.count), 0.07, 0.6))
         region = crescent(site, rng, (14.0, 26.0), int(rng.integers(2, 4)))
         haze(site, cover(region + roughness(site, 0.8, 5.0, 32), EDGE_MM), filled)
         canvas.lay(site, box, side_at(canvas, place))
@@ -191,7 +191,7 @@ def mottled(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 46.0, 200 + number)
         lobules = grow_lobules(site, 9.0, 36)
-        taken = lobules.cluster(np.zeros(3), int(rng.integers(25, 80)), rng)
+        taken = lobules.cluster(np.zeros(3), int(rng.integers(18, 55)), rng)
         away = np.linalg.norm(lobules.centres, axis=1)
         dense = np.clip(
             rng.uniform(0.36, 0.56) - away / 100.0 + rng.normal(0, 0.08, lobules.count), 0.14, 0.7
