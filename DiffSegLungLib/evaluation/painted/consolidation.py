@@ -53,7 +53,7 @@ def patchy(canvas: Canvas) -> None:
         site, box = canvas.site(place, 38.0, 200 + number)
         region = infiltrate(site, rng, 9.0, int(rng.integers(8, 36)))
         solid(site, region, rng.uniform(20, 55))
-        open_bronchi(site, region, _through(site, rng, 3))
+        open_bronchi(site, region, _through(site, rng, 6))
         canvas.lay(site, box, side_at(canvas, place))
 
 
@@ -65,7 +65,7 @@ def _through(site: Site, rng: np.random.Generator, count: int) -> list[Strand]:
         way = outwards + rng.normal(0, 0.45, 3)
         way /= np.linalg.norm(way)
         start = rng.normal(0, 4.0, 3) - 14.0 * way
-        pieces += bronchi(start, way, rng.uniform(20, 34), rng.uniform(0.9, 1.7), rng, 2)
+        pieces += bronchi(start, way, rng.uniform(20, 34), rng.uniform(1.0, 1.9), rng, 2)
     return pieces
 
 
