@@ -27,7 +27,7 @@ SHARP_MM = 0.35
 def solid(site: Site, region: np.ndarray, value: float, edge: float = 0.7) -> None:
     """Soft tissue, a little uneven, in a region; it drowns the vessels."""
     site.paint(cover(region, edge), value + 10.0 * site.noise(5.0, 50))
-    site.name(region < 0, CONSOLIDATION)
+    site.name(region < -0.25, CONSOLIDATION)
 
 
 def open_bronchi(site: Site, region: np.ndarray, pieces: list[Strand]) -> None:
@@ -77,7 +77,7 @@ def collapse(canvas: Canvas) -> None:
             _beside_effusion(site, rng) if side == 1 else _against_mediastinum(canvas, site, box, rng)
         )
         # Under the fluid, too: between two borders of half a voxel each there must be no air.
-        solid(site, np.minimum(lobe, fluid), rng.uniform(50, 75), 0.8)
+        solid(site, np.minimum(lobe, fluid), rng.uniform(66, 84), 0.5)
         hilum = points_of(site, (lobe < -6) & (site.pleura > 8))
         starts = scattered(hilum, 18.0, rng, 5)
         pieces: list[Strand] = []
