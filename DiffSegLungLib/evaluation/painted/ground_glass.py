@@ -193,9 +193,7 @@ def mottled(canvas: Canvas) -> None:
         lobules = grow_lobules(site, 9.0, 36)
         taken = lobules.cluster(np.zeros(3), int(rng.integers(18, 55)), rng)
         away = np.linalg.norm(lobules.centres, axis=1)
-        dense = np.clip(
-            rng.uniform(0.36, 0.56) - away / 100.0 + rng.normal(0, 0.08, lobules.count), 0.14, 0.7
-        )
+        dense = np.clip(rng.uniform(0.4, 0.62) - away / 100.0 + rng.normal(0, 0.08, lobules.count), 0.14, 0.7)
         shown = taken & (rng.random(lobules.count) < 0.88)
         share = cover(lobules.border(shown) + roughness(site, 0.5, 3.0, 32), 0.7)
         haze(site, share, lobules.spread(np.where(taken, dense, 0.2)))

@@ -85,9 +85,9 @@ def _crowd(site: Site, rng: np.random.Generator) -> None:
         vessels += bronchi(root, way, rng.uniform(20, 36), rng.uniform(2.0, 3.6), rng, 3)
         if number % 2:
             airways += bronchi(
-                root + rng.normal(0, 3.0, 3), way, rng.uniform(18, 30), rng.uniform(1.5, 2.3), rng, 2
+                root + rng.normal(0, 3.0, 3), way, rng.uniform(18, 30), rng.uniform(1.5, 2.3), rng, 0
             )
     site.paint(cover(strands(site.grid, vessels), SHARP_MM), BLOOD_HU)
     tubes = strands(site.grid, airways)
-    site.paint(cover(tubes - 0.9, SHARP_MM) * 0.8, WATER_HU)
+    site.paint(cover(tubes - 1.2, SHARP_MM), WATER_HU)
     site.paint(cover(tubes, SHARP_MM), -970.0)
