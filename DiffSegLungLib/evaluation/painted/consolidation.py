@@ -71,7 +71,7 @@ def _through(site: Site, rng: np.random.Generator, count: int) -> list[Strand]:
 
 def collapse(canvas: Canvas) -> None:
     """Right a lower lobe pressed to the back beside an effusion, left one against the mediastinum."""
-    for side, (site, box) in enumerate(canvas.lungs(200), start=1):
+    for side, site, box in canvas.lungs(200):
         rng = site.random(40)
         fluid, lobe = (
             _beside_effusion(site, rng) if side == 1 else _against_mediastinum(canvas, site, box, rng)
@@ -89,7 +89,7 @@ def collapse(canvas: Canvas) -> None:
         site.paint(cover(fluid, 0.6), FLUID_HU + 3.0 * site.noise(8.0, 54))
         site.truth[fluid < 0] = 0
         canvas.lay(site, box, side)
-        canvas.pour(box, site_share(site, fluid < 0) > 0.5)
+        canvas.pour(box, site_share(site, fluid < 0) > 0.5, side)
 
 
 def site_share(site: Site, where: np.ndarray) -> np.ndarray:
