@@ -56,8 +56,8 @@ def point_spread(hu: np.ndarray, pleura: np.ndarray, spacing: Triple) -> float:
 def name(site: Site, where: np.ndarray, label: int) -> None:
     """Write a label where ``where`` holds (bool, on the site's grid).
 
-    Unlike ``Site.name`` up to the outline and beyond: between the host's slices the outline is a guess, and what
-    it leaves out would be dense lung of healthy truth. ``Canvas.lay`` keeps to the lung's own voxels.
+    Unlike ``Site.name`` up to the outline and beyond: between the host's slices the outline is a guess, and
+    what it leaves out would be dense lung of healthy truth. ``Canvas.lay`` keeps to the lung's own voxels.
     """
     site.truth[where] = label
 
