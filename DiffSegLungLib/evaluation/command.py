@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-QUICK_PARTS = ("readings", "patches")
+QUICK_PARTS = ("readings", "painted", "patches")
 """What is run when nothing else is asked for."""
 PARTS = (*QUICK_PARTS, "cases", "borrowed", "lungs", "robustness")
 DEFAULT_OUTPUT = Path("Testing/evaluation")

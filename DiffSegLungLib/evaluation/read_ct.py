@@ -32,6 +32,8 @@ from DiffSegLungLib.pipeline import Result, segment
 OURS, SECOND_READER = "DiffSegLung", "second reader"
 TUNING, REPORTED, FALSE_ALARMS = "tuning", "reported", "false alarms"
 FOLDERS = ("ct", "train")
+EDGE = 4
+"""Voxels around the lungs, so that no filter sees an end."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +154,19 @@ def score_ct(
 def rivals(result: Result) -> dict[str, np.ndarray]:
     """Labels by thresholds, before and after an opening, on our lungs and the CT's own grid."""
     lungs = result.label_array > 0
+    box = tuple(slice(int(where.min()), int(where.max()) + 1) for where in np.nonzero(lungs))
     # What lies around the lungs is aerated for them: the chest wall would make a rim of disease.
-    hu = np.where(lungs, result.volume.hu, baselines.AROUND_HU).astype(np.float32)
-    opened = baselines.opened_thresholds(hu, result.volume.spacing)
-    return {
-        "thresholds": baselines.fixed_thresholds(hu) * lungs,
-        "thresholds after opening": opened * lungs,
+    around = np.where(lungs[box], result.volume.hu[box], baselines.AROUND_HU).astype(np.float32)
+    hu = np.pad(around, EDGE, constant_values=baselines.AROUND_HU)
+    found = {
+        "thresholds": baselines.fixed_thresholds(hu),
+        "thresholds after opening": baselines.opened_thresholds(hu, result.volume.spacing),
     }
+    inner = (slice(EDGE, -EDGE),) * 3
+    maps = {name: np.zeros(lungs.shape, np.uint8) for name in found}
+    for name, labels in found.items():
+        maps[name][box] = labels[inner] * lungs[box]
+    return maps
 
 
 def _picture(reading: Reading, truth: Mapping[int, SliceTruth], result: Result) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from DiffSegLungLib.evaluation import (
     lung_masks,
     nodule_readings,
     nodules,
+    painted_ct,
     read_ct,
     robustness,
     widespread,
@@ -213,6 +214,7 @@ def all_tasks(plan: Plan) -> list[Task]:
         "cases": _case_tasks,
         "robustness": _robustness_tasks,
         "readings": _reading_tasks,
+        "painted": _painted_tasks,
         "borrowed": _borrowed_tasks,
         "lungs": _lung_tasks,
         "patches": lambda plan: [_task("patches", "patches", _patches, plan.data, plan.model)],
@@ -252,6 +254,14 @@ def _healthy(data: Path, model: str | None, frozen: FrozenLabels) -> Rows:
     result = segment(borrowed.file_of(borrowed.HEALTHY_CASE, data), model=model)
     others = {**read_ct.rivals(result), **frozen.labels(borrowed.HEALTHY_CASE.split("/")[-1])}
     return {"healthy": borrowed.healthy_lung(result, others)}
+
+
+def _painted_tasks(plan: Plan) -> list[Task]:
+    frozen = FrozenLabels(plan.frozen)
+    return [
+        _task("painted", kind, painted_ct.score_kind, kind, plan.data, plan.model, frozen)
+        for kind in painted_ct.KINDS
+    ]
 
 
 def _case_tasks(plan: Plan) -> list[Task]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from DiffSegLungLib.evaluation import nodule_readings, nodules, read_ct, robustness, widespread
+from DiffSegLungLib.evaluation import nodule_readings, nodules, painted_ct, read_ct, robustness, widespread
 from DiffSegLungLib.evaluation.earlier import load_results, with_earlier
 from DiffSegLungLib.evaluation.kept import write_json
 from DiffSegLungLib.evaluation.metrics import KEYS, bootstrap, mean
@@ -25,7 +25,7 @@ def results(outcome: Outcome) -> Row:
     """The figures under the keys that the project fixes; parts that were not run are absent."""
     facts = {name: value for name, value in outcome.facts.items() if name != "trained_on"}
     summary: Row = {**facts, "seconds": round(outcome.seconds)}
-    summary |= _reading_figures(outcome)
+    summary |= _reading_figures(outcome) | _painted_figures(outcome.rows.get("painted", []))
     if cases := outcome.rows.get("cases", []):
         summary |= _case_figures(cases) | _probe_figures(cases)
     if baselines := _baselines(outcome.rows):
@@ -45,13 +45,28 @@ def _reading_figures(outcome: Outcome) -> Row:
     }
 
 
+def _painted_figures(rows: Sequence[Row]) -> Row:
+    """Painted kinds: Dice by kind, every figure of each, and what tells the painter and its truth."""
+    if not rows:
+        return {}
+    figures = {row["kind"]: {"host": row["host"], **row["scores"][OURS]} for row in painted_ct.in_order(rows)}
+    facts = painted_ct.painted_facts(rows)
+    return {"painted": painted_ct.dice_by_kind(rows), "painted_figures": figures, "painter": facts}
+
+
 def _baselines(rows: Mapping[str, Sequence[Row]]) -> Row:
-    """What stands beside us: on older painted lesions, on read CT, in a healthy lung."""
-    read = rows.get("readings", [])
+    """What stands beside us: on older painted lesions, on read CT, on painted kinds, in a healthy lung."""
+    read, painted = rows.get("readings", []), rows.get("painted", [])
     result: Row = _nested(rows["cases"], "baselines") if rows.get("cases") else {}
     for name in read_ct.methods_of(read):
         entry = {"readings_mean_dice": read_ct.mean_dice(read, name), "readings": read_ct.dice_of(read, name)}
         result.setdefault(name, {}).update(entry)
+    for name in dict.fromkeys(name for row in painted for name in row["scores"] if name != OURS):
+        dice = painted_ct.dice_by_kind(painted, name)
+        false = {
+            row["kind"]: row["scores"][name]["false_percent"] for row in painted if name in row["scores"]
+        }
+        result.setdefault(name, {}).update({"painted": dice, "painted_false_percent": false})
     for row in rows.get("healthy", []):
         for name, percent in row["others"].items():
             result.setdefault(name, {})["healthy_disease_percent"] = percent
