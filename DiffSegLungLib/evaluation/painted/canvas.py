@@ -1,8 +1,8 @@
 """The host while disease is painted on it: layers of density over its HU, and the truth of each voxel.
 
-A layer is ``h' = keep * h + add``: density mixes as tissue fills air, so that vessels stay seen in haze and
-drown where the lung is solid.  Each layer passes the host's own point spread; noise of the host's strength and
-grain takes the place of the share of its own that the layers cover.
+A layer is ``h' = keep * h + add``: density mixes as tissue fills air, so that vessels stay seen in haze
+and drown where the lung is solid.  Each layer passes the host's own point spread; noise of the host's
+strength and grain takes the place of the share of its own that the layers cover.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ SEAM_MM = 3.0
 """How far outside the lungs' outline the wall is lung in part."""
 SEAM_HU = (-880.0, -150.0)
 """Of voxels in part lung, in part wall: below is air of the airways, above fat and muscle."""
+TRACE_HU = -30.0
 SHARPEST_MM, SOFTEST_MM = 0.3, 1.2
 """Deviations in plane that a CT's point spread may have."""
 SOLID = (tissues.CONSOLIDATION, tissues.CAVITY)
+LUMP_MM, LUMP_HU = 6.0, -200.0
+"""What is so thick and so dense in the host is a large vessel: only solid tissue drowns it."""
 
 
 def point_spread(hu: np.ndarray, pleura: np.ndarray, spacing: Triple) -> float:
@@ -37,7 +40,9 @@ def point_spread(hu: np.ndarray, pleura: np.ndarray, spacing: Triple) -> float:
         spacing: (z, y, x) in mm.
     """
     edge = np.abs(pleura) < 1.5 * spacing[1]
-    rows, columns = (np.gradient(hu, step, axis=axis)[edge] for axis, step in ((1, spacing[1]), (2, spacing[2])))
+    rows, columns = (
+        np.gradient(hu, step, axis=axis)[edge] for axis, step in ((1, spacing[1]), (2, spacing[2]))
+    )
     lung, wall = np.median(hu[pleura > 5.0]), 30.0
     steepest = np.percentile(np.hypot(rows, columns), 90)
     blurred = (wall - lung) / (steepest * np.sqrt(2 * np.pi))
@@ -57,6 +62,8 @@ class Canvas:
         add: float32, HU that the layers add.
         truth: uint8 label of each voxel; 0 outside the lungs.
         fluid: bool, pleural fluid: once lung, not lung any more.
+        lumps: bool, large vessels of the host.
+        spread: deviation in mm of the host's point spread.
     """
 
     host: Host
@@ -65,12 +72,16 @@ class Canvas:
     add: np.ndarray = field(init=False)
     truth: np.ndarray = field(init=False)
     fluid: np.ndarray = field(init=False)
+    lumps: np.ndarray = field(init=False)
+    spread: float = field(init=False)
 
     def __post_init__(self) -> None:
         shape = self.host.hu.shape
         self.keep, self.add = np.ones(shape, np.float32), np.zeros(shape, np.float32)
         self.truth = np.where(self.host.sides > 0, np.uint8(tissues.HEALTHY), np.uint8(tissues.OUTSIDE))
         self.fluid = np.zeros(shape, bool)
+        side = [1, *(2 * round(LUMP_MM / 2 / step) + 1 for step in self.host.spacing[1:])]
+        self.lumps = ndimage.grey_opening(self.host.hu, size=side) > LUMP_HU
         self.spread = point_spread(self.host.hu, self.host.pleura, self.host.spacing)
 
     def random(self, stream: int) -> np.random.Generator:
@@ -111,8 +122,9 @@ class Canvas:
 
     def lungs(self, stream: int) -> Iterator[tuple[Site, Box]]:
         """The right lung and then the left, each whole, ready to be painted."""
-        for side in (1, 2):
-            box = ndimage.find_objects(self.host.sides)[side - 1]
+        for side, box in enumerate(ndimage.find_objects(self.host.sides), start=1):
+            if box is None:
+                continue
             grown = [
                 slice(max(part.start - 4, 0), min(part.stop + 4, count))
                 for part, count in zip(box, self.host.hu.shape, strict=True)
@@ -141,13 +153,16 @@ class Canvas:
         self.keep[box] *= keep
         self.add[box] = self.add[box] * keep + add
         inside = (named > 0) & (self.host.sides[box] == side) & ~self.fluid[box]
+        inside &= ~self.lumps[box] | np.isin(named, SOLID)
         self.truth[box] = np.where(inside, named, self.truth[box])
 
     def _seam(self, box: Box, side: int) -> np.ndarray:
         """Bool, voxels of the wall beside a lung that are lung in part: dense lung fills them, too."""
         hu, pleura = self.host.hu[box], self.host.pleura[box]
         air = ndimage.binary_dilation((hu < SEAM_HU[0]) & (pleura < -SEAM_MM / 2), iterations=2)
-        partial = (hu > SEAM_HU[0]) & (hu < SEAM_HU[1]) & (pleura > -SEAM_MM) & (pleura <= 0) & ~air
+        # Right beside the outline what is not yet muscle is a last trace of lung, not fat.
+        densest = np.where(pleura > -1.5 * self.host.spacing[1], TRACE_HU, SEAM_HU[1])
+        partial = (hu > SEAM_HU[0]) & (hu < densest) & (pleura > -SEAM_MM) & (pleura <= 0) & ~air
         return partial & ~ndimage.binary_dilation(self.host.sides[box] == 3 - side, iterations=3)
 
     def pour(self, box: Box, fluid: np.ndarray) -> None:
@@ -157,7 +172,9 @@ class Canvas:
 
     def picture(self) -> np.ndarray:
         """HU with all layers, float32, in the range of a CT."""
-        fresh = np.sqrt(np.clip(1.0 - self.keep**2, 0.0, 1.0)) * self.host.grain.field(self.keep.shape, self.seed)
+        fresh = np.sqrt(np.clip(1.0 - self.keep**2, 0.0, 1.0)) * self.host.grain.field(
+            self.keep.shape, self.seed
+        )
         return np.clip(self.keep * self.host.hu + self.add + fresh, -1024.0, 3071.0).astype(np.float32)
 
     def border(self) -> np.ndarray:

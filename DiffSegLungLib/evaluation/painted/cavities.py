@@ -37,7 +37,9 @@ def alone(canvas: Canvas) -> None:
         outer = lobed(site, radius, rng)
         thickness = wall * np.clip(1.0 + 0.25 * site.noise(0.8 * radius, 60), 0.6, 1.7)
         solid(site, outer, SOFT_HU, 0.45)
-        _hollow(site, outer + thickness, 0.35 * radius if number % 4 == 3 else None)
+        _hollow(
+            site, np.maximum(outer + thickness, 1.5 - site.pleura), 0.35 * radius if number % 4 == 3 else None
+        )
         canvas.lay(site, box, side_at(canvas, place))
 
 
@@ -51,7 +53,8 @@ def in_consolidation(canvas: Canvas) -> None:
         region = infiltrate(site, rng, 10.0, int(rng.integers(22, 55)))
         site.paint(cover(region - 1.5, 2.0) * 0.2, FLUID_HU)
         solid(site, region, rng.uniform(25, 50))
-        _hollow(site, np.maximum(_melted(site, rng), region + 2.0), 4.0 if number % 3 == 2 else None)
+        lumen = np.maximum(_melted(site, rng), np.maximum(region + 2.0, 1.5 - site.pleura))
+        _hollow(site, lumen, 4.0 if number % 3 == 2 else None)
         canvas.lay(site, box, side_at(canvas, place))
 
 

@@ -71,16 +71,21 @@ def _through(site: Site, rng: np.random.Generator, count: int) -> list[Strand]:
 
 
 def collapse(canvas: Canvas) -> None:
-    """On one side a lower lobe pressed against the back beside an effusion, on the other against the mediastinum."""
+    """Right a lower lobe pressed to the back beside an effusion, left one against the mediastinum."""
     for side, (site, box) in enumerate(canvas.lungs(200), start=1):
         rng = site.random(40)
-        fluid, lobe = _beside_effusion(site, rng) if side == 1 else _against_mediastinum(canvas, site, box, rng)
-        solid(site, np.maximum(lobe, -fluid), rng.uniform(50, 75), 0.8)
+        fluid, lobe = (
+            _beside_effusion(site, rng) if side == 1 else _against_mediastinum(canvas, site, box, rng)
+        )
+        # Under the fluid, too: between two borders of half a voxel each there must be no air.
+        solid(site, np.minimum(lobe, fluid), rng.uniform(50, 75), 0.8)
         hilum = points_of(site, (lobe < -6) & (site.pleura > 8))
         starts = scattered(hilum, 18.0, rng, 5)
         pieces: list[Strand] = []
         for start in starts:
-            pieces += bronchi(start, rng.normal(0, 1, 3) + np.array([-0.6, 0.8, 0.0]), rng.uniform(18, 34), 1.3, rng, 2)
+            pieces += bronchi(
+                start, rng.normal(0, 1, 3) + np.array([-0.6, 0.8, 0.0]), rng.uniform(18, 34), 1.3, rng, 2
+            )
         open_bronchi(site, lobe, pieces)
         site.paint(cover(fluid, 0.6), FLUID_HU + 3.0 * site.noise(8.0, 54))
         site.truth[fluid < 0] = 0
@@ -108,7 +113,11 @@ def _beside_effusion(site: Site, rng: np.random.Generator) -> tuple[np.ndarray, 
     behind = np.clip((back - 0.45) / 0.5, 0.0, 1.0)
     layer = 34.0 * low * behind**1.5 + 1.5 * site.noise(20.0, 55) * behind
     fluid = (site.pleura - layer).astype(np.float32)
-    lobe = site.pleura - layer - 30.0 * low * np.clip((back - 0.5) / 0.3, 0.0, 1.0) * (1 + 0.12 * site.noise(16.0, 56))
+    lobe = (
+        site.pleura
+        - layer
+        - 30.0 * low * np.clip((back - 0.5) / 0.3, 0.0, 1.0) * (1 + 0.12 * site.noise(16.0, 56))
+    )
     return np.where(layer > 1.0, fluid, 3.0), (lobe + 0.6 * site.noise(4.0, 57)).astype(np.float32)
 
 
@@ -144,12 +153,12 @@ def nodules(canvas: Canvas) -> None:
 def lobed(site: Site, radius: float, rng: np.random.Generator) -> np.ndarray:
     """Distance to a few balls grown into one of about ``radius`` mm."""
     ways = rng.normal(size=(int(rng.integers(4, 7)), 3))
-    ways *= 0.45 * radius / np.linalg.norm(ways, axis=1, keepdims=True)
-    body = balls(site.grid, np.zeros((1, 3)), np.array([0.72 * radius]), radius)
+    ways *= 0.55 * radius / np.linalg.norm(ways, axis=1, keepdims=True)
+    body = balls(site.grid, np.zeros((1, 3)), np.array([0.62 * radius]), radius)
     for way in ways:
-        lobe = balls(site.grid, way[None], np.array([rng.uniform(0.45, 0.65) * radius]), radius)
-        body = join(body, lobe, 0.3 * radius)
-    return body + 0.3 * site.noise(4.0, 58)
+        lobe = balls(site.grid, way[None], np.array([rng.uniform(0.3, 0.6) * radius]), radius)
+        body = join(body, lobe, 0.18 * radius)
+    return body + 0.09 * radius * site.noise(0.6 * radius, 58) + 0.3 * site.noise(3.0, 59)
 
 
 def _spicules(site: Site, radius: float, rng: np.random.Generator) -> np.ndarray:

@@ -54,7 +54,9 @@ def panlobular(canvas: Canvas) -> None:
         site, box = canvas.site(place, 56.0, 200 + number)
         lobules = grow_lobules(site, 13.0, 72)
         taken = lobules.cluster(np.zeros(3), int(rng.integers(18, 45)), rng)
-        lost = lobules.spread(np.where(taken, np.clip(rng.normal(0.84, 0.05, lobules.count), 0.7, 0.96), 0.84))
+        lost = lobules.spread(
+            np.where(taken, np.clip(rng.normal(0.84, 0.05, lobules.count), 0.7, 0.96), 0.84)
+        )
         share = cover((0.5 - lobules.spread(taken)) * 7.0 + 0.6 * site.noise(4.0, 73), 1.0)
         site.paint(share * lost * (1.0 - 0.65 * site.vessels), AIR_HU)
         site.name(share > 0.5, EMPHYSEMA)

@@ -25,24 +25,28 @@ from DiffSegLungLib.phantom.grid import cover
 from DiffSegLungLib.tissues import FIBROSIS
 
 FIBRE_HU = 20.0
+SPARSE = -0.2
+"""Where an uneven field of unit deviation lies below this, the net has gaps."""
 SHARP_MM = 0.3
 """Shapes are drawn this sharp; the host's point spread blurs them afterwards."""
 
 
 def net(site: Site, region: np.ndarray, gap: float, thickness: tuple[float, float], stream: int) -> None:
-    """Septa and fine lines: small bent plates, most of them standing on the pleura, that cross each other."""
+    """Septa and fine lines: small bent plates that cross, many of them standing on the pleura; uneven."""
     rng = site.random(stream)
     inside = points_of(site, region < 0)
     if len(inside) < 2:
         return
-    centres = scattered(inside, gap, rng)
+    centres = scattered(inside, 0.8 * gap, rng)
+    crowd = value_at(site, site.noise(9.0, stream + 2), centres)
+    centres = centres[crowd + rng.normal(0, 0.7, len(centres)) > SPARSE]
     inner = inward(site, centres)
     normals = np.cross(inner, rng.normal(size=centres.shape))
-    loose = rng.random(len(centres)) < 0.4
+    loose = rng.random(len(centres)) < 0.55
     normals[loose] = rng.normal(size=(int(loose.sum()), 3))
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
     plates = [
-        Disc(centre, normal, rng.uniform(0.8, 1.7) * gap, rng.uniform(*thickness) / 2, rng.normal(0, 0.03))
+        Disc(centre, normal, rng.uniform(0.6, 1.5) * gap, rng.uniform(*thickness) / 2, rng.normal(0, 0.05))
         for centre, normal in zip(centres, normals, strict=True)
     ]
     strength = np.clip(0.75 + 0.25 * site.noise(5.0, stream + 1), 0.25, 1.0)
@@ -62,9 +66,11 @@ def rims(canvas: Canvas) -> None:
         shown = rng.random(len(centres)) < 0.85
         heights = rng.uniform(3.5, 8.5, len(centres)) * shown
         thickness = lenses(site.grid, centres[shown], rng.uniform(10, 15, int(shown.sum())), heights[shown])
-        region = np.where(thickness > 0, site.pleura - np.minimum(thickness, 8.0), 3.0) + 0.5 * site.noise(4.0, 41)
-        site.paint(cover(region, 0.8) * np.clip(0.13 + 0.06 * site.noise(5.0, 42), 0.0, 0.4), FIBRE_HU)
-        net(site, region, 2.9, (0.7, 1.5), 43)
+        region = np.where(thickness > 0, site.pleura - np.minimum(thickness, 8.0), 3.0) + 0.5 * site.noise(
+            4.0, 41
+        )
+        site.paint(cover(region, 0.8) * np.clip(0.08 + 0.07 * site.noise(5.0, 42), 0.0, 0.4), FIBRE_HU)
+        net(site, region, 4.0, (0.5, 1.2), 43)
         site.name(region < 0, FIBROSIS)
         canvas.lay(site, box, side)
 
@@ -77,9 +83,9 @@ def reticulation_with_traction(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 62.0, 200 + number)
         region = crescent(site, rng, (16.0, 32.0), int(rng.integers(2, 6))) + 1.2 * site.noise(6.0, 41)
-        patchy = np.clip(0.12 + 0.09 * site.noise(7.0, 42), 0.0, 0.5)
+        patchy = np.clip(0.09 + 0.09 * site.noise(7.0, 42), 0.0, 0.5)
         site.paint(cover(region, 1.0) * patchy, FIBRE_HU)
-        net(site, region, 4.2, (0.8, 2.0), 43)
+        net(site, region, 5.5, (0.6, 1.7), 43)
         _traction(site, region, rng)
         site.name(region < 0, FIBROSIS)
         canvas.lay(site, box, side_at(canvas, place))
@@ -102,7 +108,7 @@ def _traction(site: Site, region: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def honeycombing(canvas: Canvas) -> None:
-    """Cysts of 3 to 10 mm in one to five layers under the pleura that share their walls, a net inwards of them."""
+    """Cysts of 3 to 10 mm in one to five layers under the pleura that share walls, a net inwards of them."""
     pleura, costal = canvas.host.pleura, canvas.costal()
     places = canvas.places(costal & (pleura < 2.5) & (canvas.height() < 0.7), 7, 60.0, 1)
     for number, place in enumerate(places):
@@ -110,8 +116,8 @@ def honeycombing(canvas: Canvas) -> None:
         site, box = canvas.site(place, 58.0, 200 + number)
         comb = crescent(site, rng, (7.0, 24.0), int(rng.integers(3, 7)))
         around = comb - 4.0 + 1.0 * site.noise(6.0, 41)
-        site.paint(cover(around, 1.0) * np.clip(0.14 + 0.07 * site.noise(6.0, 42), 0.0, 0.5), FIBRE_HU)
-        net(site, np.maximum(around, 0.5 - comb), 3.6, (0.7, 1.6), 43)
+        site.paint(cover(around, 1.0) * np.clip(0.1 + 0.07 * site.noise(6.0, 42), 0.0, 0.5), FIBRE_HU)
+        net(site, np.maximum(around, 0.5 - comb), 4.8, (0.5, 1.4), 43)
         _comb(site, comb, rng)
         site.name(around < 0, FIBROSIS)
         canvas.lay(site, box, side_at(canvas, place))

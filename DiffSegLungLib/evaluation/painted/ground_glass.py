@@ -9,6 +9,7 @@ import numpy as np
 
 from DiffSegLungLib.evaluation.painted.canvas import Canvas
 from DiffSegLungLib.evaluation.painted.shapes import (
+    FAR,
     Arc,
     Disc,
     arcs,
@@ -31,12 +32,14 @@ EDGE_MM = 0.9
 
 def haze(site: Site, share: np.ndarray, filled: np.ndarray | float) -> None:
     """Fill ``filled`` of the air of a region (its share of each voxel), finely uneven, and name it."""
-    uneven = 1.0 + 0.16 * site.noise(6.0, 30) + 0.14 * site.noise(2.6, 31)
+    uneven = 1.0 + 0.28 * site.noise(6.0, 30) + 0.22 * site.noise(2.6, 31)
     site.paint(share * np.clip(filled * uneven, 0.04, 0.85), FLUID_HU)
     site.name(share > 0.5, GROUND_GLASS)
 
 
-def _finish(canvas: Canvas, site: Site, box: Box, place: np.ndarray, region: np.ndarray, filled: float) -> None:
+def _finish(
+    canvas: Canvas, site: Site, box: Box, place: np.ndarray, region: np.ndarray, filled: float
+) -> None:
     rough = region + 0.7 * site.noise(5.0, 32) + 0.4 * site.noise(2.5, 33)
     haze(site, cover(rough, EDGE_MM), filled)
     canvas.lay(site, box, side_at(canvas, place))
@@ -55,7 +58,7 @@ def bands_and_plates(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 44.0, 200 + number)
         region = _band(site, rng) if number % 2 else _plate(site, rng)
-        _finish(canvas, site, box, place, region, rng.uniform(0.24, 0.48))
+        _finish(canvas, site, box, place, region, rng.uniform(0.16, 0.42))
 
 
 def _band(site: Site, rng: np.random.Generator) -> np.ndarray:
@@ -73,7 +76,13 @@ def _plate(site: Site, rng: np.random.Generator) -> np.ndarray:
     normal = np.cross(inner, rng.normal(size=3))
     normal /= np.linalg.norm(normal)
     plates = [
-        Disc(inner * step + normal * rng.normal(0, 2.0), normal, rng.uniform(12, 20), rng.uniform(2.6, 4.5), rng.normal(0, 0.006))
+        Disc(
+            inner * step + normal * rng.normal(0, 2.0),
+            normal,
+            rng.uniform(12, 20),
+            rng.uniform(2.6, 4.5),
+            rng.normal(0, 0.006),
+        )
         for step in (-4.0, 8.0, 18.0)
     ]
     return discs(site.grid, plates, 3.0)
@@ -87,7 +96,7 @@ def crescents(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 60.0, 200 + number)
         region = crescent(site, rng, (8.0, 19.0), int(rng.integers(3, 8)))
-        _finish(canvas, site, box, place, region, rng.uniform(0.2, 0.5))
+        _finish(canvas, site, box, place, region, rng.uniform(0.14, 0.4))
 
 
 def crescent(site: Site, rng: np.random.Generator, height: tuple[float, float], length: int) -> np.ndarray:
@@ -97,7 +106,7 @@ def crescent(site: Site, rng: np.random.Generator, height: tuple[float, float], 
     waxing = 0.55 + 0.45 * np.sin(np.linspace(0.3, np.pi - 0.3, len(path)))
     heights = rng.uniform(*height) * waxing * rng.uniform(0.75, 1.25, len(path))
     thickness = lenses(site.grid, path, rng.uniform(13, 20, len(path)), heights)
-    return np.where(thickness > 0, site.pleura - thickness, 3.0)
+    return np.where(thickness > 0, site.pleura - thickness, FAR)
 
 
 def perilobular(canvas: Canvas) -> None:
@@ -109,13 +118,21 @@ def perilobular(canvas: Canvas) -> None:
         site, box = canvas.site(place, 55.0, 200 + number)
         level = points_of(site, (site.pleura > 2) & (site.pleura < 6))
         middles = wander(np.zeros(3), level, 12.0, int(rng.integers(5, 10)), rng)
-        shells = [_arcade(middle, inner, rng) for middle, inner in zip(middles, inward(site, middles), strict=True)]
-        _finish(canvas, site, box, place, arcs(site.grid, shells, 3.0), rng.uniform(0.34, 0.58))
+        shells = [
+            _arcade(middle, inner, rng) for middle, inner in zip(middles, inward(site, middles), strict=True)
+        ]
+        _finish(canvas, site, box, place, arcs(site.grid, shells, 3.0), rng.uniform(0.28, 0.5))
 
 
 def _arcade(middle: np.ndarray, inner: np.ndarray, rng: np.random.Generator) -> Arc:
     bulge = inner + rng.normal(0, 0.3, 3)
-    return Arc(middle, bulge / np.linalg.norm(bulge), rng.uniform(7, 12), rng.uniform(1.8, 3.2), rng.uniform(-0.6, 0.1))
+    return Arc(
+        middle,
+        bulge / np.linalg.norm(bulge),
+        rng.uniform(7, 12),
+        rng.uniform(1.8, 3.2),
+        rng.uniform(-0.6, 0.1),
+    )
 
 
 def along_vessels(canvas: Canvas) -> None:
@@ -128,13 +145,16 @@ def along_vessels(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 65.0 if number < len(near) else 38.0, 200 + number)
         region = _cuffs(site, rng, 5 if number < len(near) else 2)
-        _finish(canvas, site, box, place, region, rng.uniform(0.22, 0.45))
+        _finish(canvas, site, box, place, region, rng.uniform(0.14, 0.38))
 
 
 def _cuffs(site: Site, rng: np.random.Generator, walks: int) -> np.ndarray:
     tree = points_of(site, (site.vessels > 0.4) & (site.pleura > 3))
     paths = [wander(np.zeros(3), tree, 5.0, int(rng.integers(5, 9)), rng) for _ in range(walks)]
-    radii = [np.linspace(rng.uniform(9, 13), rng.uniform(4, 6), len(path)) * rng.uniform(0.8, 1.15, len(path)) for path in paths]
+    radii = [
+        np.linspace(rng.uniform(9, 13), rng.uniform(4, 6), len(path)) * rng.uniform(0.8, 1.15, len(path))
+        for path in paths
+    ]
     region = balls(site.grid, np.vstack(paths), np.concatenate(radii))
     return np.where(site.pleura > -3, region, 3.0) + 1.2 * np.minimum(site.noise(8.0, 35), 1.5)
 
@@ -151,7 +171,7 @@ def at_diaphragm(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 48.0, 200 + number)
         lobules = grow_lobules(site, 10.0, 36)
-        filled = lobules.spread(np.clip(rng.normal(0.36, 0.1, lobules.count), 0.15, 0.6))
+        filled = lobules.spread(np.clip(rng.normal(0.28, 0.1, lobules.count), 0.15, 0.6))
         region = crescent(site, rng, (14.0, 26.0), int(rng.integers(2, 4)))
         haze(site, cover(region + 0.8 * site.noise(5.0, 32), EDGE_MM), filled)
         canvas.lay(site, box, side_at(canvas, place))
@@ -167,7 +187,9 @@ def mottled(canvas: Canvas) -> None:
         lobules = grow_lobules(site, 9.0, 36)
         taken = lobules.cluster(np.zeros(3), int(rng.integers(25, 80)), rng)
         away = np.linalg.norm(lobules.centres, axis=1)
-        dense = np.clip(rng.uniform(0.45, 0.62) - away / 90.0 + rng.normal(0, 0.08, lobules.count), 0.14, 0.7)
+        dense = np.clip(
+            rng.uniform(0.36, 0.56) - away / 100.0 + rng.normal(0, 0.08, lobules.count), 0.14, 0.7
+        )
         shown = taken & (rng.random(lobules.count) < 0.88)
         share = cover((0.5 - lobules.spread(shown)) * 4.0 + 0.5 * site.noise(3.0, 32), 0.7)
         haze(site, share, lobules.spread(np.where(taken, dense, 0.2)))
@@ -180,6 +202,6 @@ def all_over(canvas: Canvas) -> None:
         rng = site.random(40)
         lobules = grow_lobules(site, 13.0, 36)
         behind = lobules.centres[:, 1] / np.ptp(site.grid.y)
-        dense = np.clip(0.3 + 0.22 * behind + rng.normal(0, 0.08, lobules.count), 0.12, 0.6)
+        dense = np.clip(0.25 + 0.2 * behind + rng.normal(0, 0.08, lobules.count), 0.12, 0.6)
         haze(site, np.ones(site.grid.shape, np.float32), lobules.spread(dense))
         canvas.lay(site, box, side)

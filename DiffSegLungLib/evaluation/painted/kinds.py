@@ -32,6 +32,12 @@ HOSTS: dict[str, HostFile] = {
 
 THIN, CONTRAST, THICK, DENSE = HOSTS
 
+OWN_LESIONS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    DENSE: ((43, 197, 73), (51, 193, 245), (54, 194, 215), (60, 133, 222)),
+}
+"""Middles (z, y, x) in voxels of small opacities of a host that no map marks, found by eye."""
+OWN_RADIUS_MM = 14.0
+
 _TABLE: tuple[tuple[str, int, str, Painter], ...] = (
     ("ground-glass bands and plates", tissues.GROUND_GLASS, THIN, ground_glass.bands_and_plates),
     ("ground-glass crescents", tissues.GROUND_GLASS, CONTRAST, ground_glass.crescents),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.evaluation.hosts import Host, load_host
 from DiffSegLungLib.evaluation.painted.canvas import Canvas
 from DiffSegLungLib.evaluation.painted.case import PaintedCase, PaintedKind
-from DiffSegLungLib.evaluation.painted.kinds import HOSTS, KINDS, PAINTERS
+from DiffSegLungLib.evaluation.painted.kinds import HOSTS, KINDS, OWN_LESIONS, OWN_RADIUS_MM, PAINTERS
 from DiffSegLungLib.volume import Geometry, Volume
 
 
@@ -26,7 +29,22 @@ def make_painted(kind: str, data: Path) -> PaintedCase:
     """
     if kind not in KINDS:
         raise UnusableInputError(f"There is no painted kind {kind!r}; choose from {', '.join(KINDS)}.")
-    return paint_host(KINDS[kind], load_host(HOSTS[KINDS[kind].host], data))
+    return paint_host(KINDS[kind], _host(KINDS[kind].host, data))
+
+
+@lru_cache(maxsize=1)
+def _host(name: str, data: Path) -> Host:
+    """A host; kept, since several kinds follow each other in it."""
+    host = load_host(HOSTS[name], data)
+    own = host.own.copy()
+    for middle in OWN_LESIONS.get(name, ()):
+        squares = [
+            ((np.arange(count) - place) * step) ** 2
+            for count, place, step in zip(own.shape, middle, host.spacing, strict=True)
+        ]
+        away = squares[0][:, None, None] + squares[1][:, None] + squares[2]
+        own |= away < OWN_RADIUS_MM**2
+    return replace(host, own=own)
 
 
 def paint_host(kind: PaintedKind, host: Host) -> PaintedCase:

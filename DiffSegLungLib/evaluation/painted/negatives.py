@@ -27,7 +27,9 @@ def dependent_density(canvas: Canvas) -> None:
         behind = _distance_to_back(site, lung)
         up = ((site.grid.z - site.grid.z[0]) / np.ptp(site.grid.z))[:, None, None]
         thick = (9.0 - 4.0 * up) * np.clip(1.0 + 0.3 * site.noise(22.0, 80), 0.4, 1.8)
-        sunk = 0.06 * np.clip(1.0 - behind / 90.0, 0.0, 1.0) + (0.34 - 0.1 * up) * np.exp(-np.maximum(behind, 0) / thick)
+        sunk = 0.06 * np.clip(1.0 - behind / 90.0, 0.0, 1.0) + (0.34 - 0.1 * up) * np.exp(
+            -np.maximum(behind, 0) / thick
+        )
         site.paint(np.clip(sunk * (1.0 + 0.1 * site.noise(3.0, 81)), 0.0, 0.7), WATER_HU)
         canvas.lay(site, box, side)
 
@@ -73,7 +75,9 @@ def _crowd(site: Site, rng: np.random.Generator) -> None:
         way = outwards / np.linalg.norm(outwards) + rng.normal(0, 0.45, 3)
         vessels += bronchi(root, way, rng.uniform(28, 52), rng.uniform(2.0, 3.6), rng, 3)
         if number % 2:
-            airways += bronchi(root + rng.normal(0, 3.0, 3), way, rng.uniform(22, 36), rng.uniform(1.5, 2.3), rng, 2)
+            airways += bronchi(
+                root + rng.normal(0, 3.0, 3), way, rng.uniform(22, 36), rng.uniform(1.5, 2.3), rng, 2
+            )
     site.paint(cover(strands(site.grid, vessels), SHARP_MM), BLOOD_HU)
     tubes = strands(site.grid, airways)
     site.paint(cover(tubes - 0.9, SHARP_MM) * 0.8, WATER_HU)

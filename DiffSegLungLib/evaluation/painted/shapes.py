@@ -59,14 +59,15 @@ def scattered(points: np.ndarray, gap: float, rng: np.random.Generator, most: in
             if len(chosen) == most:
                 break
             free[tree.query_ball_point(points[number], gap)] = False
-    return points[chosen]
+    return points[np.array(chosen, dtype=int)]
 
 
 def wander(
     start: np.ndarray, candidates: np.ndarray, stride: float, steps: int, rng: np.random.Generator
 ) -> np.ndarray:
     """A walk over candidate points, about ``stride`` mm a step and seldom turning back, (n, 3)."""
-    tree, path = cKDTree(candidates), [candidates[cKDTree(candidates).query(start)[1]]]
+    tree = cKDTree(candidates)
+    path = [candidates[tree.query(start)[1]]]
     heading = rng.normal(size=3)
     for _ in range(steps):
         near = np.array(tree.query_ball_point(path[-1], 1.4 * stride))
@@ -75,7 +76,9 @@ def wander(
         apt = length > 0.6 * stride
         if not apt.any():
             break
-        along = offsets[apt] @ heading / (length[apt] * np.linalg.norm(heading)) + rng.normal(0, 0.3, apt.sum())
+        along = offsets[apt] @ heading / (length[apt] * np.linalg.norm(heading)) + rng.normal(
+            0, 0.3, apt.sum()
+        )
         heading = offsets[apt][along.argmax()]
         path.append(path[-1] + heading)
     return np.array(path)
@@ -94,7 +97,7 @@ def balls(grid: Grid, centres: np.ndarray, radii: np.ndarray, reach: float = 3.0
 
 
 def lenses(grid: Grid, centres: np.ndarray, radii: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """Thickness in mm of a layer: domes of a radius and a height around centres on a surface, the highest counts."""
+    """Thickness in mm of a layer: domes around centres on a surface, the highest counts."""
     thickness = np.zeros(grid.shape, np.float32)
 
     def dome(part: Grid, number: int) -> np.ndarray:
@@ -191,7 +194,9 @@ def bronchi(
     return pieces
 
 
-def packed(points: np.ndarray, radii: np.ndarray, rng: np.random.Generator, overlap: float = 0.88) -> tuple[np.ndarray, np.ndarray]:
+def packed(
+    points: np.ndarray, radii: np.ndarray, rng: np.random.Generator, overlap: float = 0.88
+) -> tuple[np.ndarray, np.ndarray]:
     """Cysts thrown into a region, the large ones first, none deep in another: centres and radii.
 
     Args:
@@ -211,7 +216,9 @@ def packed(points: np.ndarray, radii: np.ndarray, rng: np.random.Generator, over
     return centres, sizes
 
 
-def cysts(site: Site, where: np.ndarray, centres: np.ndarray, radii: np.ndarray, wall: np.ndarray) -> np.ndarray:
+def cysts(
+    site: Site, where: np.ndarray, centres: np.ndarray, radii: np.ndarray, wall: np.ndarray
+) -> np.ndarray:
     """Distance to the lumen of cysts that share their walls; ``FAR`` outside ``where``.
 
     Args:
@@ -225,7 +232,7 @@ def cysts(site: Site, where: np.ndarray, centres: np.ndarray, radii: np.ndarray,
     if len(centres) < 2:
         return distance
     away, number = cKDTree(centres).query(points_of(site, where), k=min(6, len(centres)))
-    # Beyond its own radius a large cyst reaches as far as a small one: the border lies between their surfaces.
+    # The border of two cysts lies half-way between their surfaces, not between their centres.
     beyond = np.sort(away - radii[number], axis=1)
     size = radii[number[:, 0]]
     lumen = np.maximum(wall[where] / 2 - (beyond[:, 1] - beyond[:, 0]) / 2, beyond[:, 0] - 0.25 * size)
@@ -274,7 +281,7 @@ class Lobules:
         return np.unique(np.vstack([both, both[:, ::-1]]), axis=0) - 1
 
     def cluster(self, start: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-        """Bool (count,): lobules grown one by one from the one at ``start`` (mm), as an infiltrate spreads."""
+        """Bool (count,): lobules taken one by one from the one at ``start`` (mm), as infiltrates grow."""
         pairs, taken = self.neighbours(), np.zeros(self.count, bool)
         taken[np.linalg.norm(self.centres - start, axis=1).argmin()] = True
         while taken.sum() < min(size, self.count):
