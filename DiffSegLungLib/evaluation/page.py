@@ -42,7 +42,7 @@ def page(summary: Row, pictures: Sequence[str]) -> str:
         "",
         f"Commit `{summary['commit']}`, model `{summary['model']}`,",
         f"weights SHA-256 `{summary['weights_sha256']}`, segmentation seed {summary['segmentation_seed']},",
-        f"{summary['seconds'] / 60:.0f} minutes on two processes.",
+        f"{summary['seconds'] / 60:.0f} minutes on two processes, without what was kept.",
         "",
         *_carried_lines(summary),
         *reading_page.read_ct_lines(summary, [name for name in pictures if "/" in name]),
