@@ -92,8 +92,9 @@ def _run_study(arguments: argparse.Namespace) -> int:
     from DiffSegLungLib.progress import BarProgress
 
     output = arguments.output or (None if arguments.tuning else DEFAULT_OUTPUT)
-    kept = None if arguments.fresh else (output or DEFAULT_OUTPUT) / KEPT
-    plan = Plan(arguments.data, arguments.tuning, _parts(arguments), arguments.model, kept)
+    plan = Plan(
+        arguments.data, arguments.tuning, _parts(arguments), arguments.model, _kept(arguments, output)
+    )
     bar = BarProgress()
     try:
         outcome = run_study(plan, bar)
@@ -107,6 +108,12 @@ def _run_study(arguments: argparse.Namespace) -> int:
     if output:
         print(output / "RESULTS.md")
     return 0
+
+
+def _kept(arguments: argparse.Namespace, output: Path | None) -> Path | None:
+    """Where finished tasks are kept; nowhere for what is only printed, away from the source tree."""
+    folder = output or DEFAULT_OUTPUT
+    return None if arguments.fresh or not (output or folder.exists()) else folder / KEPT
 
 
 def _parts(arguments: argparse.Namespace) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ import numpy as np
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation import baselines
 from DiffSegLungLib.evaluation.frozen import FrozenLabels
-from DiffSegLungLib.evaluation.metrics import mean
 from DiffSegLungLib.evaluation.readings import (
     Reading,
     SliceTruth,
@@ -234,14 +233,6 @@ def methods_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of what stands beside us on every CT, in the order of the scores."""
     names = [name for row in rows for methods in row["scores"].values() for name in methods]
     return [name for name in dict.fromkeys(names) if name not in (OURS, SECOND_READER)]
-
-
-def healthy_percent(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of the rest of each CT's lung the share that we call diseased; readers averaged."""
-    return {
-        ct.case: mean(by[OURS]["healthy_disease_percent"] for by in row["scores"].values())
-        for ct, row in _in_order(rows)
-    }
 
 
 def _in_order(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[ReadCt, Mapping[str, Any]]]:
