@@ -12,6 +12,8 @@ from DiffSegLungLib.tissues import DISEASES
 
 Row = dict[str, Any]
 
+LEAST_ML = 0.1
+"""Of a tissue, for its names to be told."""
 READERS = (
     "Readers marked disease on axial slices of real CT; they looked at the CT alone, never at a software's "
     "result, and are careful, but no radiologists. Sure marks are truth where they look it; unsure marks, "
@@ -102,6 +104,8 @@ def _name_table(summary: Row) -> list[str]:
     body = []
     for case, reader, row in _readings(summary):
         for tissue, shares in row["named"].items():
+            if row["marked_ml"][tissue] < LEAST_ML:
+                continue
             cells = [f"{100 * shares[name]:.0f}" if name in shares else "" for name in names]
             body.append((case, reader, tissue, number(row["marked_ml"][tissue], 1), *cells))
     return table(("CT", "reader", "marked", "ml", *(f"{name}, %" for name in names)), body)

@@ -284,7 +284,10 @@ def _slice_auc(slices: Sequence[tuple[int, float]], pixel_mm2: float) -> float:
 
 
 def score(
-    truth: Mapping[int, SliceTruth], labels: LabelSlices, spacing: Sequence[float], slices: Iterable[int] = ()
+    truth: Mapping[int, SliceTruth],
+    labels: LabelSlices,
+    spacing: Sequence[float],
+    slices: Iterable[int] | None = None,
 ) -> dict[str, Any]:
     """Score labels against a reading.
 
@@ -295,7 +298,7 @@ def score(
         slices: count these alone; all without.
     """
     tally = Tally()
-    for z in sorted(slices) or sorted(truth):
+    for z in sorted(truth if slices is None else slices):
         tally.add(truth[z], labels[z])
     return tally.figures(spacing)
 

@@ -134,7 +134,7 @@ def _nested(cases: Sequence[Row], part: str) -> Row:
     """Means over cases of what stands beside us."""
     summary: Row = {}
     for name in cases[0][part]:
-        entries = [row[part][name] for row in cases]
+        entries = [row[part][name] for row in cases if name in row[part]]
         dice = [entry.get("dsc", entry) for entry in entries]
         summary[name] = {"dsc": {key: mean(one[key] for one in dice) for key in KEYS}}
         distances = [value for entry in entries for value in entry.get("hd95_mm", {}).values()]
