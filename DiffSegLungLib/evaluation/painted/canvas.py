@@ -22,6 +22,8 @@ SEAM_MM = 3.0
 SEAM_HU = (-880.0, -150.0)
 """Of voxels in part lung, in part wall: below is air of the airways, above fat and muscle."""
 TRACE_HU = -30.0
+FILLS_SEAM_HU = -400.0
+"""What is denser than this fills the seam, too."""
 SHARPEST_MM, SOFTEST_MM = 0.3, 1.2
 """Deviations in plane that a CT's point spread may have."""
 SOLID = (tissues.CONSOLIDATION, tissues.CAVITY)
@@ -108,8 +110,8 @@ class Canvas:
         along = (np.arange(self.host.hu.shape[0]) - filled[0]) / max(filled[-1] - filled[0], 1)
         return along[:, None, None]
 
-    def costal(self, reach: float = 15.0) -> np.ndarray:
-        """Bool, lung whose nearest pleura is not the mediastinum's."""
+    def costal(self, reach: float = 26.0) -> np.ndarray:
+        """Bool, lung whose nearest pleura is neither the mediastinum's nor around a hilar bronchus."""
         return (self.host.sides > 0) & (self.host.mediastinum > self.host.pleura + reach)
 
     def site(self, centre: np.ndarray, reach: float, stream: int) -> tuple[Site, Box]:
@@ -148,7 +150,9 @@ class Canvas:
         keep, add, named = site.thick_slices()
         sigma = (0.0, self.spread / self.host.spacing[1], self.spread / self.host.spacing[2])
         keep, add = (ndimage.gaussian_filter(part, sigma) for part in (keep, add))
-        here = (self.host.sides[box] == side) | self._seam(box, side)
+        # Emphysema does not thin out the wall.
+        dense = add > FILLS_SEAM_HU * (1.0 - keep)
+        here = (self.host.sides[box] == side) | (self._seam(box, side) & dense)
         keep, add = np.where(here, keep, 1.0), np.where(here, add, 0.0)
         self.keep[box] *= keep
         self.add[box] = self.add[box] * keep + add

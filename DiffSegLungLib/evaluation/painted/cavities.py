@@ -51,9 +51,8 @@ def in_consolidation(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 44.0, 200 + number)
         region = infiltrate(site, rng, 10.0, int(rng.integers(22, 55)))
-        site.paint(cover(region - 1.5, 2.0) * 0.2, FLUID_HU)
         solid(site, region, rng.uniform(25, 50))
-        lumen = np.maximum(_melted(site, rng), np.maximum(region + 2.0, 1.5 - site.pleura))
+        lumen = np.maximum(_melted(site, rng), np.maximum(region + 1.0, 1.5 - site.pleura))
         _hollow(site, lumen, 4.0 if number % 3 == 2 else None)
         canvas.lay(site, box, side_at(canvas, place))
 

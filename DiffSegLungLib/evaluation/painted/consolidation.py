@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from DiffSegLungLib.evaluation.painted.canvas import Canvas
-from DiffSegLungLib.evaluation.painted.ground_glass import side_at
+from DiffSegLungLib.evaluation.painted.ground_glass import roughness, side_at
 from DiffSegLungLib.evaluation.painted.shapes import (
     Strand,
     balls,
@@ -27,7 +27,7 @@ SHARP_MM = 0.35
 def solid(site: Site, region: np.ndarray, value: float, edge: float = 0.7) -> None:
     """Soft tissue, a little uneven, in a region; it drowns the vessels."""
     site.paint(cover(region, edge), value + 10.0 * site.noise(5.0, 50))
-    site.name(region < 0, CONSOLIDATION)
+    site.name(region < -0.25, CONSOLIDATION)
 
 
 def open_bronchi(site: Site, region: np.ndarray, pieces: list[Strand]) -> None:
@@ -40,7 +40,7 @@ def infiltrate(site: Site, rng: np.random.Generator, width: float, size: int) ->
     """Distance to a cluster of filled lobules around the middle of the site."""
     lobules = grow_lobules(site, width, 52)
     taken = lobules.cluster(np.zeros(3), size, rng)
-    return (0.5 - lobules.spread(taken)) * 0.55 * width + 0.7 * site.noise(3.5, 53)
+    return lobules.border(taken) + roughness(site, 0.6, 3.5, 53)
 
 
 def patchy(canvas: Canvas) -> None:
@@ -52,9 +52,8 @@ def patchy(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 38.0, 200 + number)
         region = infiltrate(site, rng, 9.0, int(rng.integers(8, 36)))
-        site.paint(cover(region - 2.0, 2.0) * 0.2, FLUID_HU)
         solid(site, region, rng.uniform(20, 55))
-        open_bronchi(site, region, _through(site, rng, 3))
+        open_bronchi(site, region, _through(site, rng, 6))
         canvas.lay(site, box, side_at(canvas, place))
 
 
@@ -66,7 +65,7 @@ def _through(site: Site, rng: np.random.Generator, count: int) -> list[Strand]:
         way = outwards + rng.normal(0, 0.45, 3)
         way /= np.linalg.norm(way)
         start = rng.normal(0, 4.0, 3) - 14.0 * way
-        pieces += bronchi(start, way, rng.uniform(20, 34), rng.uniform(0.9, 1.7), rng, 2)
+        pieces += bronchi(start, way, rng.uniform(20, 34), rng.uniform(1.0, 1.9), rng, 2)
     return pieces
 
 
@@ -78,7 +77,7 @@ def collapse(canvas: Canvas) -> None:
             _beside_effusion(site, rng) if side == 1 else _against_mediastinum(canvas, site, box, rng)
         )
         # Under the fluid, too: between two borders of half a voxel each there must be no air.
-        solid(site, np.minimum(lobe, fluid), rng.uniform(50, 75), 0.8)
+        solid(site, np.minimum(lobe, fluid), rng.uniform(66, 84), 0.5)
         hilum = points_of(site, (lobe < -6) & (site.pleura > 8))
         starts = scattered(hilum, 18.0, rng, 5)
         pieces: list[Strand] = []

@@ -6,7 +6,7 @@ import numpy as np
 
 from DiffSegLungLib.evaluation.painted.canvas import Canvas
 from DiffSegLungLib.evaluation.painted.consolidation import lobed
-from DiffSegLungLib.evaluation.painted.ground_glass import crescent, side_at
+from DiffSegLungLib.evaluation.painted.ground_glass import crescent, roughness, side_at
 from DiffSegLungLib.evaluation.painted.shapes import (
     balls,
     cysts,
@@ -42,7 +42,7 @@ def centrilobular(canvas: Canvas) -> None:
 def _thin_out(site: Site, region: np.ndarray, lost: float, edge: float) -> None:
     """Let air take the place of tissue between the vessels."""
     site.paint(cover(region, edge) * lost * (1.0 - 0.9 * site.vessels), AIR_HU)
-    site.name(region < 0, EMPHYSEMA)
+    site.name((region < 0) & (site.vessels < 0.5), EMPHYSEMA)
 
 
 def panlobular(canvas: Canvas) -> None:
@@ -57,7 +57,7 @@ def panlobular(canvas: Canvas) -> None:
         lost = lobules.spread(
             np.where(taken, np.clip(rng.normal(0.84, 0.05, lobules.count), 0.7, 0.96), 0.84)
         )
-        share = cover((0.5 - lobules.spread(taken)) * 7.0 + 0.6 * site.noise(4.0, 73), 1.0)
+        share = cover(lobules.border(taken) + roughness(site, 0.6, 4.0, 73), 1.0)
         site.paint(share * lost * (1.0 - 0.65 * site.vessels), AIR_HU)
         site.name(share > 0.5, EMPHYSEMA)
         canvas.lay(site, box, side_at(canvas, place))

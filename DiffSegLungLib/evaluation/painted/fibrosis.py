@@ -42,11 +42,18 @@ def net(site: Site, region: np.ndarray, gap: float, thickness: tuple[float, floa
     centres = centres[crowd + rng.normal(0, 0.7, len(centres)) > SPARSE]
     inner = inward(site, centres)
     normals = np.cross(inner, rng.normal(size=centres.shape))
+    bend = 0.12 / gap
     loose = rng.random(len(centres)) < 0.55
     normals[loose] = rng.normal(size=(int(loose.sum()), 3))
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
     plates = [
-        Disc(centre, normal, rng.uniform(0.6, 1.5) * gap, rng.uniform(*thickness) / 2, rng.normal(0, 0.05))
+        Disc(
+            centre,
+            normal,
+            rng.uniform(0.6, 1.5) * gap,
+            rng.uniform(*thickness) / 2,
+            rng.normal(0, bend),
+        )
         for centre, normal in zip(centres, normals, strict=True)
     ]
     strength = np.clip(0.75 + 0.25 * site.noise(5.0, stream + 1), 0.25, 1.0)
@@ -83,9 +90,9 @@ def reticulation_with_traction(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 62.0, 200 + number)
         region = crescent(site, rng, (16.0, 32.0), int(rng.integers(2, 6))) + 1.2 * site.noise(6.0, 41)
-        patchy = np.clip(0.09 + 0.09 * site.noise(7.0, 42), 0.0, 0.5)
+        patchy = np.clip(0.04 + 0.07 * site.noise(7.0, 42), 0.0, 0.5)
         site.paint(cover(region, 1.0) * patchy, FIBRE_HU)
-        net(site, region, 5.5, (0.6, 1.7), 43)
+        net(site, region, 6.3, (0.6, 1.6), 43)
         _traction(site, region, rng)
         site.name(region < 0, FIBROSIS)
         canvas.lay(site, box, side_at(canvas, place))

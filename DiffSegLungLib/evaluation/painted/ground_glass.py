@@ -14,6 +14,7 @@ from DiffSegLungLib.evaluation.painted.shapes import (
     Disc,
     arcs,
     balls,
+    clear_of_faces,
     discs,
     grow_lobules,
     inward,
@@ -37,10 +38,15 @@ def haze(site: Site, share: np.ndarray, filled: np.ndarray | float) -> None:
     site.name(share > 0.5, GROUND_GLASS)
 
 
+def roughness(site: Site, height: float, length: float, stream: int) -> np.ndarray:
+    """An uneven border in mm; bounded, so that nothing appears apart from what it roughens."""
+    return height * np.clip(site.noise(length, stream), -1.7, 1.7)
+
+
 def _finish(
     canvas: Canvas, site: Site, box: Box, place: np.ndarray, region: np.ndarray, filled: float
 ) -> None:
-    rough = region + 0.7 * site.noise(5.0, 32) + 0.4 * site.noise(2.5, 33)
+    rough = region + roughness(site, 0.7, 5.0, 32) + roughness(site, 0.4, 2.5, 33)
     haze(site, cover(rough, EDGE_MM), filled)
     canvas.lay(site, box, side_at(canvas, place))
 
@@ -58,16 +64,16 @@ def bands_and_plates(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 44.0, 200 + number)
         region = _band(site, rng) if number % 2 else _plate(site, rng)
-        _finish(canvas, site, box, place, region, rng.uniform(0.16, 0.42))
+        _finish(canvas, site, box, place, region, rng.uniform(0.09, 0.36))
 
 
 def _band(site: Site, rng: np.random.Generator) -> np.ndarray:
-    depth = value = float(site.pleura[tuple(np.array(site.grid.shape) // 2)])
-    level = points_of(site, np.abs(site.pleura - depth) < 0.8)
+    depth = float(site.pleura[tuple(np.array(site.grid.shape) // 2)])
+    level = clear_of_faces(site, points_of(site, np.abs(site.pleura - depth) < 0.8), 15.0)
     path = wander(np.zeros(3), level, 7.0, int(rng.integers(5, 9)), rng)
     half = lenses(site.grid, path, rng.uniform(9, 14, len(path)), rng.uniform(3.0, 5.5, len(path)))
     drift = 1.5 * site.noise(18.0, 34)
-    return np.where(half > 0, np.abs(site.pleura - value + drift) - half, 3.0)
+    return np.where(half > 0, np.abs(site.pleura - depth + drift) - half, FAR)
 
 
 def _plate(site: Site, rng: np.random.Generator) -> np.ndarray:
@@ -85,7 +91,7 @@ def _plate(site: Site, rng: np.random.Generator) -> np.ndarray:
         )
         for step in (-4.0, 8.0, 18.0)
     ]
-    return discs(site.grid, plates, 3.0)
+    return discs(site.grid, plates, 5.0)
 
 
 def crescents(canvas: Canvas) -> None:
@@ -96,12 +102,12 @@ def crescents(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 60.0, 200 + number)
         region = crescent(site, rng, (8.0, 19.0), int(rng.integers(3, 8)))
-        _finish(canvas, site, box, place, region, rng.uniform(0.14, 0.4))
+        _finish(canvas, site, box, place, region, rng.uniform(0.09, 0.38))
 
 
 def crescent(site: Site, rng: np.random.Generator, height: tuple[float, float], length: int) -> np.ndarray:
     """Distance to a layer under the pleura that begins in the middle of the site and wanders off along it."""
-    surface = points_of(site, (site.pleura > 0) & (site.pleura < 2.0))
+    surface = clear_of_faces(site, points_of(site, (site.pleura > 0) & (site.pleura < 2.0)), 21.0)
     path = wander(np.zeros(3), surface, 9.0, length, rng)
     waxing = 0.55 + 0.45 * np.sin(np.linspace(0.3, np.pi - 0.3, len(path)))
     heights = rng.uniform(*height) * waxing * rng.uniform(0.75, 1.25, len(path))
@@ -116,12 +122,12 @@ def perilobular(canvas: Canvas) -> None:
     for number, place in enumerate(places):
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 55.0, 200 + number)
-        level = points_of(site, (site.pleura > 2) & (site.pleura < 6))
+        level = clear_of_faces(site, points_of(site, (site.pleura > 2) & (site.pleura < 6)), 18.0)
         middles = wander(np.zeros(3), level, 12.0, int(rng.integers(5, 10)), rng)
         shells = [
             _arcade(middle, inner, rng) for middle, inner in zip(middles, inward(site, middles), strict=True)
         ]
-        _finish(canvas, site, box, place, arcs(site.grid, shells, 3.0), rng.uniform(0.28, 0.5))
+        _finish(canvas, site, box, place, arcs(site.grid, shells, 5.0), rng.uniform(0.13, 0.42))
 
 
 def _arcade(middle: np.ndarray, inner: np.ndarray, rng: np.random.Generator) -> Arc:
@@ -129,8 +135,8 @@ def _arcade(middle: np.ndarray, inner: np.ndarray, rng: np.random.Generator) -> 
     return Arc(
         middle,
         bulge / np.linalg.norm(bulge),
-        rng.uniform(7, 12),
-        rng.uniform(1.8, 3.2),
+        rng.uniform(8, 13),
+        rng.uniform(1.3, 2.4),
         rng.uniform(-0.6, 0.1),
     )
 
@@ -145,18 +151,18 @@ def along_vessels(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 65.0 if number < len(near) else 38.0, 200 + number)
         region = _cuffs(site, rng, 5 if number < len(near) else 2)
-        _finish(canvas, site, box, place, region, rng.uniform(0.14, 0.38))
+        _finish(canvas, site, box, place, region, rng.uniform(0.09, 0.36))
 
 
 def _cuffs(site: Site, rng: np.random.Generator, walks: int) -> np.ndarray:
-    tree = points_of(site, (site.vessels > 0.4) & (site.pleura > 3))
+    tree = clear_of_faces(site, points_of(site, (site.vessels > 0.4) & (site.pleura > 3)), 15.0)
     paths = [wander(np.zeros(3), tree, 5.0, int(rng.integers(5, 9)), rng) for _ in range(walks)]
     radii = [
         np.linspace(rng.uniform(9, 13), rng.uniform(4, 6), len(path)) * rng.uniform(0.8, 1.15, len(path))
         for path in paths
     ]
-    region = balls(site.grid, np.vstack(paths), np.concatenate(radii))
-    return np.where(site.pleura > -3, region, 3.0) + 1.2 * np.minimum(site.noise(8.0, 35), 1.5)
+    region = balls(site.grid, np.vstack(paths), np.concatenate(radii), 6.0)
+    return region + roughness(site, 1.4, 8.0, 35)
 
 
 def at_diaphragm(canvas: Canvas) -> None:
@@ -171,9 +177,9 @@ def at_diaphragm(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 48.0, 200 + number)
         lobules = grow_lobules(site, 10.0, 36)
-        filled = lobules.spread(np.clip(rng.normal(0.28, 0.1, lobules.count), 0.15, 0.6))
+        filled = lobules.spread(np.clip(rng.normal(0.2, 0.1, lobules.count), 0.07, 0.6))
         region = crescent(site, rng, (14.0, 26.0), int(rng.integers(2, 4)))
-        haze(site, cover(region + 0.8 * site.noise(5.0, 32), EDGE_MM), filled)
+        haze(site, cover(region + roughness(site, 0.8, 5.0, 32), EDGE_MM), filled)
         canvas.lay(site, box, side_at(canvas, place))
 
 
@@ -185,13 +191,11 @@ def mottled(canvas: Canvas) -> None:
         rng = canvas.random(100 + number)
         site, box = canvas.site(place, 46.0, 200 + number)
         lobules = grow_lobules(site, 9.0, 36)
-        taken = lobules.cluster(np.zeros(3), int(rng.integers(25, 80)), rng)
+        taken = lobules.cluster(np.zeros(3), int(rng.integers(18, 55)), rng)
         away = np.linalg.norm(lobules.centres, axis=1)
-        dense = np.clip(
-            rng.uniform(0.36, 0.56) - away / 100.0 + rng.normal(0, 0.08, lobules.count), 0.14, 0.7
-        )
+        dense = np.clip(rng.uniform(0.4, 0.62) - away / 100.0 + rng.normal(0, 0.08, lobules.count), 0.14, 0.7)
         shown = taken & (rng.random(lobules.count) < 0.88)
-        share = cover((0.5 - lobules.spread(shown)) * 4.0 + 0.5 * site.noise(3.0, 32), 0.7)
+        share = cover(lobules.border(shown) + roughness(site, 0.5, 3.0, 32), 0.7)
         haze(site, share, lobules.spread(np.where(taken, dense, 0.2)))
         canvas.lay(site, box, side_at(canvas, place))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from DiffSegLungLib.evaluation.painted.canvas import Canvas
 from DiffSegLungLib.evaluation.painted.shapes import (
@@ -18,6 +19,8 @@ from DiffSegLungLib.phantom.grid import cover
 
 WATER_HU, BLOOD_HU = 20.0, 45.0
 SHARP_MM = 0.35
+HILAR_MM = 25.0
+"""Vessels this near the mediastinum are the hilum's."""
 
 
 def dependent_density(canvas: Canvas) -> None:
@@ -26,8 +29,8 @@ def dependent_density(canvas: Canvas) -> None:
         lung = site.pleura > 0
         behind = _distance_to_back(site, lung)
         up = ((site.grid.z - site.grid.z[0]) / np.ptp(site.grid.z))[:, None, None]
-        thick = (9.0 - 4.0 * up) * np.clip(1.0 + 0.3 * site.noise(22.0, 80), 0.4, 1.8)
-        sunk = 0.06 * np.clip(1.0 - behind / 90.0, 0.0, 1.0) + (0.34 - 0.1 * up) * np.exp(
+        thick = (15.0 - 7.0 * up) * np.clip(1.0 + 0.3 * site.noise(22.0, 80), 0.4, 1.8)
+        sunk = 0.06 * np.clip(1.0 - behind / 90.0, 0.0, 1.0) + (0.38 - 0.12 * up) * np.exp(
             -np.maximum(behind, 0) / thick
         )
         site.paint(np.clip(sunk * (1.0 + 0.1 * site.noise(3.0, 81)), 0.0, 0.7), WATER_HU)
@@ -47,7 +50,7 @@ def shallow_breath(canvas: Canvas) -> None:
         rng = site.random(40)
         lobules = grow_lobules(site, 14.0, 82)
         back = lobules.centres[:, 1] / np.ptp(site.grid.y)
-        sunk = np.clip(0.17 + 0.17 * back + rng.normal(0, 0.02, lobules.count), 0.03, 0.4)
+        sunk = np.clip(0.13 + 0.14 * back + rng.normal(0, 0.02, lobules.count), 0.03, 0.4)
         sunk[rng.random(lobules.count) < 0.06] *= 0.5
         site.paint(lobules.spread(sunk) * (1.0 + 0.08 * site.noise(3.0, 81)), WATER_HU)
         canvas.lay(site, box, side)
@@ -57,28 +60,34 @@ def crowded_hila(canvas: Canvas) -> None:
     """Vessels and bronchi drawn together at the hila, as in a small breath or beside a stiff lobe."""
     host = canvas.host
     for side in (1, 2):
-        near = (host.sides == side) & (host.mediastinum > 2) & (host.mediastinum < 9) & (host.vessels > 0.5)
-        places = canvas.places(near, 1, 10.0, side)
-        for place in places:
-            site, box = canvas.site(place, 68.0, 200 + side)
+        if (host.sides == side).any():
+            site, box = canvas.site(_hilum(canvas, side), 68.0, 200 + side)
             _crowd(site, canvas.random(100 + side))
             canvas.lay(site, box, side)
 
 
+def _hilum(canvas: Canvas, side: int) -> np.ndarray:
+    """Where most vessels lie together near the mediastinum, (3,) in voxels."""
+    host = canvas.host
+    near = (host.sides == side) & (host.mediastinum < HILAR_MM)
+    crowd = ndimage.gaussian_filter(host.vessels * near, [8.0 / step for step in host.spacing], truncate=2.5)
+    return np.array(np.unravel_index((crowd * near).argmax(), near.shape), float)
+
+
 def _crowd(site: Site, rng: np.random.Generator) -> None:
     roots = points_of(site, (site.vessels > 0.5) & (site.pleura > 1.0))
-    roots = scattered(roots[np.linalg.norm(roots, axis=1) < 26.0], 7.0, rng, 14)
+    roots = scattered(roots[np.linalg.norm(roots, axis=1) < 20.0], 6.0, rng, 14)
     outwards = points_of(site, site.pleura > 10.0).mean(axis=0)
     vessels: list[Strand] = []
     airways: list[Strand] = []
     for number, root in enumerate(roots):
         way = outwards / np.linalg.norm(outwards) + rng.normal(0, 0.45, 3)
-        vessels += bronchi(root, way, rng.uniform(28, 52), rng.uniform(2.0, 3.6), rng, 3)
+        vessels += bronchi(root, way, rng.uniform(20, 36), rng.uniform(2.0, 3.6), rng, 3)
         if number % 2:
             airways += bronchi(
-                root + rng.normal(0, 3.0, 3), way, rng.uniform(22, 36), rng.uniform(1.5, 2.3), rng, 2
+                root + rng.normal(0, 3.0, 3), way, rng.uniform(18, 30), rng.uniform(1.5, 2.3), rng, 0
             )
     site.paint(cover(strands(site.grid, vessels), SHARP_MM), BLOOD_HU)
     tubes = strands(site.grid, airways)
-    site.paint(cover(tubes - 0.9, SHARP_MM) * 0.8, WATER_HU)
+    site.paint(cover(tubes - 1.2, SHARP_MM), WATER_HU)
     site.paint(cover(tubes, SHARP_MM), -970.0)

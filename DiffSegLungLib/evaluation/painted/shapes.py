@@ -28,6 +28,14 @@ def points_of(site: Site, where: np.ndarray) -> np.ndarray:
     return np.column_stack([axis[part] for axis, part in zip(axes, index, strict=True)]).astype(np.float64)
 
 
+def clear_of_faces(site: Site, points: np.ndarray, margin: float) -> np.ndarray:
+    """Points at least ``margin`` mm inside the site, so that nothing around them is cut off straight."""
+    axes = (site.grid.z, site.grid.y, site.grid.x)
+    low, high = (np.array([axis[end] for axis in axes]) for end in (0, -1))
+    clear = points[((points >= low + margin) & (points <= high - margin)).all(axis=1)]
+    return clear if len(clear) else points
+
+
 def value_at(site: Site, values: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Values of the nearest voxels to points in mm; the border's continue outwards."""
     index = []
@@ -262,9 +270,14 @@ class Lobules:
     axes: tuple[np.ndarray, np.ndarray, np.ndarray]
     grid: Grid
 
-    def spread(self, values: np.ndarray) -> np.ndarray:
+    def border(self, taken: np.ndarray) -> np.ndarray:
+        """About the distance in mm to the lobules that are taken (bool, count), negative inside."""
+        return (0.5 - self.spread(taken, 0.9)) * np.float32(0.9 * np.sqrt(2 * np.pi) * LOBULE_STEP_MM)
+
+    def spread(self, values: np.ndarray, softness: float = 0.5) -> np.ndarray:
         """A value of each lobule (count,) on the site's grid, going over softly at the borders."""
-        coarse = ndimage.gaussian_filter(np.concatenate([[0], values])[self.numbers].astype(np.float32), 0.35)
+        coarse = np.concatenate([[0], values])[self.numbers].astype(np.float32)
+        coarse = ndimage.gaussian_filter(coarse, softness)
         for axis, wanted in enumerate((self.grid.z, self.grid.y, self.grid.x)):
             coarse = _interpolated(coarse, axis, self.axes[axis], wanted)
         return coarse
@@ -283,6 +296,9 @@ class Lobules:
     def cluster(self, start: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         """Bool (count,): lobules taken one by one from the one at ``start`` (mm), as infiltrates grow."""
         pairs, taken = self.neighbours(), np.zeros(self.count, bool)
+        faces = [np.moveaxis(self.numbers, axis, 0)[end] for axis in range(3) for end in (0, -1)]
+        cut = np.unique(np.concatenate([face.ravel() for face in faces])) - 1
+        pairs = pairs[~np.isin(pairs[:, 1], cut)]
         taken[np.linalg.norm(self.centres - start, axis=1).argmin()] = True
         while taken.sum() < min(size, self.count):
             touching = pairs[taken[pairs[:, 0]] & ~taken[pairs[:, 1]], 1]
