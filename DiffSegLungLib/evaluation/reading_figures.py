@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH_INCHES, DPI = 12.0, 100
-OTHER_COLOUR = (0.85, 0.85, 0.85)
+OTHER_COLOUR = (0.2, 0.85, 0.95)
 
 
 def draw_readings(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
