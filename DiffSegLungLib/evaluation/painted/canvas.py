@@ -122,8 +122,8 @@ class Canvas:
             parts.append(slice(max(int(middle - half), 0), min(int(np.ceil(middle + half)) + 1, side)))
         return self._cut((parts[0], parts[1], parts[2]), tuple(float(c) for c in centre), stream)  # type: ignore[arg-type]
 
-    def lungs(self, stream: int) -> Iterator[tuple[Site, Box]]:
-        """The right lung and then the left, each whole, ready to be painted."""
+    def lungs(self, stream: int) -> Iterator[tuple[int, Site, Box]]:
+        """The right lung (1) and then the left (2), each whole, ready to be painted."""
         for side, box in enumerate(ndimage.find_objects(self.host.sides), start=1):
             if box is None:
                 continue
@@ -132,7 +132,8 @@ class Canvas:
                 for part, count in zip(box, self.host.hu.shape, strict=True)
             ]
             middle = tuple((part.start + part.stop - 1) / 2 for part in grown)
-            yield self._cut((grown[0], grown[1], grown[2]), middle, stream + side)  # type: ignore[arg-type]
+            site, cut = self._cut((grown[0], grown[1], grown[2]), middle, stream + side)  # type: ignore[arg-type]
+            yield side, site, cut
 
     def _cut(self, box: Box, centre: Triple, stream: int) -> tuple[Site, Box]:
         host = self.host
@@ -169,9 +170,9 @@ class Canvas:
         partial = (hu > SEAM_HU[0]) & (hu < densest) & (pleura > -SEAM_MM) & (pleura <= 0) & ~air
         return partial & ~ndimage.binary_dilation(self.host.sides[box] == 3 - side, iterations=3)
 
-    def pour(self, box: Box, fluid: np.ndarray) -> None:
-        """Say that lung has given way to pleural fluid (bool, on the box)."""
-        self.fluid[box] |= fluid & (self.host.sides[box] > 0)
+    def pour(self, box: Box, fluid: np.ndarray, side: int) -> None:
+        """Say that the lung of a side has given way to pleural fluid (bool, on the box)."""
+        self.fluid[box] |= fluid & (self.host.sides[box] == side)
         self.truth[self.fluid] = tissues.OUTSIDE
 
     def picture(self) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial, reduce
+
 import numpy as np
 
 from DiffSegLungLib.evaluation.painted.canvas import Canvas
@@ -58,8 +60,8 @@ def in_consolidation(canvas: Canvas) -> None:
 
 
 def _melted(site: Site, rng: np.random.Generator) -> np.ndarray:
-    holes: np.ndarray | None = None
-    for _ in range(int(rng.integers(2, 5))):
-        hole = balls(site.grid, rng.normal(0, 5.0, (1, 3)), rng.uniform(4.0, 9.5, 1), 12.0)
-        holes = hole if holes is None else join(holes, hole, 3.0)
-    return holes + 0.7 * site.noise(3.5, 61)
+    holes = [
+        balls(site.grid, rng.normal(0, 5.0, (1, 3)), rng.uniform(4.0, 9.5, 1), 12.0)
+        for _ in range(int(rng.integers(2, 5)))
+    ]
+    return reduce(partial(join, radius=3.0), holes) + 0.7 * site.noise(3.5, 61)

@@ -71,7 +71,7 @@ def _through(site: Site, rng: np.random.Generator, count: int) -> list[Strand]:
 
 def collapse(canvas: Canvas) -> None:
     """Right a lower lobe pressed to the back beside an effusion, left one against the mediastinum."""
-    for side, (site, box) in enumerate(canvas.lungs(200), start=1):
+    for side, site, box in canvas.lungs(200):
         rng = site.random(40)
         fluid, lobe = (
             _beside_effusion(site, rng) if side == 1 else _against_mediastinum(canvas, site, box, rng)
@@ -89,7 +89,7 @@ def collapse(canvas: Canvas) -> None:
         site.paint(cover(fluid, 0.6), FLUID_HU + 3.0 * site.noise(8.0, 54))
         site.truth[fluid < 0] = 0
         canvas.lay(site, box, side)
-        canvas.pour(box, site_share(site, fluid < 0) > 0.5)
+        canvas.pour(box, site_share(site, fluid < 0) > 0.5, side)
 
 
 def site_share(site: Site, where: np.ndarray) -> np.ndarray:
@@ -112,12 +112,10 @@ def _beside_effusion(site: Site, rng: np.random.Generator) -> tuple[np.ndarray, 
     behind = np.clip((back - 0.45) / 0.5, 0.0, 1.0)
     layer = 34.0 * low * behind**1.5 + 1.5 * site.noise(20.0, 55) * behind
     fluid = (site.pleura - layer).astype(np.float32)
-    lobe = (
-        site.pleura
-        - layer
-        - 30.0 * low * np.clip((back - 0.5) / 0.3, 0.0, 1.0) * (1 + 0.12 * site.noise(16.0, 56))
-    )
-    return np.where(layer > 1.0, fluid, 3.0), (lobe + 0.6 * site.noise(4.0, 57)).astype(np.float32)
+    uneven = 1 + 0.12 * site.noise(16.0, 56)
+    both = layer + 30.0 * low * np.clip((back - 0.5) / 0.3, 0.0, 1.0) * uneven
+    lobe = np.where(both > 1.0, site.pleura - both + 0.6 * site.noise(4.0, 57), 3.0)
+    return np.where(layer > 1.0, fluid, 3.0), lobe.astype(np.float32)
 
 
 def _against_mediastinum(
@@ -129,7 +127,7 @@ def _against_mediastinum(
     beside = np.repeat(canvas.host.mediastinum[box], site.splits, axis=0)
     low = np.clip(1.15 - up / rng.uniform(0.55, 0.7), 0.0, 1.0)
     width = 46.0 * low * np.clip((back - 0.4) / 0.4, 0.0, 1.0) * (1 + 0.1 * site.noise(18.0, 56))
-    lobe = (beside - width + 0.6 * site.noise(4.0, 57)).astype(np.float32)
+    lobe = np.where(width > 1.0, beside - width + 0.6 * site.noise(4.0, 57), 3.0).astype(np.float32)
     layer = 13.0 * low * np.clip((back - 0.75) / 0.2, 0.0, 1.0)
     return np.where(layer > 1.0, site.pleura - layer, 3.0).astype(np.float32), lobe
 

@@ -26,7 +26,7 @@ SHARP_MM = 0.35
 
 def centrilobular(canvas: Canvas) -> None:
     """Holes without walls of 3 to 10 mm, most in the upper lungs, two that lie close run together."""
-    for side, (site, box) in enumerate(canvas.lungs(200), start=1):
+    for side, site, box in canvas.lungs(200):
         rng = site.random(40)
         inside = points_of(site, site.pleura > 3.0)
         centres = scattered(inside[rng.permutation(len(inside))[:150_000]], 6.0, rng)
@@ -104,7 +104,7 @@ def _bulla(site: Site, radius: float, rng: np.random.Generator) -> None:
 
 def all_over(canvas: Canvas) -> None:
     """Both lungs thinned out, each lobule by its own share."""
-    for side, (site, box) in enumerate(canvas.lungs(200), start=1):
+    for side, site, box in canvas.lungs(200):
         rng = site.random(40)
         lobules = grow_lobules(site, 12.0, 72)
         lost = np.clip(rng.normal(0.78, 0.1, lobules.count), 0.55, 0.96)

@@ -64,8 +64,8 @@ def net(site: Site, region: np.ndarray, gap: float, thickness: tuple[float, floa
 def rims(canvas: Canvas) -> None:
     """A thin layer of reticulation under the whole pleura, broken here and there, 3 to 8 mm deep."""
     host = canvas.host
-    surface = (host.pleura > 0) & (host.pleura < 1.5 * max(host.spacing[1], 1.0)) & (host.mediastinum > 14)
-    for side, (site, box) in enumerate(canvas.lungs(200), start=1):
+    surface = canvas.costal() & (host.pleura < 1.5 * max(host.spacing[1], 1.0))
+    for side, site, box in canvas.lungs(200):
         rng = site.random(40)
         middle = np.array([(part.start + part.stop - 1) / 2 for part in box])
         points = (np.argwhere(surface & (host.sides == side)) - middle) * np.array(host.spacing)

@@ -202,7 +202,7 @@ def mottled(canvas: Canvas) -> None:
 
 def all_over(canvas: Canvas) -> None:
     """Both lungs whole, denser towards the back, every lobule a little different."""
-    for side, (site, box) in enumerate(canvas.lungs(200), start=1):
+    for side, site, box in canvas.lungs(200):
         rng = site.random(40)
         lobules = grow_lobules(site, 13.0, 36)
         behind = lobules.centres[:, 1] / np.ptp(site.grid.y)

@@ -25,7 +25,7 @@ HILAR_MM = 25.0
 
 def dependent_density(canvas: Canvas) -> None:
     """Blood and tissue sink to the back: a graded band there, as thick as the lung above it is heavy."""
-    for side, (site, box) in enumerate(canvas.lungs(200), start=1):
+    for side, site, box in canvas.lungs(200):
         lung = site.pleura > 0
         behind = _distance_to_back(site, lung)
         up = ((site.grid.z - site.grid.z[0]) / np.ptp(site.grid.z))[:, None, None]
@@ -46,7 +46,7 @@ def _distance_to_back(site: Site, lung: np.ndarray) -> np.ndarray:
 
 def shallow_breath(canvas: Canvas) -> None:
     """A CT near expiration: less air everywhere, least at the back, some lobules that keep theirs."""
-    for side, (site, box) in enumerate(canvas.lungs(200), start=1):
+    for side, site, box in canvas.lungs(200):
         rng = site.random(40)
         lobules = grow_lobules(site, 14.0, 82)
         back = lobules.centres[:, 1] / np.ptp(site.grid.y)
