@@ -168,14 +168,16 @@ def _older(host: Any, seed: int, data: Path) -> tuple[sitk.Image, str]:
 
 
 def pack(labels: Path, painted: Path, data: Path, folder: Path) -> None:
-    """Pack every CT whose label maps are there by all methods; read CT on the slices that were read alone."""
-    from DiffSegLungLib.evaluation.frozen import freeze, write_manifest
+    """Pack every CT whose label maps are there and that is not packed; read CT on their slices alone."""
+    from DiffSegLungLib.evaluation.frozen import FrozenLabels, freeze, write_manifest
     from DiffSegLungLib.evaluation.read_ct import read_ct, readings_of
 
     read = {ct.case: ct for ct in read_ct(data)}
-    truths, entries = _truths(painted), {}
+    truths, entries = _truths(painted), dict(FrozenLabels(folder).entries)
     names = {path.stem for path in (labels / COMMIT).glob("*.nrrd")} & ({*read, HEALTHY} | truths.keys())
     for name in sorted(names):
+        if name in entries and entries[name].truth_sha256 == truths.get(name, ""):
+            continue
         maps = {method: _canonical(labels / method / f"{name}.nrrd") for method in METHODS}
         slices = {z for one in readings_of(read[name], data) for z in one.slices} if name in read else None
         entries[name] = freeze(folder, name, maps, slices and sorted(slices), truths.get(name, ""))

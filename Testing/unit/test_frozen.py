@@ -73,6 +73,13 @@ def test_a_damaged_manifest_is_refused_and_no_folder_holds_nothing(folder: Path,
         FrozenLabels(folder)
 
 
+def test_the_frozen_labels_of_this_project_are_what_their_manifest_says() -> None:
+    frozen = FrozenLabels(study.FROZEN)
+    assert frozen.methods == ("d6e853b", "rules only", "no network")
+    sizes = [path.stat().st_size for path in study.FROZEN.glob("*.xz")]
+    assert len(sizes) == len(frozen.entries) and max(sizes) < 4e6 and sum(sizes) < 10e6
+
+
 # --- kept results ----------------------------------------------------------------------------------------
 
 
