@@ -41,8 +41,8 @@ def page(summary: Row, pictures: Sequence[str]) -> str:
         "How: `DiffSegLungLib/evaluation`; what was tried to get here: `LOG.md`. Research figures on few CT.",
         "",
         f"Commit `{summary['commit']}`, model `{summary['model']}`,",
-        f"weights SHA-256 `{summary['weights_sha256']}`, segmentation seed {summary['segmentation_seed']},",
-        f"{summary['seconds'] / 60:.0f} minutes on two processes, without what was kept.",
+        f"weights SHA-256 `{summary['weights_sha256']}`, segmentation seed {summary['segmentation_seed']}.",
+        *_time_lines(summary),
         "",
         *_carried_lines(summary),
         *reading_page.read_ct_lines(summary, [name for name in pictures if "/" in name]),
@@ -59,6 +59,11 @@ def page(summary: Row, pictures: Sequence[str]) -> str:
         lines += ["## Readers' marks of nodules", "", *_reading_lines(summary)]
     lines += [line for picture in own for line in (f"![{picture}]({picture})", "")]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _time_lines(summary: Row) -> list[str]:
+    seconds = summary["seconds"]
+    return [f"It took {seconds / 60:.0f} minutes on two processes, without what was kept."] if seconds else []
 
 
 def _carried_lines(summary: Row) -> list[str]:

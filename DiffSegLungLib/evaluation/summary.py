@@ -179,6 +179,9 @@ def write_all(folder: Path, outcome: Outcome) -> Row:
 
     folder.mkdir(parents=True, exist_ok=True)
     summary = with_earlier(results(outcome), load_results(folder))
+    for baseline in summary.get("baselines", {}).values():
+        baseline.setdefault("dsc", dict.fromkeys(KEYS, float("nan")))
+        baseline.setdefault("readings_mean_dice", float("nan"))
     draw_readings(folder / PICTURES, outcome.rows.get("readings", []))
     draw_all(folder, outcome.rows.get("cases", []), summary)
     write_json(folder / "results.json", summary)
