@@ -113,6 +113,8 @@ def test_dense_lung_at_the_chest_wall_leaves_no_seam(host: Host) -> None:
     solid(site, np.full(site.grid.shape, -5.0, np.float32), 38.0)
     canvas.lay(site, box, int(host.sides[tuple(wall.astype(int))]))
     inner = tuple(slice(part.start + 3, part.stop - 3) for part in box)
+    lung = host.sides[inner] > 0
+    assert (canvas.truth[inner][lung] == CONSOLIDATION).all()
     beside = ndimage.binary_dilation(canvas.truth == CONSOLIDATION, iterations=2)[inner]
     assert (host.hu[inner][beside] < -300).any()
     assert (canvas.picture()[inner][beside] > -120).all()

@@ -6,7 +6,7 @@ from functools import partial, reduce
 
 import numpy as np
 
-from DiffSegLungLib.evaluation.painted.canvas import Canvas
+from DiffSegLungLib.evaluation.painted.canvas import Canvas, name
 from DiffSegLungLib.evaluation.painted.consolidation import SOFT_HU, infiltrate, lobed, solid
 from DiffSegLungLib.evaluation.painted.ground_glass import side_at
 from DiffSegLungLib.evaluation.painted.shapes import balls
@@ -24,7 +24,7 @@ def _hollow(site: Site, lumen: np.ndarray, level: float | None) -> None:
     surface = site.grid.axes[1] - np.float32(1000.0 if level is None else level)
     gas = np.maximum(lumen, surface)
     site.paint(cover(gas, SHARP_MM), AIR_HU)
-    site.name(gas < 0, CAVITY)
+    name(site, gas < 0, CAVITY)
 
 
 def alone(canvas: Canvas) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from DiffSegLungLib.evaluation.painted.canvas import Canvas
+from DiffSegLungLib.evaluation.painted.canvas import Canvas, name
 from DiffSegLungLib.evaluation.painted.ground_glass import roughness, side_at
 from DiffSegLungLib.evaluation.painted.shapes import (
     Strand,
@@ -27,7 +27,7 @@ SHARP_MM = 0.35
 def solid(site: Site, region: np.ndarray, value: float, edge: float = 0.7) -> None:
     """Soft tissue, a little uneven, in a region; it drowns the vessels."""
     site.paint(cover(region, edge), value + 10.0 * site.noise(5.0, 50))
-    site.name(region < -0.25, CONSOLIDATION)
+    name(site, region < -0.25, CONSOLIDATION)
 
 
 def open_bronchi(site: Site, region: np.ndarray, pieces: list[Strand]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from DiffSegLungLib.evaluation.painted.canvas import Canvas
+from DiffSegLungLib.evaluation.painted.canvas import Canvas, name
 from DiffSegLungLib.evaluation.painted.consolidation import lobed
 from DiffSegLungLib.evaluation.painted.ground_glass import crescent, roughness, side_at
 from DiffSegLungLib.evaluation.painted.shapes import (
@@ -42,7 +42,7 @@ def centrilobular(canvas: Canvas) -> None:
 def _thin_out(site: Site, region: np.ndarray, lost: float, edge: float) -> None:
     """Let air take the place of tissue between the vessels."""
     site.paint(cover(region, edge) * lost * (1.0 - 0.9 * site.vessels), AIR_HU)
-    site.name((region < 0) & (site.vessels < 0.5), EMPHYSEMA)
+    name(site, (region < 0) & (site.vessels < 0.5), EMPHYSEMA)
 
 
 def panlobular(canvas: Canvas) -> None:
@@ -59,7 +59,7 @@ def panlobular(canvas: Canvas) -> None:
         )
         share = cover(lobules.border(taken) + roughness(site, 0.6, 4.0, 73), 1.0)
         site.paint(share * lost * (1.0 - 0.65 * site.vessels), AIR_HU)
-        site.name(share > 0.5, EMPHYSEMA)
+        name(site, share > 0.5, EMPHYSEMA)
         canvas.lay(site, box, side_at(canvas, place))
 
 
@@ -92,14 +92,14 @@ def _row(site: Site, rng: np.random.Generator) -> None:
     shell = lumen - 0.7
     site.paint(cover(shell, SHARP_MM) * (lumen < 8.0) * 0.45, 0.0)
     site.paint(cover(lumen, SHARP_MM), AIR_HU)
-    site.name(lumen < 0.35, EMPHYSEMA)
+    name(site, lumen < 0.35, EMPHYSEMA)
 
 
 def _bulla(site: Site, radius: float, rng: np.random.Generator) -> None:
     body = np.maximum(lobed(site, radius, rng), 0.4 - site.pleura)
     site.paint(cover(body - 0.7, SHARP_MM) * 0.55, 0.0)
     site.paint(cover(body, SHARP_MM), AIR_HU)
-    site.name(body < 0, EMPHYSEMA)
+    name(site, body < 0, EMPHYSEMA)
 
 
 def all_over(canvas: Canvas) -> None:
@@ -109,5 +109,5 @@ def all_over(canvas: Canvas) -> None:
         lobules = grow_lobules(site, 12.0, 72)
         lost = np.clip(rng.normal(0.78, 0.1, lobules.count), 0.55, 0.96)
         site.paint(lobules.spread(lost) * (1.0 - 0.7 * site.vessels), AIR_HU)
-        site.name(np.ones(site.grid.shape, bool), EMPHYSEMA)
+        name(site, np.ones(site.grid.shape, bool), EMPHYSEMA)
         canvas.lay(site, box, side)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from DiffSegLungLib.evaluation.painted.canvas import Canvas
+from DiffSegLungLib.evaluation.painted.canvas import Canvas, name
 from DiffSegLungLib.evaluation.painted.ground_glass import crescent, side_at
 from DiffSegLungLib.evaluation.painted.shapes import (
     Disc,
@@ -78,7 +78,7 @@ def rims(canvas: Canvas) -> None:
         )
         site.paint(cover(region, 0.8) * np.clip(0.08 + 0.07 * site.noise(5.0, 42), 0.0, 0.4), FIBRE_HU)
         net(site, region, 4.0, (0.5, 1.2), 43)
-        site.name(region < 0, FIBROSIS)
+        name(site, region < 0, FIBROSIS)
         canvas.lay(site, box, side)
 
 
@@ -94,7 +94,7 @@ def reticulation_with_traction(canvas: Canvas) -> None:
         site.paint(cover(region, 1.0) * patchy, FIBRE_HU)
         net(site, region, 6.3, (0.6, 1.6), 43)
         _traction(site, region, rng)
-        site.name(region < 0, FIBROSIS)
+        name(site, region < 0, FIBROSIS)
         canvas.lay(site, box, side_at(canvas, place))
 
 
@@ -126,7 +126,7 @@ def honeycombing(canvas: Canvas) -> None:
         site.paint(cover(around, 1.0) * np.clip(0.1 + 0.07 * site.noise(6.0, 42), 0.0, 0.5), FIBRE_HU)
         net(site, np.maximum(around, 0.5 - comb), 4.8, (0.5, 1.4), 43)
         _comb(site, comb, rng)
-        site.name(around < 0, FIBROSIS)
+        name(site, around < 0, FIBROSIS)
         canvas.lay(site, box, side_at(canvas, place))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from DiffSegLungLib.evaluation.painted.canvas import Canvas
+from DiffSegLungLib.evaluation.painted.canvas import Canvas, name
 from DiffSegLungLib.evaluation.painted.shapes import (
     FAR,
     Arc,
@@ -35,7 +35,7 @@ def haze(site: Site, share: np.ndarray, filled: np.ndarray | float) -> None:
     """Fill ``filled`` of the air of a region (its share of each voxel), finely uneven, and name it."""
     uneven = 1.0 + 0.28 * site.noise(6.0, 30) + 0.22 * site.noise(2.6, 31)
     site.paint(share * np.clip(filled * uneven, 0.04, 0.85), FLUID_HU)
-    site.name(share > 0.5, GROUND_GLASS)
+    name(site, share > 0.5, GROUND_GLASS)
 
 
 def roughness(site: Site, height: float, length: float, stream: int) -> np.ndarray:
