@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from DiffSegLungLib.evaluation.read_ct import OURS, ReadCt
 from DiffSegLungLib.evaluation.readings import Mark, Reading
 from DiffSegLungLib.evaluation.study import Outcome, Plan
 from DiffSegLungLib.tissues import GROUND_GLASS, HEALTHY
-from DiffSegLungLib.volume import Geometry, Volume
+from DiffSegLungLib.volume import Geometry, Volume, load_volume
 
 SHAPE, SPACING = (4, 60, 70), (3.0, 1.0, 1.0)
 P001 = read_ct.READ_CT[0]
@@ -122,6 +123,7 @@ def test_results_and_page_lead_with_read_ct(tmp_path: Path, row: dict[str, Any])
     assert written["baselines"]["thresholds"]["painted"] == {DISEASE: 0.2}
     assert written["baselines"]["thresholds"]["healthy_disease_percent"] == 9.1
     assert written["baselines"]["d6e853b"]["readings_mean_dice"] == 0
+    assert written["baselines"]["d6e853b"]["dsc"]["cavity"] is None, "not measured, but every baseline has it"
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     sections = [line for line in page.splitlines() if line.startswith("## ")]
     assert sections[:2] == ["## Disease that readers marked in real CT", "## Painted disease"]
@@ -139,7 +141,7 @@ def test_what_a_later_run_leaves_out_is_of_the_earlier_one(tmp_path: Path, row: 
     assert written["commit"] == "later" and written["carried_over"]["readings"] == "c"
     assert "painted" not in written["carried_over"]
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
-    assert "but at commit `c`: `baselines.healthy_disease_percent`, " in page
+    assert "but at commit `c`: `baselines.dsc`, `baselines.healthy_disease_percent`, " in page
     assert "![pictures/P001.png]" in page
 
 
@@ -190,6 +192,15 @@ def test_a_crop_is_run_with_its_mask_and_a_whole_ct_without(monkeypatch: pytest.
         (Path("data/train/P001.nii.gz"), None),
         (Path("data/train/elastix_lung_baseline.nii.gz"), crop),
     ]
+
+
+def test_a_painted_ct_is_scanned_on_its_own_grid_in_whole_hu() -> None:
+    volume = result().volume
+    hu = volume.hu + np.random.default_rng(0).normal(0, 20, SHAPE).astype(np.float32)
+    case: Any = SimpleNamespace(volume=replace(volume, hu=hu))
+    read = load_volume(painted_ct.as_scanned(case))
+    assert read.spacing == pytest.approx(SPACING)
+    assert np.array_equal(read.hu, np.rint(hu))
 
 
 def test_each_painted_kind_has_frozen_labels_of_its_own() -> None:
