@@ -33,6 +33,7 @@ def result() -> Any:
     hu[HAZE] = -550.0
     labels[1][HAZE[1:]] = GROUND_GLASS
     carrier = sitk.Image(SHAPE[::-1], sitk.sitkUInt8)
+    carrier.SetSpacing(SPACING[::-1])
     geometry = Geometry.of(carrier)
     volume = Volume(hu, SPACING, geometry.place(sitk.Image([1, 1, 1], sitk.sitkUInt8)), geometry)
     return SimpleNamespace(label_array=labels, volume=volume, manifest={"warnings": []})
@@ -196,7 +197,8 @@ def test_a_crop_is_run_with_its_mask_and_a_whole_ct_without(monkeypatch: pytest.
 
 def test_a_painted_ct_is_scanned_on_its_own_grid_in_whole_hu() -> None:
     volume = result().volume
-    hu = volume.hu + np.random.default_rng(0).normal(0, 20, SHAPE).astype(np.float32)
+    hu = np.tile(volume.hu, (3, 1, 1))
+    hu += np.random.default_rng(0).normal(0, 20, hu.shape).astype(np.float32)
     case: Any = SimpleNamespace(volume=replace(volume, hu=hu))
     read = load_volume(painted_ct.as_scanned(case))
     assert read.spacing == pytest.approx(SPACING)
