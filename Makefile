@@ -1,8 +1,9 @@
 # Each target sets up what it needs in .venv by itself.  Requires Python 3.11 or later.
 #   make demo [CT=file] [MODEL=folder]   segment a chest CT and leave the result in demo/
 #   make test                            run all tests
-#   make evaluate                        lesions of known truth, baselines, robustness (needs the real CT)
-#   make ablations                       train the models of its ablations by training (before it; about an hour)
+#   make evaluate                        disease that readers marked, painted disease, baselines (needs the real CT)
+#   make evaluate-all                    the same, older painted lesions, ablations, probe, robustness; goes on after a stop
+#   make ablations                       train the models of its ablations by training (before evaluate-all; about an hour)
 #   make bench [QUICK=1]                 time and memory beside other methods (about an hour; QUICK=1: minutes)
 #   make robustness                      bad input, faults and security; ends with how many were tried and held
 #   make soak [CASES=300]                many cases in one process: does the memory stay flat?
@@ -34,7 +35,7 @@ LAYER_DM := slicer-layer-dm==2.0.0
 
 REQUIREMENTS := pyproject.toml DiffSegLung/Resources/requirements.txt
 
-.PHONY: help demo browser test evaluate ablations bench robustness soak fuzz audit slow screenshots lint format clean
+.PHONY: help demo browser test evaluate evaluate-all ablations bench robustness soak fuzz audit slow screenshots lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -104,11 +105,14 @@ browser:
 test: $(VENV)/.installed-test browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest Testing -m "not slow" --numprocesses auto --dist loadfile
 
-# The user's own models, where ablations puts its own and evaluate looks for them.
+# The user's own models, where ablations puts its own and evaluate-all looks for them.
 MODELS := $(or $(DIFFSEGLUNG_MODELS),$(CURDIR)/ablations/models)
 
 evaluate: $(VENV)/.installed-runtime
 	DIFFSEGLUNG_MODELS='$(MODELS)' $(BIN)/diffseglung evaluate --output Testing/evaluation
+
+evaluate-all: $(VENV)/.installed-runtime
+	DIFFSEGLUNG_MODELS='$(MODELS)' $(BIN)/diffseglung evaluate --all --output Testing/evaluation
 
 # One core; a run that was stopped goes on.
 ablations: $(VENV)/.installed-runtime

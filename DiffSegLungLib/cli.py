@@ -472,5 +472,6 @@ def _finetune(arguments: argparse.Namespace) -> int:
 def _add_evaluate(commands: Any) -> None:
     from .evaluation.command import add_arguments
 
-    parser = _add_command(commands, "evaluate", "Measure the accuracy on lesions of known truth in real CT.")
+    about = "Measure the accuracy on disease that readers marked in real CT, and on painted disease."
+    parser = _add_command(commands, "evaluate", about)
     add_arguments(parser)

@@ -1,6 +1,8 @@
-"""Proof that the method finds disease, and only disease: lesions of known truth, borrowed truth, baselines.
+"""Proof that the method finds disease, and only disease: marks of readers, painted disease, simpler methods.
 
-`painted` paints disease of each kind into real lungs, whole cases of known truth, and scores them; `cases`
-places single lesions, `metrics` compares label maps, `baselines` are the simpler methods that must be beaten,
-`study` runs the whole and `summary` writes it down.
+`readings` scores against marks on real CT, `read_ct` says which CT and scores what stands beside us,
+`frozen` keeps the labels of an earlier state.  `painted` paints disease of each kind into real lungs, whole
+cases of known truth, which `painted_ct` runs; `cases` places the older, easier lesions.  `metrics` compares
+label maps, `baselines` are the simpler methods that must be beaten.  `study` runs the whole, `summary`
+gathers the figures, `page` and `reading_page` write them down.
 """

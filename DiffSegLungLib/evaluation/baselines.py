@@ -5,7 +5,7 @@ Each maps HU (and what it says it needs) on the working grid to a label map.  No
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,6 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from DiffSegLungLib.filters import masked_mean
-from DiffSegLungLib.naming import NamingRule, name_by_rule
 from DiffSegLungLib.tissues import (
     CONSOLIDATION,
     EMPHYSEMA,
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 THRESHOLDS = (-950.0, -750.0, -300.0)
 """Emphysema below the first, ground glass above the second, consolidation above the third, in HU."""
 OPENING_MM = 3.0
+AROUND_HU = -870.0
+"""Put around the lungs of a whole CT before thresholds, so that the chest wall makes no rim of disease."""
 SAMPLE = 40_000
 CELL = 8
 """Voxels of a cell that radiomics describe."""
@@ -44,11 +45,16 @@ def fixed_thresholds(hu: np.ndarray) -> np.ndarray:
     return _by_thresholds(ndimage.median_filter(hu, 3))
 
 
-def opened_thresholds(hu: np.ndarray, spacing: float) -> np.ndarray:
-    """The same after a grey opening with a ball of 3 mm radius took the vessels away: the one to beat."""
-    radius = max(round(OPENING_MM / spacing), 1)
+def opened_thresholds(hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """The same after a grey opening with a ball of 3 mm radius took the vessels away: the one to beat.
+
+    Args:
+        hu: (z, y, x).
+        spacing: (z, y, x) in mm; slices farther apart than the ball is wide are opened one by one.
+    """
+    radius = [round(OPENING_MM / step) for step in reversed(spacing)]
     image = sitk.GetImageFromArray(ndimage.median_filter(hu, 3))
-    opened = sitk.GrayscaleMorphologicalOpening(image, [radius] * 3, sitk.sitkBall)
+    opened = sitk.GrayscaleMorphologicalOpening(image, radius, sitk.sitkBall)
     return _by_thresholds(sitk.GetArrayFromImage(opened))
 
 
@@ -104,12 +110,6 @@ def embedding_clusters(
 def published_name(mean: float) -> int:
     """The name that the published repository gives to a cluster of this mean HU."""
     return PUBLISHED_NAMES[int(np.digitize(mean, PUBLISHED_BOUNDS))]
-
-
-def rule_alone(fine: np.ndarray, healthy: np.ndarray, mask: np.ndarray, rule: NamingRule) -> np.ndarray:
-    """Our naming rule on density and texture, without mixture, embedding and fusion."""
-    rows = np.broadcast_to(healthy[:, None], mask.shape)[mask]
-    return _paint(mask, name_by_rule(fine[:, mask].T, rule, rows))
 
 
 def _physiological(mean: float) -> int:
@@ -173,7 +173,7 @@ def run_all(grid: Grid, cells: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     mask, hu = grid.mask, grid.hu
     return {
         "thresholds": fixed_thresholds(hu) * mask,
-        "thresholds after opening": opened_thresholds(hu, grid.spacing) * mask,
+        "thresholds after opening": opened_thresholds(hu, (grid.spacing,) * 3) * mask,
         "HU mixture, K = 5": hounsfield_mixture(hu, mask, seed),
         "k-means on radiomics": radiomic_clusters(hu, mask, seed),
         "embedding mixture, K = 5": embedding_clusters(cells, hu, mask, seed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def file_of(name: str, data: Path) -> Path:
     return data / f"{name}.nii.gz"
 
 
-def slice_auc(name: str, data: Path, model_name: str | None) -> dict[str, Any]:
+def slice_auc(name: str, data: Path, result: Result) -> dict[str, Any]:
     """Area under the curve of raised density a slice against the slices that readers called infected.
 
     The score of a slice is the share of its parenchyma that is ground glass or consolidation: what readers
@@ -56,7 +57,6 @@ def slice_auc(name: str, data: Path, model_name: str | None) -> dict[str, Any]:
     """
     from sklearn.metrics import roc_auc_score
 
-    result = segment(file_of(name, data), model=model_name)
     truth = json.loads((data / f"{name}_slice_labels.json").read_text(encoding="utf-8"))
     seen = np.array(truth["slice_infected_by_z"])
     lung = result.label_array > 0
@@ -71,15 +71,15 @@ def _raised_share(labels: np.ndarray) -> np.ndarray:
     return np.isin(labels, INFILTRATES).sum(axis=(1, 2)) / np.maximum(parenchyma, 1)
 
 
-def healthy_lung(data: Path, model_name: str | None) -> dict[str, Any]:
-    """Disease called in a healthy lung, in percent of its parenchyma; thresholds beside us."""
-    result = segment(file_of(HEALTHY_CASE, data), model=model_name)
+def healthy_lung(result: Result, others: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Disease called in a healthy lung, in percent of its parenchyma; other methods' labels beside ours."""
     lung = result.label_array > 0
     thresholds = baselines.fixed_thresholds(result.volume.hu)[lung]
     return {
         "name": HEALTHY_CASE,
         "ours": diseased_percent(result.label_array),
         "thresholds": 100.0 * float(np.mean(thresholds != HEALTHY)),
+        "others": {name: diseased_percent(labels) for name, labels in others.items()},
         "by_tissue": volumes(result)[1],
     }
 

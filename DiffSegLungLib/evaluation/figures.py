@@ -14,13 +14,11 @@ from DiffSegLungLib.tissues import BY_KEY, TISSUES
 WINDOW_HU = (-1050.0, 50.0)
 
 
-def draw_all(folder: Path, cases: Sequence[dict[str, Any]], summary: dict[str, Any]) -> list[str]:
-    """Draw what there is; returns the names of the files."""
-    if not cases:
-        return []
-    draw_cases(folder / "cases.png", cases)
-    draw_dice(folder / "dsc.png", summary)
-    return ["cases.png", "dsc.png"]
+def draw_all(folder: Path, cases: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Draw the older painted lesions, where they were measured."""
+    if cases:
+        draw_cases(folder / "cases.png", cases)
+        draw_dice(folder / "dsc.png", summary)
 
 
 def draw_cases(path: Path, cases: Sequence[dict[str, Any]]) -> None:
@@ -36,7 +34,7 @@ def draw_cases(path: Path, cases: Sequence[dict[str, Any]]) -> None:
             row,
             (
                 (f"{case['host']}, as scanned", plane["before"], None),
-                (f"lesions, seed {case['seed']}", plane["hu"], None),
+                (f"painted lesions, seed {case['seed']}", plane["hu"], None),
                 ("truth", plane["hu"], plane["truth"]),
                 ("DiffSegLung", plane["hu"], plane["labels"]),
             ),
@@ -66,7 +64,7 @@ def draw_dice(path: Path, summary: dict[str, Any]) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots()
     methods = {"DiffSegLung": summary["dsc"]} | {
-        name: one["dsc"] for name, one in summary["baselines"].items()
+        name: one["dsc"] for name, one in summary["baselines"].items() if "dsc" in one
     }
     width = 0.8 / len(methods)
     for number, (name, dice) in enumerate(methods.items()):

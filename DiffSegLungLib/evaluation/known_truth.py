@@ -66,7 +66,12 @@ class Scorer:
 
 
 def run_case(
-    file: HostFile, seed: int, data: Path, model: Model, retrained: Mapping[str, Model] | None = None
+    file: HostFile,
+    seed: int,
+    data: Path,
+    model: Model,
+    retrained: Mapping[str, Model] | None = None,
+    frozen: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Make a case, segment it in every way, and score.
 
@@ -76,6 +81,7 @@ def run_case(
         data: the data folder.
         model: ours.
         retrained: models trained with a part left out, by the name of the ablation.
+        frozen: labels of an earlier state on this case, by its name.
 
     Returns:
         Plain numbers: ``dsc``, ``hd95_mm``, ``volumes``, ``calibration``, ``baselines``, ``ablations``,
@@ -87,7 +93,10 @@ def run_case(
     scorer = Scorer(case)
     tissues = stages.decide(prepared, model)
     labels, uncertainty = stages.fuse_and_map(prepared, model, tissues)
-    others = baselines.run_all(prepared.grid, prepared.cells, seed)
+    others = {
+        name: stages.labels_to_volume(other, prepared)
+        for name, other in baselines.run_all(prepared.grid, prepared.cells, seed).items()
+    } | dict(frozen or {})
     return {
         "host": file.name,
         "seed": seed,
@@ -96,13 +105,11 @@ def run_case(
         "hd95_mm": scorer.hausdorff(labels),
         "volumes": scorer.volumes(labels),
         "calibration": scorer.calibration(labels, uncertainty),
-        "baselines": {
-            name: scorer.dice(stages.labels_to_volume(other, prepared)) for name, other in others.items()
-        },
+        "baselines": {name: scorer.dice(other) for name, other in others.items()},
         "ablations": ablations(prepared, model, tissues, scorer, retrained),
         "qualities": qualities(prepared, model, scorer),
         "slice": _middle_slice(case, labels),
-        "cells": probe.describe_cells(case, prepared, model, retrained),
+        "cells": vars(probe.describe_cells(case, prepared, model, retrained)),
     }
 
 

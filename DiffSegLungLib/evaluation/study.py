@@ -1,23 +1,34 @@
 """The whole evaluation from one call: every task on two processes, then one summary.
 
 A task is one call that returns plain numbers; tasks do not depend on each other, so their order is free.
+What a task measured is kept, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.evaluation import borrowed, lung_masks, nodules, readings, robustness, widespread
+from DiffSegLungLib.evaluation import (
+    borrowed,
+    lung_masks,
+    nodule_readings,
+    nodules,
+    painted_ct,
+    read_ct,
+    robustness,
+    widespread,
+)
+from DiffSegLungLib.evaluation.command import QUICK_PARTS
+from DiffSegLungLib.evaluation.frozen import FrozenLabels
 from DiffSegLungLib.evaluation.hosts import (
     REPORTED,
     REPORTED_SEEDS,
@@ -25,11 +36,15 @@ from DiffSegLungLib.evaluation.hosts import (
     TUNING_SEEDS,
     HostFile,
 )
+from DiffSegLungLib.evaluation.kept import Kept, fingerprint
 from DiffSegLungLib.evaluation.known_truth import run_case
+from DiffSegLungLib.evaluation.read_ct import ReadCt
 from DiffSegLungLib.models import Model, list_models, load
+from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.progress import Progress, silent
 
 WORKERS = 2
+FROZEN = Path(__file__).resolve().parents[2] / "Testing" / "evaluation" / "frozen"
 RETRAINED = {
     "no distillation": "no-distillation",
     "short training, warm-up": "short-warm-up",
@@ -44,24 +59,28 @@ class Plan:
 
     Attributes:
         data: folder of the real CT.
-        tuning: tuning hosts and seeds instead of the reported ones.
-        parts: ``cases``, ``borrowed``, ``lungs`` and ``robustness``, or some of them.
+        tuning: tuning CT, hosts and seeds instead of the reported ones.
+        parts: some of ``command.PARTS``.
         model: name or folder of the weights; the shipped ones without it.
+        kept: folder that finished tasks are kept in; none without it.
+        frozen: folder of the labels of an earlier state.
     """
 
     data: Path
     tuning: bool = False
-    parts: tuple[str, ...] = ("cases", "borrowed", "lungs", "robustness")
+    parts: tuple[str, ...] = QUICK_PARTS
     model: str | None = None
+    kept: Path | None = None
+    frozen: Path = FROZEN
 
     @property
     def hosts(self) -> tuple[HostFile, ...]:
-        """The hosts that lesions are placed into."""
+        """The hosts that the older lesions are placed into."""
         return TUNING if self.tuning else REPORTED
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of the lesions."""
+        """The seeds of the older lesions."""
         return TUNING_SEEDS if self.tuning else REPORTED_SEEDS
 
 
@@ -82,14 +101,28 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-Task = tuple[str, Callable[[], dict[str, Any]]]
+Rows = dict[str, dict[str, Any]]
+"""What a task measured: a row of each part that it serves."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call of the evaluation.
+
+    Attributes:
+        name: tells it from every other task.
+        call: returns what it measured, by part.
+    """
+
+    name: str
+    call: Callable[[], Rows]
 
 
 def run_study(plan: Plan, progress: Progress = silent) -> Outcome:
-    """Run every task of the plan.
+    """Run every task of the plan that is not kept already.
 
     Raises:
-        MissingPartError: the real CT are not at hand.
+        MissingPartError: the real CT are not at hand, or frozen labels are damaged.
     """
     if not (plan.data / f"{borrowed.HEALTHY_CASE}.nii.gz").exists():
         raise MissingPartError(
@@ -97,19 +130,50 @@ def run_study(plan: Plan, progress: Progress = silent) -> Outcome:
         )
     started = time.perf_counter()
     outcome = Outcome(plan, facts=describe(plan))
-    tasks = _tasks(plan)
-    with ProcessPoolExecutor(WORKERS, initializer=_one_thread) as pool:
-        futures = {pool.submit(task): part for part, task in tasks}
-        for done, future in enumerate(as_completed(futures), start=1):
-            outcome.rows.setdefault(futures[future], []).append(future.result())
-            progress("evaluate", done / len(tasks), f"{futures[future]}: {done} of {len(tasks)} done")
+    tasks, kept = all_tasks(plan), _kept(plan, outcome.facts)
+    for done, (name, rows) in enumerate(_results(tasks, kept), start=1):
+        for part, row in rows.items():
+            outcome.rows.setdefault(part, []).append(row)
+        progress("evaluate", done / len(tasks), f"{name}: {done} of {len(tasks)} done")
     outcome.seconds = time.perf_counter() - started
     return outcome
 
 
+def _kept(plan: Plan, facts: dict[str, Any]) -> Kept | None:
+    """Where the results of this source, these weights and these data are kept."""
+    if plan.kept is None:
+        return None
+    weights = [facts["weights_sha256"], *facts["retrained"].values()]
+    frozen = plan.frozen / "manifest.json"
+    known = frozen.read_text(encoding="utf-8") if frozen.exists() else ""
+    return Kept(plan.kept / fingerprint([*weights, str(plan.data.resolve()), known]))
+
+
+def _results(tasks: Iterable[Task], kept: Kept | None) -> Iterator[tuple[str, Rows]]:
+    """Name and rows of each task, those that are kept first."""
+    waiting = []
+    for task in tasks:
+        rows = kept.load(task.name) if kept else None
+        if rows is None:
+            waiting.append(task)
+        else:
+            yield task.name, rows
+    with ProcessPoolExecutor(WORKERS, initializer=_one_thread) as pool:
+        futures: dict[Future[Rows], Task] = {pool.submit(task.call): task for task in waiting}
+        try:
+            for future in as_completed(futures):
+                name, rows = futures[future].name, future.result()
+                if kept:
+                    kept.save(name, rows)
+                yield name, rows
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def describe(plan: Plan) -> dict[str, Any]:
-    """Commit, checksum of the weights and seeds."""
+    """Commit, checksum of the weights, seeds, and which CT with readings the model was trained on."""
     model = load(plan.model)
+    cases = [ct.case for ct in read_ct.read_ct(plan.data)] if (plan.data / "readings").exists() else []
     return {
         "commit": _commit(),
         "model": model.info.name,
@@ -119,6 +183,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "segmentation_seed": 0,
         "retrained": {name: model.info.sha256 for name, model in retrained().items()},
         "not_retrained": sorted(set(RETRAINED) - set(retrained())),
+        "trained_on": read_ct.trained_on(cases, model.description),
     }
 
 
@@ -140,58 +205,121 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _tasks(plan: Plan) -> list[Task]:
+# --- tasks -----------------------------------------------------------------------------------------------
+
+
+def all_tasks(plan: Plan) -> list[Task]:
     """All tasks, the long ones first."""
-    tasks: list[Task] = []
-    if "cases" in plan.parts:
-        for host in plan.hosts:
-            tasks += [("cases", partial(_case, host, seed, plan.data, plan.model)) for seed in plan.seeds]
-        tasks += [
-            ("nodules", partial(_nodules, host, plan.seeds[0], plan.data, plan.model)) for host in plan.hosts
-        ]
-        tasks += [
-            ("widespread", partial(widespread.score, host, plan.seeds[0], plan.data, plan.model))
-            for host in plan.hosts
-        ]
-    if "robustness" in plan.parts:
-        tasks += [("robustness", task) for task in _robustness_tasks(plan)]
-    if "borrowed" in plan.parts:
-        tasks += _borrowed_tasks(plan)
-    if "lungs" in plan.parts:
-        data, model = plan.data, plan.model
-        tasks += [("lungs", partial(_expert_mask, name, data, model)) for name in lung_masks.EXPERT_MASKS]
-        for host in plan.hosts:
-            tasks += [("dense", partial(_dense_lung, host, seed, data, model)) for seed in plan.seeds]
-    return tasks
+    makers: dict[str, Callable[[Plan], list[Task]]] = {
+        "cases": _case_tasks,
+        "robustness": _robustness_tasks,
+        "readings": _reading_tasks,
+        "painted": _painted_tasks,
+        "borrowed": _borrowed_tasks,
+        "lungs": _lung_tasks,
+        "patches": lambda plan: [_task("patches", "patches", _patches, plan.data, plan.model)],
+    }
+    return [task for part, make in makers.items() if part in plan.parts for task in make(plan)]
 
 
-def _robustness_tasks(plan: Plan) -> list[Callable[[], dict[str, Any]]]:
+def _task(part: str, name: str, call: Callable[..., dict[str, Any]], *arguments: Any) -> Task:
+    """A task that measures one row of one part."""
+    return Task(f"{part}: {name}", partial(_one_row, part, call, *arguments))
+
+
+def _one_row(part: str, call: Callable[..., dict[str, Any]], *arguments: Any) -> Rows:
+    return {part: call(*arguments)}
+
+
+def _reading_tasks(plan: Plan) -> list[Task]:
+    """Each CT is segmented once and scored for every table that it is in."""
+    frozen = FrozenLabels(plan.frozen)
+    tasks = [
+        Task(f"readings: {ct.case}", partial(_read_ct, ct, plan.data, plan.model, frozen))
+        for ct in read_ct.read_ct(plan.data, plan.tuning)
+    ]
+    healthy = Task("healthy", partial(_healthy, plan.data, plan.model, frozen))
+    return tasks if plan.tuning else [*tasks, healthy]
+
+
+def _read_ct(ct: ReadCt, data: Path, model: str | None, frozen: FrozenLabels) -> Rows:
+    result = read_ct.segment_read(ct, data, model)
+    rows = {"readings": read_ct.score_ct(ct, result, read_ct.readings_of(ct, data), frozen)}
+    if ct.name in borrowed.SLICE_CASES:
+        rows["slices"] = borrowed.slice_auc(ct.name, data, result)
+    return rows
+
+
+def _healthy(data: Path, model: str | None, frozen: FrozenLabels) -> Rows:
+    result = segment(borrowed.file_of(borrowed.HEALTHY_CASE, data), model=model)
+    others = {**read_ct.rivals(result), **frozen.labels(borrowed.HEALTHY_CASE.split("/")[-1])}
+    return {"healthy": borrowed.healthy_lung(result, others)}
+
+
+def _painted_tasks(plan: Plan) -> list[Task]:
+    frozen = FrozenLabels(plan.frozen)
+    return [
+        _task("painted", kind, painted_ct.score_kind, kind, plan.data, plan.model, frozen)
+        for kind in painted_ct.KINDS
+    ]
+
+
+def _case_tasks(plan: Plan) -> list[Task]:
+    """The older painted lesions, nodules, and disease that takes most of the lungs."""
+    tasks = [
+        _task("cases", f"{host.name}, {seed}", _case, host, seed, plan.data, plan.model, plan.frozen)
+        for host in plan.hosts
+        for seed in plan.seeds
+    ]
+    one = (plan.seeds[0], plan.data, plan.model)
+    tasks += [_task("nodules", host.name, _nodules, host, *one) for host in plan.hosts]
+    return tasks + [_task("widespread", host.name, widespread.score, host, *one) for host in plan.hosts]
+
+
+def _robustness_tasks(plan: Plan) -> list[Task]:
     """Every change of every lung, lung by lung: hosts with lesions, then lungs diseased as they are."""
     names = [None, *robustness.CHANGES]
-    seed, data, model = plan.seeds[0], plan.data, plan.model
-    tasks: list[Callable[[], dict[str, Any]]] = []
+    data, model = plan.data, plan.model
+    tasks: list[Task] = []
     for host in plan.hosts:
-        tasks += [partial(_change_host, name, host, seed, data, model) for name in names]
-    tasks += [partial(_change_ct, name, ct, data, model) for ct in borrowed.SLICE_CASES for name in names]
+        for name in names:
+            title, one = f"{host.name}, {name}", (name, host, plan.seeds[0], data, model)
+            tasks.append(_task("robustness", title, _change_host, *one))
+    for ct in borrowed.SLICE_CASES:
+        tasks += [_task("robustness", f"{ct}, {name}", _change_ct, name, ct, data, model) for name in names]
     return tasks
 
 
 def _borrowed_tasks(plan: Plan) -> list[Task]:
     data, model = plan.data, plan.model
-    tasks: list[Task] = [
-        ("slices", partial(borrowed.slice_auc, name, data, model)) for name in borrowed.SLICE_CASES
+    tasks = [
+        _task("marked", marked[0], borrowed.marked_lesion, *marked, data, model) for marked in borrowed.MARKED
     ]
-    tasks.append(("healthy", partial(borrowed.healthy_lung, data, model)))
-    for name, suffix, votes in borrowed.MARKED:
-        tasks.append(("marked", partial(borrowed.marked_lesion, name, suffix, votes, data, model)))
-    tasks += [("readings", partial(readings.score, name, data, model)) for name in readings.cases(data)]
-    tasks.append(("kernels", partial(borrowed.kernel_pair, data, model)))
-    tasks.append(("patches", partial(_patches, data, model)))
-    return tasks
+    tasks += [
+        _task("nodule_readings", name, nodule_readings.score, name, data, model)
+        for name in nodule_readings.cases(data)
+    ]
+    return [*tasks, _task("kernels", "kernels", borrowed.kernel_pair, data, model)]
 
 
-def _case(host: HostFile, seed: int, data: Path, model_name: str | None) -> dict[str, Any]:
-    return run_case(host, seed, data, load(model_name), retrained())
+def _lung_tasks(plan: Plan) -> list[Task]:
+    data, model = plan.data, plan.model
+    tasks = [_task("lungs", name, _expert_mask, name, data, model) for name in lung_masks.EXPERT_MASKS]
+    return tasks + [
+        _task("dense", f"{host.name}, {seed}", _dense_lung, host, seed, data, model)
+        for host in plan.hosts
+        for seed in plan.seeds
+    ]
+
+
+def _case(host: HostFile, seed: int, data: Path, model_name: str | None, frozen: Path) -> dict[str, Any]:
+    labels = FrozenLabels(frozen).labels(older_name(host, seed))
+    return run_case(host, seed, data, load(model_name), retrained(), labels)
+
+
+def older_name(host: HostFile, seed: int) -> str:
+    """What the frozen labels of a case of older painted lesions are called."""
+    return f"older_{host.name.split('/')[-1]}_{seed}"
 
 
 def retrained() -> dict[str, Model]:
@@ -228,18 +356,3 @@ def _nodules(host: HostFile, seed: int, data: Path, model_name: str | None) -> d
 
 def _patches(data: Path, model_name: str | None) -> dict[str, Any]:
     return borrowed.emphysema_patches(data, load(model_name))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write plain numbers; NaN becomes null, so that every reader can read them."""
-    path.write_text(json.dumps(_plain(content), indent=2) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return None if value != value else round(float(value), 5)
-    return value.item() if hasattr(value, "item") else value
