@@ -173,7 +173,14 @@ def _ownGroup() -> dict:
 def _killTree(process: subprocess.Popen) -> None:
     if os.name == "nt":
         command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
-        subprocess.run(command, capture_output=True, check=False, creationflags=subprocess.CREATE_NO_WINDOW)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                command,
+                capture_output=True,
+                check=False,
+                timeout=ENDING_SECONDS,
+                creationflags=subprocess.CREATE_NO_WINDOW,
+            )
         return
     with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
         os.killpg(process.pid, signal.SIGKILL)

@@ -193,8 +193,8 @@ def _shifted(table: pandas.DataFrame, old: pandas.DataFrame, new: pandas.DataFra
 
     shifted = table.copy()
     columns = ["vessel_ml", *(f"{key}_ml" for key in TISSUE_LABELS)]
-    change = (new[columns] - old[columns]).reindex(table.index, fill_value=0.0)
-    shifted[columns] = (table[columns] + change).clip(lower=0.0)
+    gone, come = (each[columns].reindex(table.index, fill_value=0.0) for each in (old, new))
+    shifted[columns] = (table[columns] - gone + come).clip(lower=0.0)
     parenchyma = shifted[columns[1:]].sum(axis="columns")
     for key in TISSUE_LABELS:
         shifted[f"{key}_percent"] = 100 * shifted[f"{key}_ml"] / parenchyma

@@ -85,9 +85,12 @@ def test_only_what_a_stroke_touched_gives_the_same_numbers(
     whole = measuring.compute(taken)
     measured: list[int] = []
     measure = measures.measure
-    monkeypatch.setattr(
-        measures, "measure", lambda labels, *rest: (measured.append(labels.size), measure(labels, *rest))[1]
-    )
+
+    def watched(labels: np.ndarray, *rest: Any) -> Any:
+        measured.append(labels.size)
+        return measure(labels, *rest)
+
+    monkeypatch.setattr(measures, "measure", watched)
     touched = measuring.compute(taken, before)
     pandas.testing.assert_frame_equal(touched.table, whole.table, rtol=1e-9, atol=1e-9)
     for key, counts in whole.histograms.items():
@@ -203,7 +206,12 @@ def test_a_ct_is_looked_for_among_new_volumes_only(
     module = sys.modules["DiffSegLung"]
     looked: list[Any] = []
     find = module.mostLikelyChestCt
-    monkeypatch.setattr(module, "mostLikelyChestCt", lambda *nodes: (looked.append(nodes), find(*nodes))[1])
+
+    def watched(*nodes: Any) -> Any:
+        looked.append(nodes)
+        return find(*nodes)
+
+    monkeypatch.setattr(module, "mostLikelyChestCt", watched)
     for _ in range(20):
         scene.AddNewNodeByClass("vtkMRMLTextNode")
     steps.goOn(0.2)

@@ -50,7 +50,12 @@ def test_one_that_fails_stops_no_other(panel: Any, grey: Any, small: Any) -> Non
     steps.click(panel.ui.applyButton)
     assert panel.ui.applyButton.text == "Cancel"
     said: list[str] = []
-    steps.waitUntil(lambda: said.append(panel.ui.statusLabel.text) or panel._run is None, 500)
+
+    def isDone() -> bool:
+        said.append(panel.ui.statusLabel.text)
+        return panel._run is None
+
+    steps.waitUntil(isDone, 500)
     assert any("2 of 2: child" in text for text in said)
     table = panel.ui.severalTable.mrmlTableNode()
     columns = {table.GetColumnName(n): n for n in range(table.GetNumberOfColumns())}
