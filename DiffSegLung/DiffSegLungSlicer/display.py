@@ -106,7 +106,12 @@ def fitLungs(segmentationNode) -> None:
     low, high = np.array(bounds[::2]), np.array(bounds[1::2])
     if not np.all(high > low):
         return
-    jumpTo(_placeOfInterest(segmentationNode) or tuple((low + high) / 2))
+    jumpTo(tuple((low + high) / 2))
+    place = _placeOfInterest(segmentationNode)
+    if place is not None:  # along their normals alone, so that all of the lungs stays in sight
+        slicer.vtkMRMLSliceNode.JumpAllSlices(
+            slicer.mrmlScene, *place, slicer.vtkMRMLSliceNode.OffsetJumpSlice
+        )
     for name in slicer.app.layoutManager().sliceViewNames():
         sliceNode = slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode()
         _fitSlice(sliceNode, high - low)

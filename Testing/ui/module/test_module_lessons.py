@@ -209,21 +209,19 @@ def test_closing_the_scene_is_silent(panel: Any, phantom: Any, runFiles: Path, s
 # --- where the views go -----------------------------------------------------------------------------------
 
 
-def middles() -> list[np.ndarray]:
+def assertPlanesGoThrough(place: Any, node: Any) -> None:
+    """Each plane holds the place, and its middle is still that of the lungs."""
     import slicer
 
-    nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode")
-    return [slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())[:3, 3] for node in nodes]
-
-
-def voxelAt(volume: Any, ras: np.ndarray) -> tuple[int, ...]:
-    """(k, j, i) of a place in the patient."""
-    import slicer
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetRASToIJKMatrix(matrix)
-    return tuple(np.rint(slicer.util.arrayFromVTKMatrix(matrix) @ [*ras, 1])[2::-1].astype(int))
+    bounds = [0.0] * 6
+    node.GetRASBounds(bounds)
+    middle = (np.array(bounds[::2]) + bounds[1::2]) / 2
+    views = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+    assert len(views) == 3 and place is not None
+    for view in views:
+        across, down, normal, origin = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3].T
+        assert normal @ (np.array(place) - origin) == pytest.approx(0.0, abs=0.01)
+        assert [across @ (middle - origin), down @ (middle - origin)] == pytest.approx([0.0, 0.0], abs=0.01)
 
 
 def test_views_go_to_the_largest_disease(panel: Any, phantom: Any, result: Any) -> None:
@@ -234,8 +232,7 @@ def test_views_go_to_the_largest_disease(panel: Any, phantom: Any, result: Any) 
     volumes = {key: ml for key, ml, _percent in results.tissueRows(result) if key != "healthy"}
     largest = max(volumes, key=lambda key: volumes[key])
     assert volumes[largest] > 0
-    for middle in middles():
-        assert steps.voxelsOf(result, largest, phantom)[voxelAt(phantom, middle)]
+    assertPlanesGoThrough(results.largestPiece(result, largest), result)
 
 
 def test_views_go_through_the_right_lung_where_nothing_is_diseased(
@@ -249,9 +246,7 @@ def test_views_go_through_the_right_lung_where_nothing_is_diseased(
             steps.setVoxels(result, tissue.key, empty, phantom)
     panel.logic.measures(result)
     display.showResult(result)
-    lungs = result.GetNodeReference(results.LUNGS_ROLE)
-    for middle in middles():
-        assert steps.voxelsOf(lungs, "right-lung", phantom)[voxelAt(phantom, middle)]
+    assertPlanesGoThrough(results.largestPiece(result, "right-lung", ofLungs=True), result)
 
 
 @pytest.mark.parametrize(
