@@ -258,6 +258,36 @@ def thirds_from_sides(sides: np.ndarray) -> dict[str, np.ndarray]:
     return zones
 
 
+def zonal_profile(labels: np.ndarray, levels: int = 20) -> pandas.DataFrame:
+    """Share of each tissue from the apex of the lungs to their base.
+
+    The slices from the highest to the lowest one with lung are parted by height; a slice belongs to the level
+    that its middle lies in.
+
+    Args:
+        labels: (z, y, x), label values of the tissue table, 0 outside the lungs; +z is up.
+        levels: how many; there are no more than slices with lung.
+
+    Returns:
+        A row a level, indexed by its middle in percent of the way down (index name ``from_apex``); a column a
+        tissue by its key, in percent of the level's parenchyma, NaN where it has none.
+    """
+    import pandas
+
+    slices = np.flatnonzero((labels != OUTSIDE).any(axis=(1, 2)))
+    count = int(slices[-1] - slices[0] + 1) if slices.size else 0
+    levels = min(levels, count)
+    counts = np.zeros((levels, TISSUES[-1].label + 1), np.int64)
+    for number in range(count):
+        here = np.bincount(labels[slices[-1] - number].ravel(), minlength=counts.shape[1])
+        counts[int((number + 0.5) * levels / count)] += here
+    parenchyma = counts[:, [tissue.label for tissue in REPORTED]].sum(axis=1)
+    whole = np.where(parenchyma > 0, parenchyma, np.nan)
+    shares = {tissue.key: 100.0 * counts[:, tissue.label] / whole for tissue in REPORTED}
+    middles = 100.0 * (np.arange(levels) + 0.5) / max(levels, 1)
+    return pandas.DataFrame(shares, index=pandas.Index(middles, name="from_apex"))
+
+
 def lung_box(labels: np.ndarray, margin: tuple[int, int, int] = (0, 0, 0)) -> tuple[slice, slice, slice]:
     """The smallest box that holds all labelled voxels, grown by a margin in voxels.
 

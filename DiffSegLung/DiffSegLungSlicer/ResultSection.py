@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import html
-import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from DiffSegLungLib.errors import DiffSegLungError
-from DiffSegLungLib.tissues import BY_KEY, REPORTED
+from DiffSegLungLib.tissues import REPORTED
 
-from . import display, results
+from . import display, measuring, results
+from .background import Background
 from .dicomSource import dicomFiles
+from .exchange import SegmentChoice
+from .PartsSection import Reported, paintShares, referenceText, swatch
+from .words import said
 
 EYE, TISSUE, ML, PERCENT, OPACITY = range(5)
 SETTLE_MS = 700
 """Pause after the last stroke before the measures are taken again."""
-BAR_WIDTH, BAR_HEIGHT, BAR_LABEL = 270, 18, 95
+FOLLOW_MS = 50
 
 
 class ResultSection(VTKObservationMixin):
@@ -38,10 +42,16 @@ class ResultSection(VTKObservationMixin):
         self.ui, self.logic, self._showError = ui, logic, showError
         self._node = None
         self._filling = False
+        self._work: Background | None = None
+        self._measured: measuring.Measured | None = None
+        self._again = False
         self._settle = qt.QTimer()
         self._settle.setSingleShot(True)
         self._settle.setInterval(SETTLE_MS)
         self._settle.connect("timeout()", self.measureAgain)
+        self._following = qt.QTimer()
+        self._following.setInterval(FOLLOW_MS)
+        self._following.connect("timeout()", self.onMeasuring)
         self._setUpTable()
         self._connect()
         self.refresh()
@@ -66,9 +76,12 @@ class ResultSection(VTKObservationMixin):
         ui.outlineCheckBox.connect("toggled(bool)", self.onOutline)
         ui.uncertaintyCheckBox.connect("toggled(bool)", self.onUncertainty)
         ui.lungWindowCheckBox.connect("toggled(bool)", self.onLungWindow)
+        ui.referenceLabel.text = referenceText()
         ui.copyMeasuresButton.connect("clicked(bool)", self.onCopyMeasures)
         ui.histogramButton.connect("clicked(bool)", self.onHistogram)
         ui.sharesButton.connect("clicked(bool)", self.onShares)
+        ui.profileButton.connect("clicked(bool)", self.onProfile)
+        ui.undoButton.connect("clicked(bool)", self.onUndo)
         ui.reportButton.connect("clicked(bool)", self.onReport)
         ui.editButton.connect("clicked(bool)", self.onEdit)
         ui.editLungsButton.connect("clicked(bool)", self.onEditLungs)
@@ -76,7 +89,6 @@ class ResultSection(VTKObservationMixin):
 
     def cleanup(self) -> None:
         """Stops following the segmentation."""
-        self._settle.stop()
         self.setSegmentation(None)
 
     # --- what is shown ----------------------------------------------------------------------------
@@ -85,7 +97,7 @@ class ResultSection(VTKObservationMixin):
         """Shows this segmentation; None where there is no result."""
         if segmentationNode is not self._node:
             self.removeObservers()
-            self._settle.stop()
+            self.forgetEdits()
             self._node = segmentationNode
             self._observe()
             self.refresh()
@@ -102,6 +114,9 @@ class ResultSection(VTKObservationMixin):
         for node in filter(None, (self._node, self._node.GetNodeReference(results.LUNGS_ROLE))):
             for event in events:
                 self.addObserver(node, event, self.onEdited)
+        view = self._node.GetDisplayNode()
+        if view is not None:
+            self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self.onDisplayChanged)
 
     def refresh(self) -> None:
         """Brings the whole section up to date with the scene."""
@@ -111,7 +126,7 @@ class ResultSection(VTKObservationMixin):
         self._fillTable()
         self._paintShares()
         self.ui.show3DButton.setSegmentationNode(node)
-        self.ui.measuresTable.setMRMLTableNode(node.GetNodeReference(results.MEASURES_ROLE) if node else None)
+        self._showMeasures(node.GetNodeReference(results.MEASURES_ROLE) if node else None)
         self.ui.resultLabel.text = self._title()
         self._showView()
         files = dicomFiles(results.volumeOf(node)) if node else []
@@ -121,6 +136,20 @@ class ResultSection(VTKObservationMixin):
             if files
             else _("The CT did not come from the DICOM database; load it from there to export DICOM.")
         )
+        self._makeRoom()
+        qt.QTimer.singleShot(0, self._makeRoom)  # once what was hidden is there
+
+    def _makeRoom(self) -> None:
+        """The panel around learns of the height: Qt keeps heights of wrapped text that hold no longer."""
+        widget = self.ui.resultsCollapsibleButton
+        while widget is not None:
+            widget.updateGeometry()
+            widget = widget.parentWidget()
+
+    def _showMeasures(self, table) -> None:
+        self.ui.measuresTable.setMRMLTableNode(table)
+        if table is not None:  # a view without a table refuses, so the .ui file cannot say it
+            self.ui.measuresTable.transposed = True
 
     def _showView(self) -> None:
         """The switches tell how the result is shown now; others may have changed it."""
@@ -135,6 +164,10 @@ class ResultSection(VTKObservationMixin):
             blocked = box.blockSignals(True)
             box.checked = state
             box.blockSignals(blocked)
+        if view is not None:
+            blocked = self.ui.opacitySlider.blockSignals(True)
+            self.ui.opacitySlider.value = view.GetOpacity2DFill()
+            self.ui.opacitySlider.blockSignals(blocked)
 
     def _title(self) -> str:
         if self._node is None:
@@ -144,7 +177,7 @@ class ResultSection(VTKObservationMixin):
 
     def _showWarnings(self) -> None:
         warnings = results.manifestOf(self._node).get("warnings", []) if self._node else []
-        lines = "".join(f"<li>{html.escape(str(warning))}</li>" for warning in warnings)
+        lines = "".join(f"<li>{html.escape(said(str(warning)))}</li>" for warning in warnings)
         self.ui.warningsLabel.text = _("<b>Before you read the numbers:</b>") + f"<ul>{lines}</ul>"
         self.ui.warningsLabel.visible = bool(warnings)
 
@@ -159,7 +192,8 @@ class ResultSection(VTKObservationMixin):
 
     def _fillRow(self, row: int, tissue, ml: float, percent: float) -> None:
         """An absent tissue is there as 0, greyed: its absence is a finding too."""
-        texts = ["", tissue.name, f"{ml:,.1f}" if ml < 10 else f"{ml:,.0f}", f"{percent:.1f}", ""]
+        share = f"{percent:.1f}" if math.isfinite(percent) else "-"
+        texts = ["", said(tissue.name), f"{ml:,.1f}" if ml < 10 else f"{ml:,.0f}", share, ""]
         shown = self._node is not None and tissue.key in self._node.GetSegmentation().GetSegmentIDs()
         view = self._node.GetDisplayNode() if shown else None
         if view:
@@ -176,7 +210,7 @@ class ResultSection(VTKObservationMixin):
             if column in (ML, PERCENT):
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             if column == TISSUE:
-                item.setIcon(qt.QIcon(_swatch(tissue.colour)))
+                item.setIcon(qt.QIcon(swatch(tissue.colour)))
             if ml <= 0:
                 item.setForeground(qt.QBrush(qt.QColor(150, 150, 150)))
             item.setFlags(flags)
@@ -192,6 +226,8 @@ class ResultSection(VTKObservationMixin):
     def forgetEdits(self) -> None:
         """What has changed so far was not the user's hand but a run."""
         self._settle.stop()
+        self._following.stop()
+        self._work, self._measured, self._again = None, None, False
 
     # --- what the user does -----------------------------------------------------------------------
 
@@ -201,18 +237,50 @@ class ResultSection(VTKObservationMixin):
             self._settle.start()
 
     def measureAgain(self) -> None:
-        """Measures the corrected segments."""
+        """Measures the segments as they are now, in a thread; what is drawn meanwhile comes after it."""
         if self._node is None or self._node.GetScene() is None or slicer.mrmlScene.IsClosing():
             return
+        if self._work is not None:
+            self._again = True
+            return
         with self._reported():
-            self.logic.measures(self._node)
+            taken, before = results.taken(self._node), self._measured
+            self._work = Background(lambda: measuring.compute(taken, before))
+            self._following.start()
+
+    def onMeasuring(self) -> None:
+        """Follows the thread; called by a timer."""
+        if self._work is None or self._work.isRunning():
+            return
+        self._following.stop()
+        work, self._work = self._work, None
+        with self._reported():
+            self._measured = work.result()
+            results.showMeasured(self._node, self._measured)
             self.refresh()
+        if self._again:
+            self._again = False
+            self.measureAgain()
+
+    def useRegions(self, regionsNode) -> None:
+        """Lobes that are chosen after the run are measured, too; None takes them away."""
+        if self._node is not None:
+            with self._reported():
+                results.chooseRegions(self._node, SegmentChoice.of(regionsNode))
+                self.measureAgain()
+
+    def onDisplayChanged(self, caller=None, event=None) -> None:
+        """Others change it, too: the Segmentations module, a script."""
+        if self._node is not None and not self._filling:
+            self._fillTable()
+            self._showView()
 
     def onItemChanged(self, item) -> None:
         """Visibility and opacity of one tissue."""
         if self._filling or self._node is None:
             return
         key, view = REPORTED[item.row()].key, self._node.GetDisplayNode()
+        self._filling = True  # the table must not be filled anew under the item that the user holds
         if item.column() == EYE:
             view.SetSegmentVisibility(key, item.checkState() == qt.Qt.Checked)
         elif item.column() == OPACITY:
@@ -221,6 +289,7 @@ class ResultSection(VTKObservationMixin):
                 view.SetSegmentOpacity2DFill(key, share)
                 view.SetSegmentOpacity3D(key, share)
             self._fillTable()
+        self._filling = False
 
     def onCellClicked(self, row: int, column: int) -> None:
         """The slice views go to the largest piece of the tissue."""
@@ -263,6 +332,10 @@ class ResultSection(VTKObservationMixin):
         """Shares per region."""
         self._showChart(results.SHARES_ROLE)
 
+    def onProfile(self) -> None:
+        """Shares from apex to base."""
+        self._showChart(results.PROFILE_ROLE)
+
     def _showChart(self, role: str) -> None:
         chart = self._node.GetNodeReference(role) if self._node else None
         if chart is not None:
@@ -289,6 +362,15 @@ class ResultSection(VTKObservationMixin):
         # The name of this call changed with Slicer 5.2; both are the volume that is painted over.
         editor.setSourceVolumeNode(results.volumeOf(self._node))
 
+    def onUndo(self) -> None:
+        """Takes back the last stroke of the Segment Editor, without going there."""
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        lungs = self._node.GetNodeReference(results.LUNGS_ROLE) if self._node else None
+        if self._node is not None and editor.segmentationNode() in (self._node, lungs):
+            editor.undo()
+        else:
+            self._showError(_("There is nothing to undo: nothing was edited since this result was chosen."))
+
     def onReport(self) -> None:
         """Writes the report into a folder of the user's choice and opens it."""
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of the report"))
@@ -306,38 +388,8 @@ class ResultSection(VTKObservationMixin):
             with self._reported(busy=True):
                 self.logic.exportDicomSegmentation(self._node, str(path.with_suffix(".dcm")))
 
-    def _reported(self, busy: bool = False) -> _Reported:
-        return _Reported(self._showError, self.ui.exportWidget if busy else None)
-
-
-class _Reported:
-    """Shows an error in the panel's line instead of a pop-up.
-
-    Where the work takes a while, the wait cursor is shown and the buttons that started it rest: events are
-    processed meanwhile, and a second click must not start it again.
-    """
-
-    def __init__(self, showError: Callable[[str], None], buttons=None) -> None:
-        self._showError, self._buttons = showError, buttons
-
-    def __enter__(self) -> None:
-        self._showError("")
-        if self._buttons is not None:
-            self._buttons.enabled = False
-            slicer.app.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
-
-    def __exit__(self, kind, error, trace) -> bool:
-        if self._buttons is not None:
-            self._buttons.enabled = True
-            slicer.app.restoreOverrideCursor()
-        if not isinstance(error, Exception):
-            return False
-        known = isinstance(error, DiffSegLungError)
-        if not known:
-            logging.exception("DiffSegLung", exc_info=error)
-        unknown = _("{kind}: {error}. See the log.").format(kind=type(error).__name__, error=error)
-        self._showError(str(error) if known else unknown)
-        return True
+    def _reported(self, busy: bool = False) -> Reported:
+        return Reported(self._showError, self.ui.exportWidget if busy else None)
 
 
 def _percentOf(text: str) -> float | None:
@@ -346,31 +398,3 @@ def _percentOf(text: str) -> float | None:
         return min(max(float(text.replace("%", "").replace(",", ".")) / 100, 0.0), 1.0)
     except ValueError:
         return None
-
-
-def _swatch(colour: tuple[int, int, int]):
-    pixmap = qt.QPixmap(14, 14)
-    pixmap.fill(qt.QColor(*colour))
-    return pixmap
-
-
-def paintShares(rows: list[tuple[str, dict[str, float]]]):
-    """A picture with one stacked bar a region.
-
-    Args:
-        rows: name of the region, and percent of each tissue by its key.
-    """
-    pixmap = qt.QPixmap(BAR_WIDTH, BAR_HEIGHT * max(len(rows), 1))
-    pixmap.fill(qt.QColor(0, 0, 0, 0))
-    painter = qt.QPainter(pixmap)
-    for index, (name, shares) in enumerate(rows):
-        top, left = index * BAR_HEIGHT, float(BAR_LABEL)
-        painter.setPen(qt.QColor(110, 110, 110))
-        painter.drawText(0, top + BAR_HEIGHT - 5, name)
-        for key, percent in shares.items():
-            right = left + (BAR_WIDTH - BAR_LABEL) * percent / 100
-            width = round(right) - round(left)
-            painter.fillRect(round(left), top + 2, width, BAR_HEIGHT - 4, qt.QColor(*BY_KEY[key].colour))
-            left = right
-    painter.end()
-    return pixmap

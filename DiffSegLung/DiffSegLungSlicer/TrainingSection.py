@@ -18,6 +18,7 @@ from . import display, finetuning, losses, ownModels
 from .choices import Device, Stage, fillSelector
 from .dicomSource import selectedSeries
 from .finetuning import Parameters, State
+from .words import said
 
 POLL_MS = 300
 REFRESH_CHARTS_EACH = 7
@@ -141,7 +142,7 @@ class TrainingSection:
         return "" if name else _("Give the new model a name.")
 
     def _showError(self, message: str) -> None:
-        self.ui.trainingErrorLabel.text = message
+        self.ui.trainingErrorLabel.text = said(message)
         self.ui.trainingErrorLabel.visible = bool(message)
 
     def _tried(self, step: Callable[[], None]) -> None:
@@ -333,8 +334,8 @@ class TrainingSection:
     def _showChart(self, index: int) -> None:
         job = self._job or finetuning.current()
         charts = self._showLosses(job) if job else []
-        lacking = _("No step has been made yet.") if index == 0 else _("The distillation has not begun yet.")
-        self._showError("" if len(charts) > index else lacking)
+        lacking = _("There is no curve before two steps."), _("The distillation has not begun yet.")
+        self._showError("" if len(charts) > index else lacking[index])
         if len(charts) > index:
             display.showChart(charts[index])
 

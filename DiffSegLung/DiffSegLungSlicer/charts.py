@@ -42,8 +42,9 @@ def fillTable(node, columns: Mapping[str, Sequence]) -> None:
 
 
 def fillChart(chart, x: str, lines: Sequence[Line], lineWidth: float) -> None:
-    """Draws lines over the column `x` of their tables."""
-    for index, line in enumerate(lines):
+    """Draws lines over the column `x` of their tables; one of a single point is left out, VTK refuses it."""
+    drawn = [line for line in lines if line.table.GetNumberOfRows() > 1]
+    for index, line in enumerate(drawn):
         series = chart.GetNthPlotSeriesNode(index)
         if series is None:
             name = f"{line.table.GetName()} {line.column}"
@@ -58,6 +59,8 @@ def fillChart(chart, x: str, lines: Sequence[Line], lineWidth: float) -> None:
         series.SetMarkerStyle(series.MarkerStyleNone)
         series.SetLineWidth(lineWidth)
         series.SetColor(*(channel / 255 for channel in line.colour))
+    for index in reversed(range(len(drawn), chart.GetNumberOfPlotSeriesNodes())):
+        slicer.mrmlScene.RemoveNode(chart.GetNthPlotSeriesNode(index))
 
 
 def describeChart(chart, title: str, xTitle: str, yTitle: str) -> None:

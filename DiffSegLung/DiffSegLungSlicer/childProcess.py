@@ -27,7 +27,8 @@ CANCELLED = 130
 
 # Wherever this process has found the library: in the source tree beside the module, installed within it.
 LIBRARY_PARENT = Path(DiffSegLungLib.__file__).resolve().parents[1]
-ENDING_SECONDS = 5.0
+ENDING_SECONDS, READING_SECONDS = 1.0, 0.2
+"""How long an end is waited for: Slicer must not hang where a process cannot be ended."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +134,14 @@ class ChildProcess:
         return f"The computing process {ended}; the computer may be short of memory.{hint}"
 
     def cancel(self) -> None:
-        """Ends the process and all that it started, at once.  Returns when it is gone."""
+        """Ends the process and all that it started, at once.  Returns when it is gone, or soon."""
         if self.isRunning():  # perhaps without its launcher: whoever holds the pipes is still computing
             self._cancelled = True
             _killTree(self._process)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # Slicer must not hang where it cannot be ended
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING_SECONDS)
-        for reader in self._readers:
-            reader.join(timeout=2.0)
+        for reader in self._readers:  # they end with the pipes, which a stray process may hold
+            reader.join(READING_SECONDS)
 
 
 def pythonExecutable() -> str:
@@ -172,7 +173,14 @@ def _ownGroup() -> dict:
 def _killTree(process: subprocess.Popen) -> None:
     if os.name == "nt":
         command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
-        subprocess.run(command, capture_output=True, check=False, creationflags=subprocess.CREATE_NO_WINDOW)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                command,
+                capture_output=True,
+                check=False,
+                timeout=ENDING_SECONDS,
+                creationflags=subprocess.CREATE_NO_WINDOW,
+            )
         return
     with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
         os.killpg(process.pid, signal.SIGKILL)

@@ -9,6 +9,9 @@ from slicer.i18n import tr as _
 
 from . import results
 
+SAMPLES = 64
+"""Along each axis, about."""
+
 
 class Quality(enum.Enum):
     """How much work is done; the values are the command line's."""
@@ -66,16 +69,32 @@ def fillSelector(selector, values: list[str], labels: list[str], wanted: str) ->
     selector.blockSignals(blocked)
 
 
-def mostLikelyChestCt():
-    """The first volume whose values reach from air to bone; else none is preselected."""
-    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        image = node.GetImageData()
-        if node.GetAttribute(results.ATTRIBUTE) or node.IsA("vtkMRMLLabelMapVolumeNode") or image is None:
-            continue
-        low, high = image.GetScalarRange()
-        if low < -800 and high > 100:
+def mostLikelyChestCt(nodes=None):
+    """The first volume whose values reach from air to bone; else none is preselected.
+
+    Args:
+        nodes: to choose from; None for all volumes of the scene.
+    """
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if nodes is None else nodes:
+        isThere = node.GetScene() is slicer.mrmlScene and isVolume(node)
+        if isThere and not node.GetAttribute(results.ATTRIBUTE) and _reachesFromAirToBone(node):
             return node
     return None
+
+
+def isVolume(node) -> bool:
+    """Whether a node may be a CT, by its class."""
+    return node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLLabelMapVolumeNode")
+
+
+def _reachesFromAirToBone(volumeNode) -> bool:
+    """A voxel in some hundred tells it."""
+    image = volumeNode.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        return False
+    voxels = slicer.util.arrayFromVolume(volumeNode)
+    some = voxels[tuple(slice(None, None, 1 + size // SAMPLES) for size in voxels.shape[:3])]
+    return bool(some.min() < -800 and some.max() > 100)
 
 
 def segmentsOf(segmentationNode) -> tuple[list[str], list[str]]:

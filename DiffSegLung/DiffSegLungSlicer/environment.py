@@ -32,6 +32,7 @@ BELONGS_TO_SLICER = (
     "pyparsing",
     "six",
 )
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = "torch"
 REQUESTER = "DiffSegLung"
 
@@ -110,12 +111,17 @@ def _requireSlicersOwn(unmet: list[Requirement]) -> None:
 
 
 def _requireNoneMissing(file: Path) -> None:
-    lacking = ", ".join(map(str, missing(file)))
-    if lacking:
-        raise MissingPartError(
-            f"Python packages are missing: {lacking}. Click Apply again and agree to install them, or give a "
-            "folder of wheels under Options."
-        )
+    if lacking := missing(file):
+        raise MissingPartError(lackingText(lacking))
+
+
+def lackingText(lacking: Sequence[Requirement]) -> str:
+    """What is missing, and what to do."""
+    names = ", ".join(map(str, lacking))
+    return _(
+        "Python packages are missing: {names}. Click Apply again and agree to install them, or give a "
+        "folder of wheels under Options."
+    ).format(names=names)
 
 
 def _install(requirements: list[str]) -> None:

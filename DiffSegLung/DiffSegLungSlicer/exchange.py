@@ -110,6 +110,82 @@ def exportVolume(volumeNode, path: Path) -> None:
     sitk.WriteImage(image, str(path), useCompression=False)
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Segments of a scene as they were at a moment, on a CT's grid.
+
+    Attributes:
+        shape: (k, j, i) of the grid.
+        parts: in the segments' order the label, where its voxels lie on the grid, an array of segments there,
+            and the segment's value in it.
+    """
+
+    shape: tuple[int, int, int]
+    parts: tuple[tuple[int, tuple[slice, slice, slice], np.ndarray, int], ...]
+
+    def merged(self) -> np.ndarray:
+        """uint16 (k, j, i), 0 where there is no segment; where segments overlap the later one counts."""
+        merged = np.zeros(self.shape, np.uint16)
+        for label, box, voxels, value in self.parts:
+            merged[box][voxels == value] = label
+        return merged
+
+
+def labelLayers(choice: SegmentChoice, volumeNode, labels: Mapping[str, int]) -> Layers:
+    """Segments as they are now; their voxels are copied, and merged only when somebody asks.
+
+    Args:
+        choice: the segmentation; it may have any geometry and lie under another transform.
+        volumeNode: the CT.
+        labels: value for each segment ID.
+
+    Raises:
+        UnusableInputError: they do not lie in the CT.
+    """
+    shape = slicer.util.arrayFromVolume(volumeNode).shape
+    parts = _ownLayers(choice.node, volumeNode, shape, labels)
+    if parts is None:  # of another grid: Slicer resamples them
+        merged = labelArray(choice, volumeNode, labels)
+        everywhere = tuple(slice(0, size) for size in shape)
+        parts = tuple((label, everywhere, merged, label) for label in labels.values())
+    return Layers(shape, parts)
+
+
+def _ownLayers(node, volumeNode, shape, labels: Mapping[str, int]) -> tuple | None:
+    """The parts of `Layers`, None unless all segments are voxels on the CT's grid and within it."""
+    segmentation = node.GetSegmentation()
+    same = node.GetParentTransformNode() is volumeNode.GetParentTransformNode()
+    if not same or segmentation.GetSourceRepresentationName() != LABELMAP:
+        return None
+    geometry = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(geometry)
+    taken: dict[int, tuple | None] = {}
+    parts = []
+    for segmentId, label in labels.items():
+        layer = segmentation.GetLayerIndex(segmentId, LABELMAP)
+        if layer not in taken:
+            taken[layer] = _ownLayer(segmentation.GetLayerDataObject(layer, LABELMAP), geometry, shape)
+        if taken[layer] is None:
+            return None
+        parts.append((label, *taken[layer], int(segmentation.GetSegment(segmentId).GetLabelValue())))
+    return tuple(part for part in parts if part[2].size)
+
+
+def _ownLayer(image, geometry, shape) -> tuple | None:
+    """Where the layer lies on the grid, and its voxels (k, j, i); None if it is of another grid."""
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    apart = slicer.util.arrayFromVTKMatrix(matrix) - slicer.util.arrayFromVTKMatrix(geometry)
+    low, high = np.array(image.GetExtent()[::2])[::-1], np.array(image.GetExtent()[1::2])[::-1] + 1
+    size = tuple(int(each) for each in high - low)
+    if min(size) <= 0 or image.GetPointData().GetScalars() is None:
+        return (slice(0, 0),) * 3, np.zeros((0, 0, 0), np.uint8)
+    if np.abs(apart).max() > 1e-6 or (low < 0).any() or (high > shape).any():
+        return None
+    box = tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
+    return box, vtk_to_numpy(image.GetPointData().GetScalars()).reshape(size).copy()
+
+
 def labelArray(choice: SegmentChoice, volumeNode, labels: Mapping[str, int]) -> np.ndarray:
     """Segments as one label map on the CT's grid.
 

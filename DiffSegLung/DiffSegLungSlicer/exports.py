@@ -13,6 +13,9 @@ from .dicomSource import dicomFiles
 from .exchange import SegmentChoice
 from .run import Run, newFolder
 
+CT_FILE = "ct.nrrd"
+"""Never the node's name, which is often the patient's."""
+
 
 def reportRun(segmentationNode, target: Path) -> Run:
     """Writes the report of the segments as they are now; its result is the HTML file."""
@@ -20,7 +23,7 @@ def reportRun(segmentationNode, target: Path) -> Run:
     folder = newFolder()
 
     def command() -> list[str]:
-        ct = folder / f"{safeName(volumeNode.GetName())}.nrrd"
+        ct = folder / CT_FILE
         exchange.exportVolume(volumeNode, ct)
         return [*_measureCommand(segmentationNode, volumeNode, ct, folder), "--report", str(target)]
 
@@ -89,8 +92,3 @@ def _measureCommand(segmentationNode, volumeNode, ct: Path, folder: Path) -> lis
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         command += ["--manifest", str(folder / "manifest.json")]
     return [*command, "--corrected"] if results.isCorrected(segmentationNode) else command
-
-
-def safeName(name: str) -> str:
-    """A file name that every system takes; the report shows it as its title."""
-    return "".join(c if c.isalnum() or c in " -_." else "_" for c in name).strip(" .") or "CT"

@@ -32,7 +32,7 @@ from .trainingSources import PATIENTS, Sources
 
 REQUEST = "request.json"
 """In the run folder: what was asked for."""
-ENDING_SECONDS = 3.0
+ENDING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,13 @@ def show(name: str, log: list[dict[str, float]]) -> list:
         log: of the run.
 
     Returns:
-        The chart of the noise loss, and that of the distillation once it has begun.
+        The chart of the noise loss, and that of the distillation; none before it has two points.
     """
-    if not log:
+    if len(log) < 2:
         return []
     found = [_showNoise(name, log)]
     distilled = [step for step in log if "info_nce" in step]
-    return [*found, _showDistillation(name, distilled)] if distilled else found
+    return [*found, _showDistillation(name, distilled)] if len(distilled) > 1 else found
 
 
 def _showNoise(name: str, log: list[dict[str, float]]):

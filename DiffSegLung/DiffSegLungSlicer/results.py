@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import slicer
 
-from DiffSegLungLib.anatomy import LUNGS, structure_of
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.terminology import parse_terminology
-from DiffSegLungLib.tissues import BY_KEY, REPORTED
+from DiffSegLungLib.tissues import BY_KEY, DISEASES
 
-from . import charts, exchange
+from . import charts, exchange, measuring
 from .exchange import SegmentChoice
+from .measuring import HISTOGRAM_BINS, LUNG_LABELS, TISSUE_LABELS
+from .words import said
 
 if TYPE_CHECKING:
     import pandas
@@ -30,13 +30,11 @@ MANIFEST_ROLE = "DiffSegLung.manifest"
 REGIONS_ROLE, MEASURES_ROLE = "DiffSegLung.regions", "DiffSegLung.measures"
 HISTOGRAM_ROLE, SHARES_ROLE = "DiffSegLung.histogram", "DiffSegLung.shares"
 HISTOGRAM_TABLE_ROLE, SHARES_TABLE_ROLE = "DiffSegLung.histogramTable", "DiffSegLung.sharesTable"
+PROFILE_ROLE, PROFILE_TABLE_ROLE = "DiffSegLung.profile", "DiffSegLung.profileTable"
 SEQUENCE_ROLE, TIME_TABLE_ROLE = "DiffSegLung.sequence", "DiffSegLung.timeTable"
 """The time points of the segmentation, where it follows a sequence, and their measures."""
 CORRECTED = "DiffSegLung.corrected"
 REGION_SEGMENTS = "DiffSegLung.regionSegments"
-LUNG_LABELS = {lung.key: lung.side for lung in LUNGS}
-TISSUE_LABELS = {tissue.key: tissue.label for tissue in REPORTED}
-HISTOGRAM_BINS = np.arange(-1030.0, 210.0, 10.0)
 DECIMALS = 2
 LEAST_ML = 0.01
 """The histogram's axis is logarithmic, for healthy lung would dwarf all disease; nothing is shown as this."""
@@ -111,8 +109,7 @@ def store(segmentationNode, volumeNode, folder: Path, regions: SegmentChoice | N
     _fill(lungNode, lungs, volumeNode, list(LUNG_LABELS))
     _own(segmentationNode, MANIFEST_ROLE, "vtkMRMLTextNode", f"{name} manifest").SetText(manifest)
     _storeUncertainty(segmentationNode, volumeNode, uncertainty)
-    segmentationNode.SetNodeReferenceID(REGIONS_ROLE, regions.node.GetID() if regions else None)
-    segmentationNode.SetAttribute(REGION_SEGMENTS, "\n".join(regions.segmentIds) if regions else None)
+    chooseRegions(segmentationNode, regions)
 
 
 def _fill(node, source, volumeNode, segmentIds: list[str]) -> None:
@@ -151,9 +148,15 @@ def _storeUncertainty(segmentationNode, volumeNode, voxels: np.ndarray) -> None:
 def removeAll(segmentationNode) -> None:
     """Takes the segmentation and all that hangs on it out of the scene; the user's regions stay."""
     roles = (LUNGS_ROLE, UNCERTAINTY_ROLE, MANIFEST_ROLE)
-    tables = (MEASURES_ROLE, HISTOGRAM_TABLE_ROLE, SHARES_TABLE_ROLE, TIME_TABLE_ROLE)
+    tables = (
+        MEASURES_ROLE,
+        HISTOGRAM_TABLE_ROLE,
+        SHARES_TABLE_ROLE,
+        PROFILE_TABLE_ROLE,
+        TIME_TABLE_ROLE,
+    )
     nodes = [segmentationNode.GetNodeReference(role) for role in (*roles, *tables)]
-    for chart in (segmentationNode.GetNodeReference(role) for role in (HISTOGRAM_ROLE, SHARES_ROLE)):
+    for chart in map(segmentationNode.GetNodeReference, (HISTOGRAM_ROLE, SHARES_ROLE, PROFILE_ROLE)):
         count = chart.GetNumberOfPlotSeriesNodes() if chart else 0
         nodes += [*(chart.GetNthPlotSeriesNode(index) for index in range(count)), chart]
     for node in filter(None, [*nodes, segmentationNode]):
@@ -170,6 +173,19 @@ def _displayCount(node) -> int:
 # --- measures -----------------------------------------------------------------------------------
 
 
+def taken(segmentationNode) -> measuring.Taken:
+    """What is to be measured, as it is now.
+
+    Raises:
+        UnusableInputError: the CT or the lungs are no longer in the scene, or there is nothing to measure.
+    """
+    volumeNode, lungNode = volumeOf(segmentationNode), segmentationNode.GetNodeReference(LUNGS_ROLE)
+    if volumeNode is None or lungNode is None:
+        name = segmentationNode.GetName()
+        raise UnusableInputError(f"The CT or the lungs of {name} are gone: segment again.")
+    return measuring.take(segmentationNode, volumeNode, lungNode, regionsOf(segmentationNode))
+
+
 def measure(segmentationNode, fresh: bool = False) -> pandas.DataFrame:
     """Measures the segments as they are now and brings table and charts up to date.
 
@@ -181,53 +197,30 @@ def measure(segmentationNode, fresh: bool = False) -> pandas.DataFrame:
         Region x measure, as `DiffSegLungLib.measures` defines them.
 
     Raises:
-        UnusableInputError: the CT or the lungs are no longer in the scene, or there is nothing to measure.
+        UnusableInputError: as `taken`.
     """
-    from DiffSegLungLib.measures import measure_corrected
+    measured = measuring.compute(taken(segmentationNode))
+    showMeasured(segmentationNode, measured, fresh)
+    return measured.table
 
-    volumeNode, lungNode = volumeOf(segmentationNode), segmentationNode.GetNodeReference(LUNGS_ROLE)
-    if volumeNode is None or lungNode is None:
-        name = segmentationNode.GetName()
-        raise UnusableInputError(f"The CT or the lungs of {name} are gone: segment again.")
-    labels = _labels(segmentationNode, volumeNode, TISSUE_LABELS).astype(np.uint8)
-    sides = _labels(lungNode, volumeNode, LUNG_LABELS).astype(np.uint8)
-    hu = slicer.util.arrayFromVolume(volumeNode)
-    spacing = volumeNode.GetSpacing()[::-1]
-    regions = _regionMasks(segmentationNode, volumeNode, (labels > 0) | (sides > 0))
-    voxelMl = abs(np.linalg.det(exchange.worldGeometry(volumeNode)[:3, :3])) / 1000.0
-    table = measure_corrected(labels, sides, hu, spacing, regions, voxelMl)
+
+def showMeasured(segmentationNode, measured: measuring.Measured, fresh: bool = False) -> None:
+    """Brings table and charts up to date; arguments as of `measure`."""
     before = tissueRows(segmentationNode)
-    _showMeasures(segmentationNode, table)
+    _showMeasures(segmentationNode, measured.table)
     follows = segmentationNode.GetNodeReference(SEQUENCE_ROLE) is not None  # other numbers at another time
     if not fresh and not follows and before and before != tissueRows(segmentationNode):
         segmentationNode.SetAttribute(CORRECTED, "1")
-    _showHistogram(segmentationNode, labels, hu, voxelMl)
-    return table
+    geometry = exchange.worldGeometry(volumeOf(segmentationNode))
+    voxelMl = abs(np.linalg.det(geometry[:3, :3])) / 1000.0
+    _showHistogram(segmentationNode, measured.histograms, voxelMl)
+    _showProfile(segmentationNode, measured.profile)
 
 
-def _labels(node, volumeNode, labels: dict[str, int]) -> np.ndarray:
-    known = set(node.GetSegmentation().GetSegmentIDs())
-    present = {segmentId: label for segmentId, label in labels.items() if segmentId in known}
-    if not present:
-        raise UnusableInputError(f"{node.GetName()} has none of its segments left: segment again.")
-    return exchange.labelArray(SegmentChoice(node), volumeNode, present)
-
-
-def _regionMasks(segmentationNode, volumeNode, lung: np.ndarray) -> dict[str, np.ndarray]:
-    """Lobes by their codes first and names second; other segments keep their names."""
-    choice = regionsOf(segmentationNode)
-    if choice is None:
-        return {}
-    labels = {segmentId: value for value, segmentId in enumerate(choice.ids(), start=1)}
-    array = exchange.labelArray(choice, volumeNode, labels)
-    masks = {}
-    for segmentId, value in labels.items():
-        segment = choice.node.GetSegmentation().GetSegment(segmentId)
-        lobe = structure_of(parse_terminology(exchange.terminologyOf(segment)), segment.GetName())
-        inside = (array == value) & lung
-        if inside.any():
-            masks[lobe.name if lobe else segment.GetName()] = inside
-    return masks
+def chooseRegions(segmentationNode, regions: SegmentChoice | None) -> None:
+    """Which regions are measured beside the lungs."""
+    segmentationNode.SetNodeReferenceID(REGIONS_ROLE, regions.node.GetID() if regions else None)
+    segmentationNode.SetAttribute(REGION_SEGMENTS, "\n".join(regions.segmentIds) if regions else None)
 
 
 def _showMeasures(segmentationNode, measures: pandas.DataFrame) -> None:
@@ -243,7 +236,7 @@ def _showMeasures(segmentationNode, measures: pandas.DataFrame) -> None:
     node.SetColumnTitle("region", "Region")
     for name in measures.columns:
         definition = DEFINITIONS[name]
-        node.SetColumnTitle(name, definition.name)
+        node.SetColumnTitle(name, said(definition.name))
         node.SetColumnUnitLabel(name, definition.unit)
         node.SetColumnDescription(name, definition.definition)
     _showShares(segmentationNode)
@@ -276,13 +269,12 @@ def _showShares(segmentationNode) -> None:
     chart.SetYAxisRange(0.0, 100.0)
 
 
-def _showHistogram(segmentationNode, labels: np.ndarray, hu: np.ndarray, voxelMl: float) -> None:
+def _showHistogram(segmentationNode, histograms: dict[str, np.ndarray], voxelMl: float) -> None:
     """Millilitres of each tissue by Hounsfield units, in steps of 10 HU."""
     name = segmentationNode.GetName()
     columns = {"HU": ((HISTOGRAM_BINS[:-1] + HISTOGRAM_BINS[1:]) / 2).tolist()}
-    for tissue in REPORTED:
-        counts, _ = np.histogram(hu[labels == tissue.label], HISTOGRAM_BINS)
-        columns[tissue.key] = np.maximum(counts * voxelMl, LEAST_ML).round(DECIMALS).tolist()
+    for key, counts in histograms.items():
+        columns[key] = np.maximum(counts * voxelMl, LEAST_ML).round(DECIMALS).tolist()
     table = _own(segmentationNode, HISTOGRAM_TABLE_ROLE, "vtkMRMLTableNode", f"{name} histogram table")
     charts.fillTable(table, columns)
     chart = _own(segmentationNode, HISTOGRAM_ROLE, "vtkMRMLPlotChartNode", f"{name} histogram")
@@ -291,9 +283,21 @@ def _showHistogram(segmentationNode, labels: np.ndarray, hu: np.ndarray, voxelMl
     chart.SetYAxisLogScale(True)
 
 
+def _showProfile(segmentationNode, profile: pandas.DataFrame) -> None:
+    """Share of each tissue from apex to base."""
+    name = segmentationNode.GetName()
+    filled = profile.fillna(0.0).round(DECIMALS)
+    columns = {"apex to base": profile.index.tolist(), **{key: filled[key].tolist() for key in TISSUE_LABELS}}
+    table = _own(segmentationNode, PROFILE_TABLE_ROLE, "vtkMRMLTableNode", f"{name} zonal profile table")
+    charts.fillTable(table, columns)
+    chart = _own(segmentationNode, PROFILE_ROLE, "vtkMRMLPlotChartNode", f"{name} zonal profile")
+    charts.fillChart(chart, "apex to base", _tissueLines(table, list(TISSUE_LABELS)), lineWidth=2)
+    charts.describeChart(chart, "Zonal profile", "apex to base, % of the lungs' height", "% of parenchyma")
+
+
 def _tissueLines(table, keys: list[str]) -> list[charts.Line]:
     """A line a tissue, in the tissue's colour."""
-    return [charts.Line(table, key, BY_KEY[key].name, BY_KEY[key].colour) for key in keys]
+    return [charts.Line(table, key, said(BY_KEY[key].name), BY_KEY[key].colour) for key in keys]
 
 
 def tissueRows(segmentationNode) -> list[tuple[str, float, float]]:
@@ -302,13 +306,20 @@ def tissueRows(segmentationNode) -> list[tuple[str, float, float]]:
     return [(key, columns[f"{key}_ml"][0], columns[f"{key}_percent"][0]) for key in TISSUE_LABELS if columns]
 
 
-def shareRows(segmentationNode) -> list[tuple[str, dict[str, float]]]:
-    """Name of each region, and percent of its tissues by their keys; empty without a table."""
+def wholeLung(segmentationNode) -> dict[str, float]:
+    """Every measure of the whole lung, as the table says; empty without a table."""
     columns = _measuredColumns(segmentationNode)
-    return [
+    return {name: values[0] for name, values in columns.items() if name != "region"}
+
+
+def shareRows(segmentationNode) -> list[tuple[str, dict[str, float]]]:
+    """Name of each region that has lung, and percent of its tissues by their keys; empty without a table."""
+    columns = _measuredColumns(segmentationNode)
+    rows = [
         (name, {key: columns[f"{key}_percent"][row] for key in TISSUE_LABELS})
         for row, name in enumerate(columns.get("region", []))
     ]
+    return [(name, shares) for name, shares in rows if np.isfinite(list(shares.values())).all()]
 
 
 def _measuredColumns(segmentationNode) -> dict[str, list]:
@@ -330,21 +341,36 @@ def tableText(tableNode) -> str:
     return "\n".join(lines)
 
 
-def largestPiece(segmentationNode, key: str) -> tuple[float, float, float] | None:
+def largestDisease(segmentationNode) -> str | None:
+    """The key of the disease that takes most of the lungs; None where there is none."""
+    diseases = {tissue.key for tissue in DISEASES}
+    volumes = {key: ml for key, ml, _percent in tissueRows(segmentationNode) if key in diseases and ml > 0}
+    return max(volumes, key=lambda key: volumes[key]) if volumes else None
+
+
+def largestPiece(segmentationNode, key: str, ofLungs: bool = False) -> tuple[float, float, float] | None:
     """A point, in RAS millimetres, in the largest connected piece of a tissue; None where it has no voxel.
 
     The voxel nearest to the piece's centre of mass is taken: the centre itself may lie outside of a sickle.
+
+    Args:
+        segmentationNode: a result.
+        key: of a tissue; or, of its lungs, of a lung.
+        ofLungs: which of both.
     """
     from scipy import ndimage
 
     volumeNode = volumeOf(segmentationNode)
-    if volumeNode is None:
+    node = segmentationNode.GetNodeReference(LUNGS_ROLE) if ofLungs else segmentationNode
+    if volumeNode is None or node is None or key not in node.GetSegmentation().GetSegmentIDs():
         return None
-    pieces, count = ndimage.label(_labels(segmentationNode, volumeNode, {key: 1}))
-    if count == 0:
+    labels = exchange.labelLayers(SegmentChoice(node), volumeNode, {key: 1}).merged()
+    box = ndimage.find_objects(labels)[:1]
+    if not box:
         return None
+    pieces, _count = ndimage.label(labels[box[0]])
     largest = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
-    voxels = np.argwhere(pieces == largest)
+    voxels = np.argwhere(pieces == largest) + [along.start for along in box[0]]
     step = np.asarray(volumeNode.GetSpacing())[::-1]
     nearest = voxels[np.linalg.norm((voxels - voxels.mean(axis=0)) * step, axis=1).argmin()]
     ras = exchange.worldGeometry(volumeNode) @ [*nearest[::-1], 1.0]

@@ -15,7 +15,6 @@ from DiffSegLungLib.errors import UnusableInputError
 
 from . import exchange
 from .dicomSource import dicomFiles
-from .exports import safeName
 
 CT, PATIENTS = "ct", "patients.csv"
 LEAST_FREE_BYTES = 200_000_000
@@ -81,7 +80,7 @@ class Sources:
         """Each file or folder, and its patient; an empty text where that is not known."""
         written: dict[Path, str] = {}
         for number, node in enumerate(self.volumeNodes, start=1):
-            path = folder / f"{number:03d}_{_plain(node.GetName())}.nrrd"
+            path = folder / f"{number:03d}.nrrd"  # never the node's name, which is often the patient's
             exchange.exportVolume(node, path)
             written[path] = _patientOf(node)
         for number, uid in enumerate(self.seriesUids, start=len(written) + 1):
@@ -90,11 +89,6 @@ class Sources:
             _copySeries(files, path)
             written[path] = slicer.dicomDatabase.fileValue(files[0], PATIENT_ID)
         return written
-
-
-def _plain(name: str) -> str:
-    """A name without a dot: the library takes a CT's name up to its first one."""
-    return safeName(name).replace(".", "_").replace(" ", "_")
 
 
 def _copySeries(files: Sequence[str], folder: Path) -> None:

@@ -129,9 +129,13 @@ def list_models() -> list[ModelInfo]:
 
 
 def model_folders() -> list[Path]:
-    """Every folder that calls itself a model, sound or not, in the order of the search."""
+    """Every folder that calls itself a model, sound or not, in the order of the search.
+
+    A hidden one is half made: a fine-tuning writes there before it puts the model in its place.
+    """
     parents = [parent for parent in search_folders() if parent.is_dir()]
-    return [file.parent for parent in parents for file in sorted(parent.glob(f"*/{DESCRIPTION}"))]
+    found = [file.parent for parent in parents for file in sorted(parent.glob(f"*/{DESCRIPTION}"))]
+    return [folder for folder in found if not folder.name.startswith(".")]
 
 
 def find(name_or_folder: str | None = None) -> Path:

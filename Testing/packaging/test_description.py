@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from Testing.packaging.write_s4ext import description as write_description
+from Testing.packaging.write_s4ext import written
+
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/DiffSegLung/SlicerDiffSegLung"
 RAW = REPOSITORY.replace("github.com", "raw.githubusercontent.com") + "/main/"
@@ -82,6 +85,23 @@ def test_entry_has_the_fields_of_the_catalogue(entry: dict[str, Any]) -> None:
     assert isinstance(entry["tier"], int) and 1 <= entry["tier"] <= 5
     dependencies = entry["build_dependencies"]
     assert isinstance(dependencies, list) and all(isinstance(name, str) for name in dependencies)
+
+
+def test_description_is_the_one_that_is_written() -> None:
+    """It cannot differ: `python Testing/packaging/write_s4ext.py` writes it from the two others."""
+    assert (ROOT / "DiffSegLung.s4ext").read_text(encoding="utf-8") == written()
+
+
+def test_description_follows_the_entry(entry: dict[str, Any]) -> None:
+    other = entry | {
+        "tier": 3,
+        "scm_revision": "v1",
+        "build_dependencies": ["PyTorch", "Other"],
+        "enabled": False,
+    }
+    fields = read_description(write_description(other, cmake_lists()))
+    assert (fields["tier"], fields["scmrevision"], fields["enabled"]) == ("3", "v1", "0")
+    assert fields["depends"] == "PyTorch Other"
 
 
 def test_description_says_what_the_entry_says(description: dict[str, str], entry: dict[str, Any]) -> None:

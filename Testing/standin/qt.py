@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pythonqt import dialogs, rules
+from pythonqt.painting import QPainter as _QPainter
 from pythonqt.uiloader import QUiLoader
 
 rules.install()
@@ -18,6 +19,7 @@ for _module in rules.QT_MODULES:
         if _name.startswith("Q") and _name not in globals():
             globals()[_name] = getattr(_module, _name)
 
+QPainter = _QPainter
 Signal = rules.QtCore.Signal
 Slot = rules.QtCore.Slot
 Property = rules.QtCore.Property

@@ -75,11 +75,11 @@ def chestVolume(scene: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def noVtkErrors(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """VTK logs its errors and goes on, Qt swallows what a slot raises: here both fail the test."""
+    """VTK and Slicer log their errors and go on, Qt swallows what a slot raises: here all fail the test."""
     standin = sys.modules.get("standin")
     if standin is not None:
         standin.restore()  # another folder's tests may have put their own scene and modules in place
-        standin.slotErrors.clear()
+        standin.forget()
         standin.openedUrls.clear()
         standin.answers.clear()
     yield
@@ -87,5 +87,9 @@ def noVtkErrors(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     assert "ERR|" not in errors, errors
     standin = sys.modules.get("standin")
     if standin is not None:
+        painters = standin.openPainters()
+        standin.closePainters()
         assert not standin.slotErrors, "\n".join(standin.slotErrors)
+        assert not standin.complaints, "\n".join(standin.complaints)
+        assert not painters, "painters without end():\n" + "\n".join(painters)
         assert not standin.answers.unused(), f"nothing asked for these answers: {standin.answers.unused()}"

@@ -120,9 +120,10 @@ def main() -> int:
         show_everything(app, panel, shoot)
         with tempfile.TemporaryDirectory() as folder:
             report_and_reopen(panel, shoot, Path(folder))
-    for error in standin.slotErrors:
+    found = [*standin.slotErrors, *standin.complaints]
+    for error in found:
         print(error, file=sys.stderr)
-    return 1 if standin.slotErrors else 0
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

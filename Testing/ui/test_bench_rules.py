@@ -292,6 +292,7 @@ def test_collapsible_button_hides_its_contents(slicerApp: Any) -> None:
     qt.QVBoxLayout(button).addWidget(label)
     heard: list[bool] = []
     button.connect("contentsCollapsed(bool)", heard.append)
+    button.show()  # CTK hides nothing before there is a window
     button.collapsed = True
     assert label.isHidden()
     button.collapsed = False

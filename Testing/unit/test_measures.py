@@ -17,6 +17,7 @@ from DiffSegLungLib.measures import (
     measure_corrected,
     regions_from_sides,
     table_text,
+    zonal_profile,
 )
 from DiffSegLungLib.tissues import (
     CONSOLIDATION,
@@ -194,3 +195,26 @@ def test_text_table_has_a_row_per_tissue_aligned() -> None:
     assert emphysema.split()[1:] == ["100", "20.0", "100", "33.3", "0", "0.0"]
     [density] = [text for text in lines if text.startswith("Mean lung density")]
     assert density.split()[-3:] == ["-812"] * 3
+
+
+def test_zonal_profile_runs_from_apex_to_base() -> None:
+    """Four slices of lung of six, +z is up: the uppermost is emphysema, the lowest half consolidated."""
+    labels = np.zeros((6, 2, 2), np.uint8)
+    labels[1:5] = HEALTHY
+    labels[4] = EMPHYSEMA
+    labels[1, 0] = CONSOLIDATION
+    labels[2, 0, 0] = VESSEL
+    profile = zonal_profile(labels, levels=4)
+    assert list(profile.index) == [12.5, 37.5, 62.5, 87.5] and profile.index.name == "from_apex"
+    assert list(profile["emphysema"]) == [100, 0, 0, 0]
+    assert list(profile["healthy"]) == [0, 100, 100, 50]
+    assert list(profile["consolidation"]) == [0, 0, 0, 50]
+    assert len(zonal_profile(labels)) == 4, "no more levels than slices"
+
+
+def test_zonal_profile_of_nothing_has_no_level() -> None:
+    assert zonal_profile(np.zeros((3, 2, 2), np.uint8)).empty
+
+
+def test_zonal_profile_of_vessels_alone_is_undefined() -> None:
+    assert zonal_profile(np.full((2, 2, 2), VESSEL, np.uint8)).isna().to_numpy().all()

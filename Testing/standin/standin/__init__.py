@@ -9,10 +9,11 @@ Put this folder's parent on `sys.path` after `import slicer`, never before (see 
 """
 
 from pythonqt.dialogs import answers, openedUrls
+from pythonqt.painting import closePainters, openPainters
 
 from .application import qSlicerApplication, restore, start
 from .dicom import addDicomFolder
-from .errors import slotErrors
+from .errors import complaints, forget, slotErrors
 from .modules import enterModule, loadScriptedModule, reloadScriptedModule
 from .window import SlicerWindow
 
@@ -20,8 +21,12 @@ __all__ = [
     "SlicerWindow",
     "addDicomFolder",
     "answers",
+    "closePainters",
+    "complaints",
     "enterModule",
+    "forget",
     "loadScriptedModule",
+    "openPainters",
     "openedUrls",
     "qSlicerApplication",
     "reloadScriptedModule",

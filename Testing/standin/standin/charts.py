@@ -12,6 +12,8 @@ import qt
 import slicer
 import vtk
 
+from .errors import complain
+
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 62, 16, 34, 62
 INK = "#303030"
 
@@ -164,7 +166,9 @@ def paintLine(painter: Any, axes: Axes, series: Series) -> None:
     painter.save()
     painter.setClipRect(axes.frame)
     painter.setPen(qt.QPen(series.color, max(series.lineWidth, 1.0), qt.Qt.SolidLine, qt.Qt.FlatCap))
-    if series.isLine:
+    if series.isLine and len(points) < 2:
+        complain("vtkContext2D: Attempted to paint a line with <2 points.")
+    elif series.isLine:
         painter.drawPolyline(points)
     if series.markerSize:
         painter.setBrush(series.color)

@@ -10,9 +10,10 @@ from ctkwidgets.rows import rowLayout
 from pythonqt.observing import Observers
 from pythonqt.rules import standinWidget
 from pythonqt.state import Setters, stored
-from qt import Signal
+from qt import Property, Signal
 
 from .charts import paintChart
+from .errors import complain
 
 
 @standinWidget
@@ -21,7 +22,6 @@ class qMRMLTableView(Setters, qt.QTableView):
 
     mrmlSceneChanged = Signal(object)
     selectionChanged = Signal()
-    transposed = stored("transposed", bool, False, "_refresh")
     firstRowLocked = stored("firstRowLocked", bool, False, "_refresh")
     firstColumnLocked = stored("firstColumnLocked", bool, False, "_refresh")
     _scene: Any = None
@@ -30,6 +30,7 @@ class qMRMLTableView(Setters, qt.QTableView):
     _viewNode: Any = None
     _viewObserver: Any = None
     _filling = False
+    _transposed = False
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -43,6 +44,22 @@ class qMRMLTableView(Setters, qt.QTableView):
     def setMRMLScene(self, scene: Any) -> None:
         self._scene = scene
         self.mrmlSceneChanged.emit(scene)
+
+    def _hasNode(self, method: str) -> bool:
+        if self._node is None:
+            complain(f"qMRMLTableView::{method} failed: invalid node")
+        return self._node is not None
+
+    def _isTransposed(self) -> bool:
+        return self._hasNode("transposed") and self._transposed
+
+    def setTransposed(self, transposed: bool) -> None:
+        """Refused as long as there is no table, as in Slicer: the `.ui` file cannot set it."""
+        if self._hasNode("setTransposed"):
+            self._transposed = transposed
+            self._refresh()
+
+    transposed = Property(bool, _isTransposed, setTransposed)
 
     def tableModel(self) -> Any:
         return self.model()
@@ -81,7 +98,7 @@ class qMRMLTableView(Setters, qt.QTableView):
         """Titles with their units along one side, the first column, where it is a header, along the other."""
         model = self.model()
         ofColumns, ofRows = model.setHorizontalHeaderLabels, model.setVerticalHeaderLabels
-        if self.transposed:
+        if self._transposed:
             ofColumns, ofRows = ofRows, ofColumns
         if self._titlesAreHeader():
             ofColumns(self._titles()[self._firstColumn() :])
@@ -111,7 +128,7 @@ class qMRMLTableView(Setters, qt.QTableView):
         texts = [[self._node.GetCellText(row, column) for column in columns] for row in rows]
         if not self._titlesAreHeader():
             texts = [self._titles()[self._firstColumn() :], *texts]
-        return [list(each) for each in zip(*texts, strict=True)] if self.transposed else texts
+        return [list(each) for each in zip(*texts, strict=True)] if self._transposed else texts
 
     def _item(self, row: int, column: int, text: str) -> Any:
         item = qt.QStandardItem(text)
@@ -122,7 +139,7 @@ class qMRMLTableView(Setters, qt.QTableView):
     def _onItemChanged(self, item: Any) -> None:
         if self._filling or self._node is None:
             return
-        row, column = (item.column(), item.row()) if self.transposed else (item.row(), item.column())
+        row, column = (item.column(), item.row()) if self._transposed else (item.row(), item.column())
         row -= 0 if self._titlesAreHeader() else 1
         column += self._firstColumn()
         if row < 0:

@@ -1,4 +1,8 @@
-"""Keeps the subject hierarchy in step with the scene: in Slicer Qt plugins do it, which are not here."""
+"""Keeps the subject hierarchy in step with the scene: in Slicer Qt plugins do it, which are not here.
+
+As Slicer's plugin of segmentations does, it complains where a segmentation changes that has no item: one that
+was removed and that somebody still holds, or one that changes while the scene closes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from typing import Any
 
 import slicer
 import vtk
+
+from .errors import complain
 
 NODE_CLASSES = (
     "vtkMRMLVolumeNode",
@@ -19,6 +25,13 @@ NODE_CLASSES = (
     "vtkMRMLPlotSeriesNode",
     "vtkMRMLSequenceNode",
     "vtkMRMLSequenceBrowserNode",
+)
+SEGMENTATION_EVENTS = (
+    slicer.vtkSegmentation.SegmentAdded,
+    slicer.vtkSegmentation.SegmentRemoved,
+    slicer.vtkSegmentation.SegmentModified,
+    slicer.vtkSegmentation.SegmentsOrderModified,
+    slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent,
 )
 
 
@@ -44,6 +57,18 @@ class HierarchyKeeper:
     def _onNodeAdded(self, _caller: Any, _event: Any, node: Any) -> None:
         if not self.scene.IsImporting() and not self.scene.IsClosing():
             self._add(node)
+        if node.IsA("vtkMRMLSegmentationNode"):
+            for event in SEGMENTATION_EVENTS:
+                node.AddObserver(event, self._onSegmentationChanged)
+
+    def _onSegmentationChanged(self, node: Any, _event: Any) -> None:
+        if node.GetScene() is not None and node.GetScene().IsImporting():
+            return
+        if not self._hierarchy().GetItemByDataNode(node):
+            complain(
+                "qSlicerSubjectHierarchySegmentationsPlugin: "
+                f"Unable to find subject hierarchy item for segmentation node {node.GetName()}"
+            )
 
     def _onImported(self, _caller: Any, _event: Any) -> None:
         for index in range(self.scene.GetNumberOfNodes()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import qt
+import slicer
 import vtk
 from pythonqt.observing import Observers
 from pythonqt.rules import standinWidget
@@ -45,10 +46,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     _show3D: Any = None
     _editorNode: Any = None
     _observer: Any = None
+    _history: Any = None
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._observer = Observers(self._refresh)
+        self._history = slicer.vtkSegmentationHistory()
         self._segmentations = self._selector("vtkMRMLSegmentationNode", self._onSegmentationChosen)
         self._volumes = self._selector("vtkMRMLScalarVolumeNode", self._onVolumeChosen)
         self._table, self._show3D = qMRMLSegmentsTableView(), qMRMLSegmentationShow3DButton()
@@ -108,6 +111,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def setSegmentationNode(self, node: Any) -> None:
         if node is not self._needEditorNode().GetSegmentationNode():
             self._editorNode.SetAndObserveSegmentationNode(node)
+            self._history.SetSegmentation(node.GetSegmentation() if node is not None else None)
             self._chooseFirstSegment(node)
             self.segmentationNodeChanged.emit(node)
 
@@ -163,6 +167,18 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         chosen = self._table.selectedSegmentIDs()
         if self._editorNode is not None and chosen:
             self.setCurrentSegmentID(chosen[0])
+
+    # ---- the past
+
+    def saveStateForUndo(self) -> None:
+        """What an effect calls before it changes a segment."""
+        self._history.SaveState()
+
+    def undo(self) -> None:
+        self._history.RestorePreviousState()
+
+    def redo(self) -> None:
+        self._history.RestoreNextState()
 
     # ---- effects: none here
 

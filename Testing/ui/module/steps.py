@@ -23,10 +23,16 @@ LEFT_PIECE = np.s_[55:63, 74:82, 88:96]
 
 
 def click(widget: Any) -> None:
-    """Clicks as a mouse does: nothing happens where the widget is disabled."""
+    """Clicks as a mouse does: nothing happens where the widget is disabled.
+
+    A panel that is in no window has no place to aim at: there the button is told.
+    """
     import qt
 
-    qt.QTest.mouseClick(widget, qt.Qt.LeftButton)
+    if widget.isVisible():
+        qt.QTest.mouseClick(widget, qt.Qt.LeftButton)
+    else:
+        widget.click()
 
 
 def waitUntil(condition: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -156,6 +162,15 @@ def finishedJob(
         yield job
     finally:
         removeFolder(job._folder)
+
+
+@contextlib.contextmanager
+def finishedRun(files: Sequence[Path], volume: Any, segmentation: Any = None) -> Iterator[Any]:
+    """A run whose one command has just ended well; its next `poll` takes the files into the scene."""
+    from DiffSegLungSlicer.run import Run
+
+    with finishedJob(files, volume, segmentation) as job:
+        yield Run([lambda: ["check", "--json"]], job.commit, None, accepted=(0, 3))
 
 
 def commitFiles(files: Path, volume: Any, segmentation: Any = None, regions: Any = None) -> Any:

@@ -249,7 +249,12 @@ def test_click_on_an_absent_tissue_stays(shown: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("button", "role"), [("histogramButton", "HISTOGRAM_ROLE"), ("sharesButton", "SHARES_ROLE")]
+    ("button", "role"),
+    [
+        ("histogramButton", "HISTOGRAM_ROLE"),
+        ("sharesButton", "SHARES_ROLE"),
+        ("profileButton", "PROFILE_ROLE"),
+    ],
 )
 def test_charts(shown: Any, result: Any, button: str, role: str) -> None:
     import slicer
@@ -266,7 +271,7 @@ def test_charts(shown: Any, result: Any, button: str, role: str) -> None:
     assert view.GetPlotChartNodeID() == chart.GetID()
     names = [chart.GetNthPlotSeriesNode(n).GetName() for n in range(chart.GetNumberOfPlotSeriesNodes())]
     tissues = [tissue.name for tissue in REPORTED]
-    assert names == (tissues if role == "HISTOGRAM_ROLE" else tissues[::-1])  # the uppermost is drawn first
+    assert names == (tissues[::-1] if role == "SHARES_ROLE" else tissues)  # the uppermost is drawn first
 
 
 def test_bars_are_stacked(result: Any) -> None:

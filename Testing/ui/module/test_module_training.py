@@ -338,7 +338,7 @@ def test_nothing_to_resume(training: Any) -> None:
 
 
 def test_ct_of_one_patient_are_kept_together(module: Any, scans: list[Any], tmp_path: Path) -> None:
-    """By the subject hierarchy; the table has numbers, not names."""
+    """By the subject hierarchy; table and files have numbers, not names."""
     import slicer
 
     from DiffSegLungLib.training.sources import read_persons
@@ -350,9 +350,9 @@ def test_ct_of_one_patient_are_kept_together(module: Any, scans: list[Any], tmp_
         hierarchy.SetItemParent(hierarchy.GetItemByDataNode(scan), patient)
     scans[1].SetName("v. 1.2: a/b")
     written = Sources(scans).write(tmp_path)
-    assert [path.name for path in written] == ["001_patient_0.nrrd", "002_v__1_2__a_b.nrrd"]
+    assert [path.name for path in written] == ["001.nrrd", "002.nrrd"]
     persons = read_persons(tmp_path / "patients.csv")
-    assert persons == {"001_patient_0": "patient 1", "002_v__1_2__a_b": "patient 1"}
+    assert persons == {"001": "patient 1", "002": "patient 1"}
 
 
 def test_series_of_the_dicom_browser(training: Any, panel: Any, files: list[Path], tmp_path: Path) -> None:
