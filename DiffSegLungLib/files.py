@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -70,6 +70,28 @@ def require_places(outputs: Iterable[Path], folder: Path | None) -> None:
         require_writable(path)
     if folder and os.path.exists(folder) and not os.path.isdir(folder):
         raise UnusableInputError(f"Report {folder} is a file: give the name of a folder.")
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and the folders in it, sorted."""
+    return sorted(Path(place, name) for place, _, names in walk(folder) for name in names)
+
+
+def walk(folder: Path, follow_links: bool = True) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`, in the order of names; links are followed, but no folder is entered twice.
+
+    A folder that holds a link to itself or to one above it would else have no end.
+    """
+    seen: set[str] = set()
+    for place, subfolders, names in os.walk(folder, followlinks=follow_links):
+        real = os.path.realpath(place)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        # a folder before links to it: its own name is the one it is known by
+        subfolders.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))  # noqa: B023
+        yield Path(place), subfolders, sorted(names)
 
 
 def require_there(path: Path) -> None:

@@ -57,6 +57,7 @@ class Source:
         dicom_files: in the order of the slices.
         title: for what is written; never a file's name.
         series: all CT series of a DICOM folder.
+        dicom_frames: of each slice the place in its file, from 0.
     """
 
     image: sitk.Image
@@ -66,6 +67,7 @@ class Source:
     dicom_files: tuple[Path, ...] = ()
     title: str = "CT"
     series: tuple[Series, ...] = ()
+    dicom_frames: tuple[int, ...] = ()
 
 
 def read_file(path: Path, as_ct: bool = False, name: str | None = None) -> tuple[sitk.Image, dict[str, str]]:
@@ -89,7 +91,7 @@ def read_file(path: Path, as_ct: bool = False, name: str | None = None) -> tuple
     try:
         with quiet():
             reader.ReadImageInformation()
-            _check_size(reader, name)
+            check_size(reader.GetSize(), reader.GetNumberOfComponents(), name)
             if as_ct:
                 check_kind(reader.GetPixelID(), reader.GetNumberOfComponents(), reader.GetSize(), name)
                 check_spacing(reader.GetSpacing(), name)
@@ -158,10 +160,15 @@ def _standard_error_aside() -> Iterator[None]:
 # --- is the file whole? ---------------------------------------------------------------------------
 
 
-def _check_size(reader: sitk.ImageFileReader, name: str) -> None:
-    """Refuse a file that says it is huge before memory is taken for it: a small file may say so, too."""
-    size = reader.GetSize()
-    voxels = math.prod(size) * max(reader.GetNumberOfComponents(), 1)
+def check_size(size: Sequence[int], components: int, name: str) -> None:
+    """Refuse what says it is huge before memory is taken for it: a small file may say so, too.
+
+    Args:
+        size: (x, y, z, ...) in voxels.
+        components: values a voxel.
+        name: for messages.
+    """
+    voxels = math.prod(size) * max(components, 1)
     if voxels > MOST_VOXELS:
         found = " x ".join(map(str, size))
         raise unusable(name, f"says it has {found} voxels, more than any CT; export it again, or crop it.")

@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .acquisition import ACQUISITION_TAGS, MODALITY_TAG, quality_warnings
-from .dicom_folder import read_dicom_folder
+from .dicom_folder import read_dicom_folder, read_multi_frame
 from .errors import UnusableInputError
 from .geometry import Geometry
 from .headers import is_dicom
@@ -73,8 +73,9 @@ class Volume:
             else; a file's own name may be a patient's.
         metadata: acquisition facts that change numbers, where known; never a patient's identity.
         warnings: whole sentences for the reader.
-        dicom_files: the DICOM files it was read from, in the order of the input's slices; none if it was no
-            DICOM.
+        dicom_files: for each of the input's slices the DICOM file it was read from, in their order; none if
+            it was no DICOM.
+        dicom_frames: of each slice the place in its file, from 0.
         series: the CT series of the DICOM folder it was read from, this one and those that were not taken.
     """
 
@@ -87,6 +88,7 @@ class Volume:
     warnings: tuple[str, ...] = ()
     dicom_files: tuple[Path, ...] = ()
     series: tuple[Series, ...] = ()
+    dicom_frames: tuple[int, ...] = ()
 
     @property
     def series_uid(self) -> str:
@@ -135,6 +137,7 @@ def load_volume(
         warnings=tuple(warnings),
         dicom_files=read.dicom_files,
         series=read.series,
+        dicom_frames=read.dicom_frames,
     )
 
 
@@ -197,8 +200,10 @@ def _read(source: str | os.PathLike[str] | sitk.Image, series: str | None) -> So
         return read_dicom_folder(path, series)
     if series is not None:
         raise UnusableInputError(f"{path.name}: a file is one series; --series is for DICOM folders.")
+    if is_dicom(path) and (frames := read_multi_frame(path, path.name)):
+        return frames
     image, metadata = read_file(path, as_ct=True)
-    return Source(image, safe_title(path), metadata, dicom_files=(path,) if is_dicom(path) else ())
+    return Source(image, safe_title(path), metadata)
 
 
 def _without_bool(array: np.ndarray) -> np.ndarray:

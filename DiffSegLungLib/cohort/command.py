@@ -97,12 +97,14 @@ class CohortOutcome:
         whole_before: how many were whole already.
         status: 0 if all cases are whole; else the exit status of the failures, 1 before 3 before 2.
         files: the tables.
+        copies: how many files were left out because they hold the CT of DICOM images that were done.
     """
 
     outcomes: tuple[Outcome, ...]
     whole_before: int
     status: int
     files: tuple[Path, ...]
+    copies: int = 0
 
     @property
     def failures(self) -> tuple[Outcome, ...]:
@@ -115,6 +117,8 @@ class CohortOutcome:
         done = len(self.outcomes) - len(self.failures)
         lines = [f"{done} done, {self.whole_before} whole before, {len(self.failures)} failed"]
         lines += [f"  {outcome.case}: {outcome.reason}" for outcome in self.failures]
+        if self.copies:
+            lines.append(f"{self.copies} files left out: they hold the CT of DICOM images beside them")
         return "\n".join([*lines, *map(str, self.files)])
 
 
@@ -146,7 +150,9 @@ def run_cohort(request: CohortRequest, progress: Progress = silent) -> CohortOut
     progress("tables", GATHERING_STARTS, "Gathering the tables")
     tables = gather(jobs)
     files = write_tables(request.output, tables, request.suffix)
-    result = CohortOutcome(tuple(outcomes), len(jobs) - len(open_jobs), _status(outcomes), tuple(files))
+    copies = sum(job.copies for job in jobs)
+    before = len(jobs) - len(open_jobs)
+    result = CohortOutcome(tuple(outcomes), before, _status(outcomes), tuple(files), copies)
     _write_manifest(request, result, len(jobs), time.perf_counter() - started)
     progress("done", 1.0)
     return result
@@ -220,7 +226,7 @@ def _job(case: Case, request: CohortRequest, weights: str) -> Job:
         regions=regions,
         **{option: getattr(request, option) for option in HOW},
     )
-    return Job(case.name, segmenting, missing, weights)
+    return Job(case.name, segmenting, missing, weights, len(case.copies))
 
 
 def _pool(request: CohortRequest) -> Pool:
@@ -271,6 +277,7 @@ def _write_manifest(request: CohortRequest, result: CohortOutcome, total: int, s
             "cases": total,
             "done": len(result.outcomes) - len(result.failures),
             "whole_before": result.whole_before,
+            "copies_left_out": result.copies,
             "failed": {outcome.case: outcome.reason for outcome in result.failures},
             "tried_again": {each.case: each.attempts for each in result.outcomes if each.attempts > 1},
             "seconds": round(seconds, 3),

@@ -18,6 +18,7 @@ from .. import __version__
 from ..cases import without_names
 from ..commands import SegmentRequest, segment_to_files
 from ..errors import DiffSegLungError, UnusableInputError, is_out_of_memory
+from ..files import walk
 from ..outputs import remove_leftovers, write_json
 from ..progress import peak_memory_mb, silent
 
@@ -37,12 +38,14 @@ class Job:
         request: the call of ``segment`` that does it; all that it writes lies in `folder`.
         missing: why it cannot be done at all, empty if it can.
         weights: SHA-256 of the model's.
+        copies: how many files of the cohort hold the same CT and were left out.
     """
 
     case: str
     request: SegmentRequest
     missing: str = ""
     weights: str = ""
+    copies: int = 0
 
     @property
     def folder(self) -> Path:
@@ -124,7 +127,7 @@ def _stamp(path: Path | None) -> list[int] | None:
     if path is None:
         return None
     if path.is_dir():
-        facts = [os.stat(os.path.join(place, name)) for place, _, names in os.walk(path) for name in names]
+        facts = [os.stat(os.path.join(place, name)) for place, _, names in walk(path) for name in names]
     else:
         facts = [path.stat()] if path.exists() else []
     newest = max((fact.st_mtime_ns for fact in facts), default=0)
