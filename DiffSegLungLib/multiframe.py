@@ -32,12 +32,13 @@ def read_planes(path: Path) -> tuple[Plane, ...]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _described(pydicom.dcmread(path, stop_before_pixels=True))
+            return planes_of(pydicom.dcmread(path, stop_before_pixels=True))
     except Exception as error:  # pydicom reads values when they are asked for, and has many ways to fail
         raise ValueError(str(error)) from error
 
 
-def _described(header: Dataset) -> tuple[Plane, ...]:
+def planes_of(header: Dataset) -> tuple[Plane, ...]:
+    """As `read_planes`, of a header that was read; errors are pydicom's own."""
     count = int(header.get("NumberOfFrames") or 1)
     shared = (header.get(SHARED) or [pydicom.Dataset()])[0]
     own = header.get(PER_FRAME) or []

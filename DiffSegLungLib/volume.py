@@ -36,6 +36,7 @@ from .image_files import (
 from .label_maps import labels_on_grid, load_mask, read_labels
 from .resampling import resample
 from .series import Series, study_of
+from .told_geometry import geometry_warnings
 
 __all__ = [
     "ACQUISITION_TAGS",
@@ -119,6 +120,7 @@ def load_volume(
 
     Raises:
         UnusableInputError: the source is missing, cannot be read, or is not a CT in Hounsfield units.
+        TypeError: it is nothing that could be one, such as an array, which has no voxel size.
     """
     read = _read(source, series)
     geometry = Geometry.of(read.image)
@@ -194,7 +196,12 @@ def _read(source: str | os.PathLike[str] | sitk.Image, series: str | None) -> So
     if isinstance(source, sitk.Image):
         check_kind(source.GetPixelID(), source.GetNumberOfComponentsPerPixel(), source.GetSize(), "CT")
         check_spacing(source.GetSpacing(), "CT")
-        return Source(three_dimensional(source), "CT")
+        return Source(three_dimensional(source), "CT", warnings=geometry_warnings(None, source, "CT"))
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"a CT is given as a file, a folder or a SimpleITK image with its voxel size, not as "
+            f"{type(source).__name__}"
+        )
     path = existing(source)
     if path.is_dir():
         return read_dicom_folder(path, series)
@@ -203,7 +210,7 @@ def _read(source: str | os.PathLike[str] | sitk.Image, series: str | None) -> So
     if is_dicom(path) and (frames := read_multi_frame(path, path.name)):
         return frames
     image, metadata = read_file(path, as_ct=True)
-    return Source(image, safe_title(path), metadata)
+    return Source(image, safe_title(path), metadata, geometry_warnings(path, image, path.name))
 
 
 def _without_bool(array: np.ndarray) -> np.ndarray:
