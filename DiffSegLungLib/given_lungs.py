@@ -1,4 +1,4 @@
-"""Is a label map that is given as lungs one of lungs alone?  Whole-body maps hold heart, liver and spine, too."""
+"""Is a label map that is given as lungs one of lungs alone?  Whole-body maps hold other organs, too."""
 
 from __future__ import annotations
 

@@ -96,8 +96,8 @@ def shape_warnings(sides: np.ndarray) -> list[str]:
         )
     if right + left > MOST_LITRES:
         warnings.append(
-            f"the lungs hold {right + left:.1f} L, more than lungs do; check the lung mask, and the voxel size "
-            "of the CT"
+            f"the lungs hold {right + left:.1f} L, more than lungs do; check the lung mask, and the voxel "
+            "size of the CT"
         )
     if min(right, left) < 0.55 * max(right, left):
         smaller = SIDE_NAMES[RIGHT if right < left else LEFT]
