@@ -43,6 +43,18 @@ def read_dicom_folder(folder: Path, wanted: str | None = None) -> Source:
     return _read(series, title, title, warnings, listing.full)
 
 
+def find_slices(folder: Path, wanted: str | None = None) -> tuple[list[Slice], Geometry, str]:
+    """The slices that `read_dicom_folder` reads, their grid and a name for messages, without their values.
+
+    Raises:
+        UnusableInputError: as `read_dicom_folder`.
+    """
+    series, _ = choose_series(list_series(folder), wanted, folder.name)
+    name = f"CT series {series.number}".strip()
+    slices, _ = one_scan(series.stack, name)
+    return slices, _grid(slices, name, []), name
+
+
 def read_multi_frame(path: Path, name: str) -> Source | None:
     """Read an Enhanced CT as if its frames were single slices; None for a file of one frame.
 
@@ -60,13 +72,8 @@ def read_multi_frame(path: Path, name: str) -> Source | None:
 def _read(series: Series, name: str, title: str, warnings: list[str], listed: tuple[Series, ...]) -> Source:
     slices, left_out = one_scan(series.stack, name)
     warnings += left_out
-    if not slices[0].plane.spacing:
-        raise unusable(name, "its headers do not tell the pixel spacing; export the CT again.")
-    size = (*slices[0].file.size, len(slices))
-    check_kind(slices[0].file.pixel, slices[0].file.components, size, name)
-    check_size(size, 1, name)
-    geometry = stack_geometry(slices, name, warnings)
-    check_spacing(geometry.spacing, name)
+    geometry = _grid(slices, name, warnings)
+    check_size(geometry.size, 1, name)
     warnings += _gap_warnings(geometry.spacing[2], series.thickness_mm)
     try:
         with quiet():
@@ -83,6 +90,17 @@ def _read(series: Series, name: str, title: str, warnings: list[str], listed: tu
         listed,
         tuple(each.frame for each in slices),
     )
+
+
+def _grid(slices: list[Slice], name: str, warnings: list[str]) -> Geometry:
+    """The grid of slices that can be a CT by their headers."""
+    if not slices[0].plane.spacing:
+        raise unusable(name, "its headers do not tell the pixel spacing; export the CT again.")
+    first = slices[0].file
+    check_kind(first.pixel, first.components, (*first.size, len(slices)), name)
+    geometry = stack_geometry(slices, name, warnings)
+    check_spacing(geometry.spacing, name)
+    return geometry
 
 
 def stack_geometry(ordered: list[Slice], name: str, warnings: list[str]) -> Geometry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import locale
 import math
 import os
 import re
@@ -128,16 +129,31 @@ _READING = threading.RLock()
 def quiet() -> Iterator[None]:
     """Keep ITK's own lines off standard error: what matters is said in ``Volume.warnings`` or in the error.
 
-    The readers below ITK (MetaIO, niftilib) write there by themselves, so its file is put aside; one thread
-    at a time, since it belongs to the whole process.
+    The readers below ITK (MetaIO, niftilib) write there by themselves, so its file is put aside; and they and
+    its writers take numbers in the language of the process, so that is set to one with a decimal point.  One
+    thread at a time, since both belong to the whole process.
     """
-    with _READING, _standard_error_aside():
+    with _READING, _standard_error_aside(), _decimal_point():
         shown = sitk.ProcessObject.GetGlobalWarningDisplay()
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
         try:
             yield
         finally:
             sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def _decimal_point() -> Iterator[None]:
+    """In German or French NRRD's 2.6 mm would be read as 2, and written as 2,6."""
+    known = locale.setlocale(locale.LC_NUMERIC)
+    if known == "C":
+        yield
+        return
+    locale.setlocale(locale.LC_NUMERIC, "C")
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, known)
 
 
 @contextmanager

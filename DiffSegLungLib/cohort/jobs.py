@@ -17,7 +17,7 @@ from typing import Any
 from .. import __version__
 from ..cases import without_names
 from ..commands import SegmentRequest, segment_to_files
-from ..errors import DiffSegLungError, UnusableInputError, is_out_of_memory
+from ..errors import DiffSegLungError, IncompleteOutputError, UnusableInputError, is_out_of_memory
 from ..files import walk
 from ..outputs import remove_leftovers, write_json
 from ..progress import peak_memory_mb, silent
@@ -169,6 +169,8 @@ def _attempt(job: Job) -> Outcome:
         if job.missing:
             raise UnusableInputError(job.missing)
         segment_to_files(job.request, silent)
+    except IncompleteOutputError as error:
+        return failure(job, str(error), error.exit_status, keep_files=True)
     except DiffSegLungError as error:
         return failure(job, str(error), error.exit_status)
     except Exception as error:  # noqa: BLE001 - the other cases go on
@@ -178,11 +180,19 @@ def _attempt(job: Job) -> Outcome:
     return Outcome(job.case, DONE)
 
 
-def failure(job: Job, reason: str, status: int) -> Outcome:
-    """The outcome of a case that failed; the results of an earlier run go: they are of another CT or way."""
-    for file in job.files:
-        file.unlink(missing_ok=True)
-    shutil.rmtree(job.folder / REPORT, ignore_errors=True)
+def failure(job: Job, reason: str, status: int, keep_files: bool = False) -> Outcome:
+    """The outcome of a case that failed; the results of an earlier run go: they are of another CT or way.
+
+    Args:
+        job: of the case.
+        reason: one line.
+        status: exit status that the case alone would have had.
+        keep_files: the files are of this run, and only one of them is missing.
+    """
+    if not keep_files:
+        for file in job.files:
+            file.unlink(missing_ok=True)
+        shutil.rmtree(job.folder / REPORT, ignore_errors=True)
     given = (job.request.source, job.request.lungs, job.request.regions)
     return Outcome(job.case, FAILED, without_names(reason, job.case, filter(None, given)), status)
 
