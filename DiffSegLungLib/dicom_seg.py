@@ -92,9 +92,8 @@ def build_dicom_seg(
     present = [tissue for tissue in REPORTED if (labels == tissue.label).any()]
     if not present:
         raise UnusableInputError("The segmentation is empty: there is nothing to write as DICOM.")
-    measures = _measures(volume)
     pixels = _frames_of(images, _numbered(labels, present, volume), volume)
-    dataset: Dataset = _segmentation(images, pixels, measures, present, corrected, provenance)
+    dataset: Dataset = _segmentation(images, pixels, present, corrected, provenance)
     _tell_segment_by_frame(dataset)
     return dataset
 
@@ -121,19 +120,6 @@ def _frames_of(images: list[Dataset], slices: np.ndarray, volume: Volume) -> np.
     return ordered
 
 
-def _measures(volume: Volume) -> Any:
-    """Voxel size as the positions have it: what a header says of the step is often wrong."""
-    import highdicom
-
-    geometry = volume.input_geometry
-    x, y, step = geometry.spacing
-    normal = np.cross(geometry.matrix[:, 0], geometry.matrix[:, 1])
-    between = step * float(
-        geometry.matrix[:, 2] @ normal
-    )  # of a tilted gantry less than from centre to centre
-    return highdicom.PixelMeasuresSequence((y, x), slice_thickness=between, spacing_between_slices=between)
-
-
 def _tell_segment_by_frame(dataset: Dataset) -> None:
     """With one segment its number may stand once for all frames, where many viewers do not look."""
     import copy
@@ -149,7 +135,6 @@ def _tell_segment_by_frame(dataset: Dataset) -> None:
 def _segmentation(
     images: list[Dataset],
     pixels: np.ndarray,
-    measures: Any,
     present: Sequence[Tissue],
     corrected: bool,
     provenance: Mapping[str, str] | None,
@@ -160,7 +145,6 @@ def _segmentation(
     dataset = highdicom.seg.Segmentation(
         source_images=images,
         pixel_array=pixels,
-        pixel_measures=measures,
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _description(number, tissue, corrected, algorithm)

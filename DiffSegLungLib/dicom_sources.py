@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from DiffSegLungLib.errors import UnusableInputError
 
 if TYPE_CHECKING:
@@ -43,8 +45,7 @@ def source_images(volume: Volume) -> list[Dataset]:
     for image in images:
         _require_complete(image, volume.name)
         _complete(image, images[0])
-        if len(images) > 1 and not image.get("SliceThickness"):
-            image.SliceThickness = volume.input_geometry.spacing[2]
+        _tell_geometry(image, volume)
     return images
 
 
@@ -129,6 +130,27 @@ def _is_valid(element: DataElement) -> bool:
     except (TypeError, ValueError):
         return False
     return element.keyword != "PatientSex" or element.value in ("", None, *SEXES)
+
+
+def _tell_geometry(image: Dataset, volume: Volume) -> None:
+    """Voxel size and axes as they were found: what a header says of the step is often wrong."""
+    from pydicom import Dataset
+
+    geometry = volume.input_geometry
+    x, y, step = geometry.spacing
+    normal = np.cross(geometry.matrix[:, 0], geometry.matrix[:, 1])
+    between = step * float(geometry.matrix[:, 2] @ normal)  # less than the step where the gantry was tilted
+    measures = image
+    if "PerFrameFunctionalGroupsSequence" in image:
+        measures, orientation = Dataset(), Dataset()
+        measures.PixelSpacing = [y, x]
+        orientation.ImageOrientationPatient = [*geometry.matrix[:, 0], *geometry.matrix[:, 1]]
+        shared = (image.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+        image.SharedFunctionalGroupsSequence = [shared]
+    measures.SpacingBetweenSlices = between
+    if not measures.get("SliceThickness"):
+        measures.SliceThickness = between
 
 
 def _complete(image: Dataset, first: Dataset) -> None:

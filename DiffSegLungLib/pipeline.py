@@ -26,6 +26,7 @@ from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
 from DiffSegLungLib.filters import nearest_inside
+from DiffSegLungLib.forks import require_no_fork
 from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio, keep_share
 from DiffSegLungLib.grain import Grain, grain_of
 from DiffSegLungLib.interpolation import enlarged_slabs
@@ -234,9 +235,10 @@ def segment(
         Labels, uncertainty, measures and manifest.
 
     Raises:
-        UnusableInputError: the CT, a mask or the regions cannot be used.
+        UnusableInputError: the CT, a mask or the regions cannot be used, or the process was forked.
         MissingPartError: weights or device are missing.
     """
+    require_no_fork()
     effort = quality_of(quality)
     clock = Clock(progress)
     with clock.stage("read", 0.0):
