@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     UID,
@@ -88,19 +89,25 @@ class Frame:
     acquisition: int = 0
 
 
-def frames_of(hu: np.ndarray) -> list[Frame]:
-    """Frames that lie where `write_series` puts its slices."""
-    return [Frame(plane, -300 + index * SPACING[0]) for index, plane in enumerate(hu)]
+def frames_of(hu: np.ndarray, step: float = SPACING[0]) -> list[Frame]:
+    """Frames that lie where `write_series` puts its slices, ``step`` mm apart."""
+    return [Frame(plane, -300 + index * step) for index, plane in enumerate(hu)]
 
 
-def write_enhanced(path: Path, frames: Sequence[Frame], series: str = "", **tags: Any) -> Path:
-    """Write one Enhanced CT with its frames in the order given."""
+def write_enhanced(
+    path: Path,
+    frames: Sequence[Frame],
+    series: str = "",
+    spacing: Sequence[float] = SPACING,
+    **tags: Any,
+) -> Path:
+    """Write one Enhanced CT with its frames in the order given; ``spacing`` is (z, y, x) in mm."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = dicom_header(EnhancedCTImageStorage, series or str(generate_uid()), 8)
     header.NumberOfFrames, (header.Rows, header.Columns) = len(frames), frames[0].hu.shape
     header.StudyInstanceUID, header.FrameOfReferenceUID = "1.2.826.8", "1.2.826.8.1"
     shared, measures, plane = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = list(SPACING[1:]), SPACING[0]
+    measures.PixelSpacing, measures.SliceThickness = list(spacing[1:]), spacing[0]
     plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
     header.SharedFunctionalGroupsSequence = [shared]
@@ -125,3 +132,14 @@ def _groups(frame: Frame) -> Dataset:
     groups.FrameContentSequence, groups.PlanePositionSequence = [content], [position]
     groups.PixelValueTransformationSequence = [rescale]
     return groups
+
+
+def change_headers(folder: Path, **values: Sequence[Any]) -> Path:
+    """Give each slice values of its own, valid or not, taken in turn; return the folder."""
+    with pydicom.config.disable_value_validation():
+        for index, path in enumerate(sorted(folder.iterdir())):
+            image = pydicom.dcmread(path)
+            for keyword, choices in values.items():
+                setattr(image, keyword, choices[index % len(choices)])
+            image.save_as(path)
+    return folder

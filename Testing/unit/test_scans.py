@@ -19,7 +19,14 @@ from hypothesis import strategies as st
 
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.volume import load_volume
-from Testing.unit.dicom_series import SPACING, Frame, frames_of, write_enhanced, write_series
+from Testing.unit.dicom_series import (
+    SPACING,
+    Frame,
+    change_headers,
+    frames_of,
+    write_enhanced,
+    write_series,
+)
 from Testing.unit.test_volume import chest
 
 SLICES = 16
@@ -129,16 +136,6 @@ def test_frames_that_lie_nowhere_are_refused(tmp_path: Path) -> None:
 # --- single slices --------------------------------------------------------------------------------
 
 
-def changed(folder: Path, **values: Any) -> Path:
-    """Each slice with values of its own, taken in turn."""
-    for index, path in enumerate(sorted(folder.iterdir())):
-        image = pydicom.dcmread(path)
-        for keyword, choices in values.items():
-            setattr(image, keyword, choices[index % len(choices)])
-        image.save_as(path)
-    return folder
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -157,7 +154,7 @@ def changed(folder: Path, **values: Any) -> Path:
 )  # fmt: skip
 def test_headers_that_differ_a_little_or_lie_are_one_scan(tmp_path: Path, values: dict[str, Any]) -> None:
     write_series(tmp_path, HU)
-    volume = load_volume(changed(tmp_path, **values))
+    volume = load_volume(change_headers(tmp_path, **values))
     assert np.array_equal(volume.hu, HU) and volume.warnings == ()
     assert volume.spacing == pytest.approx((SPACING[0], SPACING[1], SPACING[2]), abs=1e-3)
 
