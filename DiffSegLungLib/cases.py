@@ -76,7 +76,7 @@ def find_cases(folder: Path, keep_names: bool = False, follow_links: bool = True
     if not folder.is_dir():
         raise UnusableInputError(f"{folder}: no such folder; give the folder that holds the CTs.")
     files, studies = _walk(folder, follow_links)
-    copies = copies_of(files, [place for _, place in _pairs(studies)]) if files and studies else {}
+    copies = copies_of(files, [place for _, place in _pairs(studies)], folder)
     found = [
         (file, _path_name(file, folder) if keep_names else file_code(file))
         for file in files
@@ -150,7 +150,7 @@ def _walk(folder: Path, follow_links: bool) -> tuple[list[Path], dict[Study, lis
 
 def _study(paths: Iterable[Path]) -> Study | None:
     """Study and patient of the first image, empty where it tells none; None where there is no image."""
-    for tried, path in enumerate(path for path in paths if is_dicom(path)):
+    for tried, path in enumerate(path for path in paths if path.is_file() and is_dicom(path)):
         if tried == MOST_TRIED:
             break
         study = study_of(path)

@@ -46,7 +46,7 @@ class SegmentRequest:
         source: the CT; a file or a DICOM folder.
         output: the segmentation (.seg.nrrd) or a plain label map (.nrrd, .nii.gz).
         lungs: a lung mask, None to find the lungs.
-        series: Series Number or UID to take of a DICOM folder, None for the series with most slices.
+        series: Series Number or UID to take of a DICOM folder, None for the one that a reader would take.
         name: what manifest, pictures and report call the CT, None for a name that tells nobody's.
         classical_lungs: find the lungs without the model's lung network.
         regions: lobes or other regions to report, None for right and left lung.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,28 +20,41 @@ MOST_TRIED = 200
 """Images of a folder that are compared with a file; the series it was made of may not come first."""
 
 
-def copies_of(files: Iterable[Path], folders: Iterable[Path]) -> dict[Path, Path]:
+def copies_of(files: Iterable[Path], folders: Iterable[Path], root: Path) -> dict[Path, Path]:
     """Files whose grid and values are those of DICOM images.
 
     Args:
         files: CT files.
         folders: that hold DICOM images themselves.
+        root: of the cohort; what has no other folder in common is not compared.
 
     Returns:
         For each copy the folder with its images.
     """
     known = list(folders)
-    found = ((file, next((place for place in known if _is_copy(file, place)), None)) for file in files)
-    return {file: place for file, place in found if place is not None}
-
-
-def _is_copy(file: Path, folder: Path) -> bool:
-    """Whether a file and a folder belong together, and a slice of the folder is one of the file."""
-    if folder != file.parent and file.parent not in folder.parents and folder not in file.parents:
-        return False
+    read = cache(lambda folder: list(_images(folder)))
+    found: dict[Path, Path] = {}
     with quiet():
-        grid = _grid(file)
-        return grid is not None and any(_holds(grid, file, image) for image in _images(folder))
+        for file in files:
+            related = [place for place in known if _are_related(file.parent, place, root)]
+            grid = _grid(file) if related else None
+            if grid is None:
+                continue
+            place = next((each for each in related if _is_among(grid, file, read(each))), None)
+            if place is not None:
+                found[file] = place
+    return found
+
+
+def _are_related(first: Path, second: Path, root: Path) -> bool:
+    """Whether one lies in the other, or both in a folder that is not the cohort's own."""
+    if first in (second, *second.parents) or second in first.parents:
+        return True
+    return Path(os.path.commonpath([first, second])) not in (root, *root.parents)
+
+
+def _is_among(grid: sitk.ImageFileReader, file: Path, images: Iterable[DicomFile]) -> bool:
+    return any(_holds(grid, file, image) for image in images)
 
 
 def _grid(file: Path) -> sitk.ImageFileReader | None:

@@ -73,8 +73,9 @@ def require_places(outputs: Iterable[Path], folder: Path | None) -> None:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files of a folder and the folders in it, sorted."""
-    return sorted(Path(place, name) for place, _, names in walk(folder) for name in names)
+    """All files of a folder and the folders in it, sorted; a link that leads nowhere is none."""
+    found = (place / name for place, _, names in walk(folder) for name in names)
+    return sorted(path for path in found if path.is_file())
 
 
 def walk(folder: Path, follow_links: bool = True) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -107,7 +107,14 @@ def read_file(path: Path, as_ct: bool = False, name: str | None = None) -> tuple
 
 
 def existing(source: str | os.PathLike[str]) -> Path:
-    """Return the path; an error where nothing is, or may not be read."""
+    """Return the path; an error where nothing is, or may not be read.
+
+    Raises:
+        TypeError: it is nothing that could be one, such as an array, which has no voxel size.
+    """
+    if not isinstance(source, str | os.PathLike):
+        kind = type(source).__name__
+        raise TypeError(f"give a file, a folder or a SimpleITK image with its voxel size, not {kind}")
     path = Path(source)
     require_there(path)
     return path

@@ -30,7 +30,7 @@ class MeasureRequest:
     Attributes:
         source: the CT; a file or a DICOM folder.
         segmentation: the tissues.
-        series: Series Number or UID to take of a DICOM folder, None for the series with most slices.
+        series: Series Number or UID to take of a DICOM folder, None for the one that a reader would take.
         name: what the report calls the CT, None for a name that tells nobody's.
         lungs: the lung mask they belong to, None to find the lungs.
         regions: lobes or other regions to measure, None for right and left lung.

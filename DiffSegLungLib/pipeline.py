@@ -227,7 +227,7 @@ def segment(
         seed: of the noise and of every sample.
         quality: ``fast``, ``standard`` or ``best``; how much work goes into the embedding.
         classical_lungs: find the lungs without the model's lung network.
-        series: Series Number or UID to take of a DICOM folder; None for the series with most slices.
+        series: Series Number or UID to take of a DICOM folder; None for the one that a reader would take.
         name: what manifest and report call the CT; None for a name that tells nobody's.
         progress: told stage, fraction and message.
 

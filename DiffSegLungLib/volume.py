@@ -112,7 +112,7 @@ def load_volume(
 
     Args:
         source: an NRRD, NIfTI or MetaImage file, a DICOM folder or multi-frame file, or an image in memory.
-        series: Series Number or UID to take of a DICOM folder; None for the series with most slices.
+        series: Series Number or UID to take of a DICOM folder; None for the one that a reader would take.
         name: title of what is written; None for ``CT``, which names nobody.
 
     Returns:
@@ -197,11 +197,6 @@ def _read(source: str | os.PathLike[str] | sitk.Image, series: str | None) -> So
         check_kind(source.GetPixelID(), source.GetNumberOfComponentsPerPixel(), source.GetSize(), "CT")
         check_spacing(source.GetSpacing(), "CT")
         return Source(three_dimensional(source), "CT", warnings=geometry_warnings(None, source, "CT"))
-    if not isinstance(source, str | os.PathLike):
-        raise TypeError(
-            f"a CT is given as a file, a folder or a SimpleITK image with its voxel size, not as "
-            f"{type(source).__name__}"
-        )
     path = existing(source)
     if path.is_dir():
         return read_dicom_folder(path, series)

@@ -50,7 +50,7 @@ class CohortRequest:
         seed: of everything random.
         report: whether each case gets a report.
         dicom: whether each DICOM case gets a DICOM segmentation and report.
-        series: Series Number to take of each DICOM study, None for the series with most slices.
+        series: Series Number to take of each DICOM study, None for the one that a reader would take.
         keep_names: call cases by their files and folders, not by a code.
         key: file that tells which case is which source (.csv); it may name patients.  None for none.
         address: of a Ray cluster.
@@ -309,7 +309,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", action="store_true", help="write a report a case")
     dicom_help = "write DICOM SEG and SR for each case that is DICOM"
     parser.add_argument("--dicom", action="store_true", help=dicom_help)
-    series_help = "number of the series to take of each DICOM study (default: the one with most slices)"
+    series_help = "number of the series to take of each DICOM study (default: the original with most slices)"
     parser.add_argument("--series", metavar="N", help=series_help)
     names_help = "call cases by their files and folders, which may name patients (default: codes)"
     parser.add_argument("--keep-names", action="store_true", help=names_help)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.told_geometry import NO_SIDES, NOT_SET, geometry_warnings
-from DiffSegLungLib.volume import load_volume
+from DiffSegLungLib.volume import load_mask, load_volume
 from Testing.unit.test_volume import chest, ct_image
 
 AFFINE = np.diag([-0.7, -0.8, 1.25, 1.0])
@@ -115,8 +115,11 @@ def test_a_header_without_size_or_axes(tmp_path: Path, ending: str, field: bytes
 
 @pytest.mark.parametrize("given", [np.zeros((9, 9, 9)), [1, 2], None, 7], ids=["array", "list", "none", "7"])
 def test_what_is_no_source_is_a_type_error(given: object) -> None:
-    with pytest.raises(TypeError, match="as a file, a folder or a SimpleITK image with its voxel size"):
+    sentence = "give a file, a folder or a SimpleITK image with its voxel size, not"
+    with pytest.raises(TypeError, match=sentence):
         load_volume(given)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=sentence):
+        load_mask(given, load_volume(ct_image()))  # type: ignore[arg-type]
 
 
 # --- languages with a decimal comma ---------------------------------------------------------------
