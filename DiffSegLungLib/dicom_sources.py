@@ -155,11 +155,13 @@ def _tell_geometry(image: Dataset, volume: Volume) -> None:
 
 def _complete(image: Dataset, first: Dataset) -> None:
     """What may be empty is there, and one frame of reference for all slices."""
-    from pydicom.uid import generate_uid
+    from pydicom.uid import UID, generate_uid
 
     for keyword in MAY_BE_EMPTY:
         if keyword not in image:
             setattr(image, keyword, "")
-    known = first.get("FrameOfReferenceUID")
+    known = first.get("FrameOfReferenceUID") or ""
     own = generate_uid(entropy_srcs=[str(first.get("SeriesInstanceUID") or first.SOPInstanceUID)])
-    image.FrameOfReferenceUID = known or own  # the same in each run: later ones must fit together
+    image.FrameOfReferenceUID = (
+        known if UID(known).is_valid else own
+    )  # the same in each run: later ones must fit together

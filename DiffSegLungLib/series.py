@@ -154,15 +154,15 @@ def series_of_file(path: Path) -> Series | None:
         return None
     stacks = _stacks(each for each in slices_of([header]) if each.is_axial_ct)
     if not stacks:
-        raise _no_axial_ct([header], path.name)
+        raise _no_axial_ct([header], path.name, "DICOM file")
     return min((Series(tuple(stack)) for stack in stacks), key=_rank)
 
 
-def _no_axial_ct(files: Sequence[DicomFile], name: str) -> Exception:
+def _no_axial_ct(files: Sequence[DicomFile], name: str, place: str = "folder") -> Exception:
     if any(file.modality == "CT" and not file.planes[0].position for file in files):
         return unusable(name, "its CT images do not say where they lie; export the CT again, by slices.")
     kinds = ", ".join(sorted({file.modality or "unknown" for file in files}))
-    return unusable(name, f"no axial CT series in this folder (modality {kinds}); give a chest CT.")
+    return unusable(name, f"no axial CT series in this {place} (modality {kinds}); give a chest CT.")
 
 
 def _stacks(slices: Iterable[Slice]) -> list[list[Slice]]:

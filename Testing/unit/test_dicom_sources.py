@@ -113,10 +113,14 @@ def test_names_are_kept_in_every_character_set(
     assert str(pydicom.dcmread(tmp_path / "seg.dcm").PatientName) == name
 
 
-def test_without_frame_of_reference_a_new_one_is_the_same_in_each_run(tmp_path: Path) -> None:
-    volume = with_values(tmp_path / "ct", FrameOfReferenceUID=None)
+@pytest.mark.parametrize("known", [None, "", "REMOVED", "1.2.03"])
+def test_without_frame_of_reference_a_new_one_is_the_same_in_each_run(
+    tmp_path: Path, known: str | None
+) -> None:
+    volume = with_values(tmp_path / "ct", FrameOfReferenceUID=known)
     first, second = (build_dicom_seg(labels_of(volume), volume) for _ in range(2))
-    assert first.FrameOfReferenceUID == second.FrameOfReferenceUID != ""
+    assert first.FrameOfReferenceUID == second.FrameOfReferenceUID
+    assert first.FrameOfReferenceUID not in (known, "") and first.FrameOfReferenceUID.is_valid
 
 
 @pytest.mark.parametrize("step", [0, 0.5, 9, -1.25])
