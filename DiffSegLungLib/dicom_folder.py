@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiffSegLungLib.dicom_images import Slice
-from DiffSegLungLib.dicom_pixels import stack_hu
+from DiffSegLungLib.dicom_pixels import forget, stack_hu
 from DiffSegLungLib.geometry import Geometry
 from DiffSegLungLib.image_files import Source, check_kind, check_size, check_spacing, quiet, unusable
 from DiffSegLungLib.scans import heights, one_scan
@@ -52,6 +52,7 @@ def find_slices(folder: Path, wanted: str | None = None) -> tuple[list[Slice], G
     series, _ = choose_series(list_series(folder), wanted, folder.name)
     name = f"CT series {series.number}".strip()
     slices, _ = one_scan(series.stack, name)
+    forget()
     return slices, _grid(slices, name, []), name
 
 
@@ -78,8 +79,10 @@ def _read(series: Series, name: str, title: str, warnings: list[str], listed: tu
     try:
         with quiet():
             image = geometry.place(sitk.GetImageFromArray(stack_hu(slices)))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise unusable(name, "a DICOM file of it is damaged; export the series again.") from error
+    finally:
+        forget()
     return Source(
         image,
         name,

@@ -39,6 +39,7 @@ class Plane:
         acquisition: number of the acquisition, empty where it is not told.
         time: point in time of a dynamic or gated scan, empty where it is not told.
         stack: of frames that belong together, empty where it is not told.
+        facts: of the acquisition, by the names of `ACQUISITION_TAGS`, that only the frame tells.
     """
 
     position: tuple[float, ...]
@@ -50,6 +51,7 @@ class Plane:
     acquisition: str = ""
     time: str = ""
     stack: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def normal(self) -> np.ndarray:
@@ -148,7 +150,7 @@ def read_header(path: Path) -> DicomFile | None:
         pixel=reader.GetPixelID(),
         components=reader.GetNumberOfComponents(),
         plain=len(planes) == 1 and is_classic and tag_value(reader, "0028|0004") != "MONOCHROME1",
-        acquisition=read_acquisition(reader),
+        acquisition=dict(planes[0].facts) | read_acquisition(reader),
         planes=planes,
     )
 

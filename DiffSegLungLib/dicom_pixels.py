@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -64,16 +65,26 @@ def _plain(slices: Sequence[Slice]) -> np.ndarray:
 
 def _stored(file: DicomFile) -> np.ndarray:
     """The stored values of all frames, (frame, y, x)."""
+    return _stored_in(file.path, (len(file.planes), *file.size[::-1]))
+
+
+def forget() -> None:
+    """Let go of the files that were read last."""
+    _stored_in.cache_clear()
+
+
+@lru_cache(maxsize=2)  # two multi-frame files whose frames are compared one by one
+def _stored_in(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder, "bare.dcm")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                _bare(file.path).save_as(bare, enforce_file_format=True)
+                _bare(path).save_as(bare, enforce_file_format=True)
         except Exception as error:  # pydicom has many ways to fail
             raise RuntimeError(str(error)) from error
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(bare), imageIO="GDCMImageIO"))
-    return array.reshape(len(file.planes), *file.size[::-1])
+    return array.reshape(shape)
 
 
 def _bare(path: Path) -> Dataset:

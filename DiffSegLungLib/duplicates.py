@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiffSegLungLib.dicom_images import DicomFile, Slice, read_header
-from DiffSegLungLib.dicom_pixels import slice_hu
+from DiffSegLungLib.dicom_pixels import forget, slice_hu
 from DiffSegLungLib.headers import fault_of_header, is_dicom
 from DiffSegLungLib.image_files import quiet
 
@@ -43,6 +43,7 @@ def copies_of(files: Iterable[Path], folders: Iterable[Path], root: Path) -> dic
             place = next((each for each in related if _is_among(grid, file, read(each))), None)
             if place is not None:
                 found[file] = place
+    forget()
     return found
 
 

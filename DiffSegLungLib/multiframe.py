@@ -17,6 +17,12 @@ from DiffSegLungLib.dicom_images import Plane
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+FACTS = {
+    "kernel": ("CTReconstructionSequence", "ConvolutionKernel"),
+    "slice_thickness_mm": ("PixelMeasuresSequence", "SliceThickness"),
+    "tube_voltage_kvp": ("CTXRayDetailsSequence", "KVP"),
+}
+"""Of the acquisition, where a frame tells it."""
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
 
@@ -72,6 +78,7 @@ def _plane(header: Dataset, shared: Dataset, own: Dataset) -> Plane:
         acquisition=_text(group("FrameContentSequence", "FrameAcquisitionNumber")),
         time=_time(group),
         stack=_text(group("FrameContentSequence", "StackID")),
+        facts=tuple((name, text) for name, place in FACTS.items() if (text := _text(group(*place)))),
     )
 
 

@@ -85,7 +85,7 @@ def _without_copies(slices: list[Slice], warnings: list[str]) -> list[Slice]:
 def _same_values(first: Slice, second: Slice) -> bool:
     try:
         return np.array_equal(slice_hu(first), slice_hu(second))
-    except RuntimeError:  # what cannot be read is said when the series is
+    except (RuntimeError, ValueError):  # what cannot be read is said when the series is
         return False
 
 

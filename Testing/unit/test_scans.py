@@ -118,6 +118,19 @@ def test_points_in_time_are_refused(times: int) -> None:
         read_frames([frames])
 
 
+def test_kernel_and_thickness_of_frames_are_known(tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "ct.dcm", frames_of(HU))
+    image = pydicom.dcmread(path)
+    shared, reconstruction = image.SharedFunctionalGroupsSequence[0], pydicom.Dataset()
+    reconstruction.ConvolutionKernel = "B70f"
+    shared.CTReconstructionSequence = [reconstruction]
+    shared.PixelMeasuresSequence[0].SliceThickness = 5
+    image.save_as(path)
+    said = load_volume(tmp_path).warnings
+    assert any("Slices are 5 mm thick" in each for each in said)
+    assert any("kernel B70f is sharp" in each for each in said)
+
+
 def test_a_missing_frame_is_said() -> None:
     frames = frames_of(chest())
     volume = read_frames([frames[:7] + frames[8:]])
