@@ -16,6 +16,7 @@ from DiffSegLungLib.errors import UnusableInputError
 if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.dataelem import DataElement
+    from pydicom.tag import BaseTag
 
     from DiffSegLungLib.dicom_images import Slice
     from DiffSegLungLib.volume import Volume
@@ -100,7 +101,7 @@ def _to_unicode(image: Dataset) -> None:
     image.SpecificCharacterSet = UNICODE
 
 
-def _mend(image: Dataset, tag: object) -> None:
+def _mend(image: Dataset, tag: BaseTag) -> None:
     """Leave empty what is no value of its kind."""
     try:
         element = image[tag]

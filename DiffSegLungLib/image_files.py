@@ -112,8 +112,9 @@ def existing(source: str | os.PathLike[str]) -> Path:
     Raises:
         TypeError: it is nothing that could be one, such as an array, which has no voxel size.
     """
-    if not isinstance(source, str | os.PathLike):
-        kind = type(source).__name__
+    given: object = source  # Python programs may give anything
+    if not isinstance(given, str | os.PathLike):
+        kind = type(given).__name__
         raise TypeError(f"give a file, a folder or a SimpleITK image with its voxel size, not {kind}")
     path = Path(source)
     require_there(path)

@@ -70,7 +70,8 @@ def _without_copies(slices: list[Slice], warnings: list[str]) -> list[Slice]:
     in_many = 2 * sum(len(each.file.planes) > 1 for each in slices) > len(slices)
     given = sorted(slices, key=lambda each: (len(each.file.planes) > 1) is not in_many)
     normal = slices[0].plane.normal
-    places, kept = np.full(len(given), np.nan), []
+    places = np.full(len(given), np.nan)
+    kept: list[Slice] = []
     for each in given:
         place = height(each, normal)
         here = np.flatnonzero(np.abs(places[: len(kept)] - place) < SAME_PLACE_MM)
@@ -99,7 +100,8 @@ def _passes(slices: Sequence[Slice], key: Callable[[Slice], str]) -> list[list[S
         groups.setdefault(key(each), []).append(each)
     if len(groups) < 2:
         return [list(slices)]
-    normal, passes = slices[0].plane.normal, []
+    normal = slices[0].plane.normal
+    passes: list[list[Slice]] = []
     for group in sorted(groups.values(), key=len, reverse=True):
         free = next((one for one in passes if not _overlap(one, group, normal)), None)
         if free is None:

@@ -43,7 +43,7 @@ def read_frames(parts: Sequence[Sequence[Frame]], classic: Sequence[int] = ()) -
                 write_enhanced(Path(place, f"{index}.dcm"), part, SERIES)
         if classic:
             others = [index for index in range(SLICES) if index not in classic]
-            tags = {"StudyInstanceUID": "1.2.826.8", "FrameOfReferenceUID": "1.2.826.8.1"}
+            tags: dict[str, Any] = {"StudyInstanceUID": "1.2.826.8", "FrameOfReferenceUID": "1.2.826.8.1"}
             write_series(Path(place, "classic"), HU, series=SERIES, skip=others, number=8, **tags)
         return load_volume(place)
 
@@ -185,7 +185,7 @@ def test_a_slice_without_pixel_spacing_has_no_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["MIP", "MINIP", "PROJECTION IMAGE", "IODINE"])
 def test_the_original_goes_before_projections_and_maps(tmp_path: Path, kind: str) -> None:
     types = ["DERIVED", "SECONDARY", "AXIAL", kind]
-    study = {"StudyInstanceUID": "1.2.3"}
+    study: dict[str, Any] = {"StudyInstanceUID": "1.2.3"}
     write_series(tmp_path / "map", np.repeat(HU, 2, axis=0), number=9, ImageType=types, **study)
     with pytest.raises(UnusableInputError, match="is a projection or a map, not density; give the original"):
         load_volume(tmp_path)
