@@ -152,7 +152,7 @@ def nifti(forms: Callable[[Any, np.ndarray], None]) -> Maker:
         import nibabel
 
         path = save(chest(), folder / "ct.nii.gz")
-        known = nibabel.load(path)
+        known: Any = nibabel.load(path)
         image = nibabel.Nifti1Image(np.asarray(known.dataobj), None)
         image.header.set_zooms((SIDE,) * 3)
         forms(image, known.affine)
@@ -202,8 +202,18 @@ def like_it(*more: Check) -> tuple[Check, ...]:
     return (like_the_plain_chest(0.01, 0.5), *more)
 
 
-JAPANESE = {"SpecificCharacterSet": [["", "ISO 2022 IR 87"]], "PatientName": ["Mokei^Ichi=模型^一"]}
+KANJI = "Mokei^Ichi=模型^一"
 COSINES = [["1", f"{sine:.7f}", "0", f"{-sine:.7f}", "1", "0"] for sine in (0.004999, 0.005001)]
+
+INVALID: dict[str, dict[str, Sequence[Any]]] = {
+    "a Japanese name": {"SpecificCharacterSet": [["", "ISO 2022 IR 87"]], "PatientName": [KANJI]},
+    "a birth date with dashes": {"PatientBirthDate": ["1900-01-01"]},
+    "a word as date": {"StudyDate": ["REMOVED"]},
+    "a time that no clock shows": {"StudyTime": ["99:99"]},
+    "a sex that DICOM does not know": {"PatientSex": ["UNKNOWN"]},
+    "frames of reference by slice": {"FrameOfReferenceUID": [generate_uid() for _ in range(80)]},
+}
+"""Headers that a DICOM segmentation would repeat."""
 
 REPORTED: list[Case] = [
     # Enhanced CT
@@ -267,14 +277,7 @@ REPORTED: list[Case] = [
     # headers that outputs repeat
     *[
         taken(f"DICOM out: {what}", headers(**values), *like_it(wrote_dicom), words=DICOM_OUT)
-        for what, values in {
-            "a Japanese name": JAPANESE,
-            "a birth date with dashes": {"PatientBirthDate": ["1900-01-01"]},
-            "a word as date": {"StudyDate": ["REMOVED"]},
-            "a time that no clock shows": {"StudyTime": ["99:99"]},
-            "a sex that DICOM does not know": {"PatientSex": ["UNKNOWN"]},
-            "frames of reference by slice": {"FrameOfReferenceUID": [generate_uid() for _ in range(80)]},
-        }.items()
+        for what, values in INVALID.items()
     ],
     taken("DICOM out: Enhanced CT", enhanced(in_random_order), *like_it(wrote_dicom), words=DICOM_OUT),
 ]
