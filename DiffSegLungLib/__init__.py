@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from DiffSegLungLib import forks as _forks  # noqa: F401  looks at the process before anything is loaded
+
 if TYPE_CHECKING:
     from DiffSegLungLib.pipeline import Result
 

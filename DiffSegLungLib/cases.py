@@ -14,14 +14,18 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .duplicates import copies_of
 from .errors import UnusableInputError
-from .files import CT_SUFFIXES, LABEL_SUFFIXES, SEGMENTATION_SUFFIX, may_be_ct, require_there
+from .files import CT_SUFFIXES, LABEL_SUFFIXES, SEGMENTATION_SUFFIX, may_be_ct, require_there, walk
 from .headers import is_dicom
 from .image_files import safe_title
 from .series import study_of
+
+Study = tuple[str, str]
+"""Study UID and a code of the patient."""
 
 LONGEST_CODE = 12
 SAMPLE_BYTES = 1 << 16
@@ -40,11 +44,13 @@ class Case:
         name: unique, safe as a folder's name; a code, unless names were to be kept.
         source: the CT file or the DICOM folder.
         relative: the source as seen from the cohort's folder; it may name a patient.
+        copies: files that hold the same CT and are no cases of their own.
     """
 
     name: str
     source: Path
     relative: str
+    copies: tuple[Path, ...] = ()
 
     @property
     def label(self) -> str:
@@ -52,32 +58,40 @@ class Case:
         return self.relative if self.relative != "." else self.source.name
 
 
-def find_cases(folder: Path, keep_names: bool = False) -> list[Case]:
+def find_cases(folder: Path, keep_names: bool = False, follow_links: bool = True) -> list[Case]:
     """All cases below a folder, in the order of their names.
 
     A DICOM study whose series lie in folders of their own is one case, if no other study lies among them.
+    Two patients under one Study Instance UID are two cases.  A file that was made of the DICOM images beside
+    it is no case of its own.
 
     Args:
         folder: files and sub-folders of any depth; hidden ones and segmentations do not count.
         keep_names: call cases by their path below the folder, not by a code.
+        follow_links: whether links to folders count; none is entered twice.
 
     Raises:
         UnusableInputError: it is no folder, or there is no CT in it.
     """
     if not folder.is_dir():
         raise UnusableInputError(f"{folder}: no such folder; give the folder that holds the CTs.")
-    files, studies = _walk(folder)
-    found = [(file, _path_name(file, folder) if keep_names else file_code(file)) for file in files]
+    files, studies = _walk(folder, follow_links)
+    copies = copies_of(files, [place for _, place in _pairs(studies)], folder)
+    found = [
+        (file, _path_name(file, folder) if keep_names else file_code(file))
+        for file in files
+        if file not in copies
+    ]
     for study, folders in studies.items():
         others = [other for uid, other in _pairs(studies) if uid != study]
         places = _places(folders, others)
-        names = (_path_name(place, folder) if keep_names else f"study-{code_of(study)}" for place in places)
+        names = (_path_name(each, folder) if keep_names else f"study-{code_of(study[0])}" for each in places)
         found += list(zip(places, names, strict=True))
     if not found:
         raise UnusableInputError(
             f"{folder}: no CT in it; give a folder of {', '.join(CT_SUFFIXES)} or DICOM."
         )
-    return _unique(found, folder)
+    return [_with_copies(case, copies) for case in _unique(found, folder)]
 
 
 def find_listed(source: Path, keep_names: bool = False) -> dict[str, Case]:
@@ -96,7 +110,9 @@ def find_listed(source: Path, keep_names: bool = False) -> dict[str, Case]:
     root = source.resolve()
     if root.is_file():
         return {root.name: file_case(root, keep_names)}
-    inside = [case for case in find_cases(root, keep_names) if case.source.resolve().is_relative_to(root)]
+    inside = [
+        case for case in find_cases(root, keep_names, False) if case.source.resolve().is_relative_to(root)
+    ]
     if not inside:
         raise UnusableInputError(f"{source}: all CT in it are links that lead out; give their own folder.")
     return dict(sorted((case.label, case) for case in inside))
@@ -113,23 +129,28 @@ def listed(cases: Mapping[str, Case], label: object) -> Case:
     return cases[label]
 
 
-def _walk(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
-    """CT files, and by study the folders that hold DICOM files."""
+def _with_copies(case: Case, copies: Mapping[Path, Path]) -> Case:
+    own = (file for file, place in copies.items() if case.source in (place, *place.parents))
+    return replace(case, copies=tuple(own)) if case.source.is_dir() else case
+
+
+def _walk(folder: Path, follow_links: bool) -> tuple[list[Path], dict[Study, list[Path]]]:
+    """CT files, and by study and patient the folders that hold DICOM files."""
     files: list[Path] = []
-    studies: dict[str, list[Path]] = {}
-    for place, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+    studies: dict[Study, list[Path]] = {}
+    for place, subfolders, names in walk(folder, follow_links):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        paths = [place / name for name in names if not name.startswith(".")]
         files += [path for path in paths if may_be_ct(path)]
         study = _study(path for path in paths if not path.name.lower().endswith(CT_SUFFIXES))
         if study is not None:
-            studies.setdefault(study or place, []).append(Path(place))
+            studies.setdefault((study[0] or str(place), study[1]), []).append(place)
     return files, studies
 
 
-def _study(paths: Iterable[Path]) -> str | None:
-    """The study of the first image; empty where it has none, None where there is no DICOM image."""
-    for tried, path in enumerate(path for path in paths if is_dicom(path)):
+def _study(paths: Iterable[Path]) -> Study | None:
+    """Study and patient of the first image, empty where it tells none; None where there is no image."""
+    for tried, path in enumerate(path for path in paths if path.is_file() and is_dicom(path)):
         if tried == MOST_TRIED:
             break
         study = study_of(path)
@@ -138,7 +159,7 @@ def _study(paths: Iterable[Path]) -> str | None:
     return None
 
 
-def _pairs(studies: dict[str, list[Path]]) -> Iterator[tuple[str, Path]]:
+def _pairs(studies: dict[Study, list[Path]]) -> Iterator[tuple[Study, Path]]:
     return ((study, place) for study, folders in studies.items() for place in folders)
 
 

@@ -26,7 +26,7 @@ SEED_LIMIT = 2**32
 PORT_LIMIT = 2**16
 CT_HELP = "NRRD, NIfTI, MetaImage, or a DICOM folder"
 REGIONS_HELP = "lobes or other regions to measure: a segmentation, a label map, or the word thirds"
-SERIES_HELP = "number or UID of the series to take of a DICOM folder (default: the one with most slices)"
+SERIES_HELP = "number or UID of the series to take of a DICOM folder (default: the original with most slices)"
 DICOM_SR_HELP = "write the measures as DICOM SR (TID 1500) that refers to the DICOM segmentation"
 DICOM_SEG_HELP = "write a DICOM segmentation; the CT must be DICOM"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas
     import SimpleITK
-    from pydicom import Dataset
 
     from .compare_command import Compared
     from .outputs import Segment
@@ -47,7 +46,7 @@ class SegmentRequest:
         source: the CT; a file or a DICOM folder.
         output: the segmentation (.seg.nrrd) or a plain label map (.nrrd, .nii.gz).
         lungs: a lung mask, None to find the lungs.
-        series: Series Number or UID to take of a DICOM folder, None for the series with most slices.
+        series: Series Number or UID to take of a DICOM folder, None for the one that a reader would take.
         name: what manifest, pictures and report call the CT, None for a name that tells nobody's.
         classical_lungs: find the lungs without the model's lung network.
         regions: lobes or other regions to report, None for right and left lung.
@@ -114,6 +113,8 @@ class SegmentRequest:
 def segment_to_files(request: SegmentRequest, progress: Progress) -> Result:
     """Segments one CT and writes all that was asked for; no file appears unless all could be written.
 
+    Only a DICOM output that cannot be made of the CT's headers is left out, and said when the rest is there.
+
     Args:
         request: inputs, parameters, outputs.
         progress: told of the whole work, writing included.
@@ -151,7 +152,8 @@ def check_request(request: SegmentRequest) -> None:
 
     Raises:
         UnusableInputError: a wrong suffix or quality, an output that is an input or another output, a place
-            to which nothing can be written, a DICOM SEG of what is no DICOM.
+            to which nothing can be written, a DICOM SEG of what is no DICOM or has no identifiers, a NIfTI of
+            a sheared CT.
         MissingPartError: the package that writes DICOM SEG.
     """
     from .measures import THIRDS
@@ -172,6 +174,10 @@ def check_request(request: SegmentRequest) -> None:
             require_there(path)
     check_dicom(request.dicom_seg, request.dicom_sr, request.source)
     require_places(request.outputs.values(), request.report)
+    from .output_checks import require_fitting
+
+    outputs = request.outputs.values()
+    require_fitting(request.source, request.series, outputs, request.dicom_seg is not None)
 
 
 def check_dicom(segmentation: Path | None, report: Path | None, source: Path) -> None:
@@ -194,57 +200,27 @@ def check_dicom(segmentation: Path | None, report: Path | None, source: Path) ->
 
 
 def _write_results(request: SegmentRequest, result: Result) -> None:
+    from .dicom_writers import DicomWriters
     from .outputs import write_together
 
-    manifest = {**result.manifest, "outputs": _written_names(request)}
-    dicom = DicomWriters(result.label_array, result.volume, result.measures, model_provenance(manifest))
+    provenance = model_provenance(result.manifest)
+    dicom = DicomWriters(result.label_array, result.volume, result.measures, provenance)
+    made = dicom.writers(request.dicom_seg, request.dicom_sr)
+    left_out = dict.fromkeys(dicom.faults)
+    wanted = replace(request, **left_out)  # type: ignore[arg-type]
+    manifest = {**result.manifest, "outputs": _written_names(wanted)}
     writers = {
-        path: _writer(what, request, result, manifest, dicom) for what, path in request.outputs.items()
+        path: made.get(what) or _writer(what, request, result, manifest)
+        for what, path in wanted.outputs.items()
     }
     if request.report:
         write_report_of(request.report, result.volume, result.label_array, result.measures, manifest)
     write_together(writers)
+    dicom.raise_fault()
 
 
-@dataclass
-class DicomWriters:
-    """Write the DICOM segmentation and the report that refers to it: both need the same new identifiers.
-
-    Attributes:
-        labels: uint8 (z, y, x), canonical axes.
-        volume: the CT.
-        measures: of the labels.
-        provenance: of the model; see `model_provenance`.
-        corrected: whether a person corrected the labels.
-    """
-
-    labels: np.ndarray
-    volume: Volume
-    measures: pandas.DataFrame
-    provenance: Mapping[str, str]
-    corrected: bool = False
-
-    @cached_property
-    def _segmentation(self) -> Dataset:
-        from .dicom_seg import build_dicom_seg
-
-        return build_dicom_seg(self.labels, self.volume, self.corrected, self.provenance)
-
-    def segmentation(self, path: Path) -> None:
-        """Writes the DICOM SEG."""
-        self._segmentation.save_as(path)
-
-    def report(self, path: Path) -> None:
-        """Writes the DICOM SR."""
-        from .dicom_sr import write_dicom_sr
-
-        write_dicom_sr(path, self._segmentation, self.volume, self.measures)
-
-
-def _writer(
-    what: str, request: SegmentRequest, result: Result, manifest: dict[str, Any], dicom: DicomWriters
-) -> Writer:
-    """The function that writes one of `SegmentRequest.outputs` to the path it is given."""
+def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[str, Any]) -> Writer:
+    """The function that writes one of `SegmentRequest.outputs`, beside DICOM, to the path it is given."""
     from .outputs import LUNG_SEGMENTS, TISSUE_SEGMENTS, write_image, write_json
 
     writers: dict[str, Writer] = {
@@ -253,8 +229,6 @@ def _writer(
         "overview": partial(_write_overview, result=result),
         "measures": partial(write_table, measures=result.measures),
         "lungs": partial(write_labels, labels=result.lungs, segments=LUNG_SEGMENTS),
-        "dicom_seg": dicom.segmentation,
-        "dicom_sr": dicom.report,
         "segmentation": partial(write_labels, labels=result.labels, segments=TISSUE_SEGMENTS),
     }
     return writers[what]

@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", metavar="EARLIER", type=Path, help=compare_help)
     parser.add_argument("--earlier-ct", metavar="CT", type=Path, help="the CT of the earlier segmentation")
     series_help = (
-        "number or UID of its series, where it is a DICOM folder (default: the one with most slices)"
+        "number or UID of its series, where it is a DICOM folder (default: the original with most slices)"
     )
     parser.add_argument("--earlier-series", metavar="N_OR_UID", help=series_help)
     parser.add_argument("--earlier-lungs", metavar="MASK", type=Path, help="lung mask of the earlier CT")

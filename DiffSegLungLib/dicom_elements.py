@@ -20,7 +20,7 @@ LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC",
 """Value representations whose length takes four bytes, after two that are reserved."""
 DELIMITERS = 0xFFFE
 TRANSFER_SYNTAX, PIXELS = (0x0002, 0x0010), (0x7FE0, 0x0010)
-BIG_ENDIAN, DEFLATED = b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
+IMPLICIT, BIG_ENDIAN, DEFLATED = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
 ITEM, END_OF_FRAGMENTS = 0xE000, 0xE0DD
 META_GROUP = b"\x02\x00"
 MOST_INFLATED_BYTES = 1 << 30
@@ -63,16 +63,17 @@ def fault_of_values(path: Path) -> str:
 
 def _walk(content: mmap.mmap | bytes, at: int, in_meta: bool = True) -> bool:
     """Whether all values fit; of the meta information only what no reader can take for anything else."""
-    order, seen_pixels, syntax = "<", False, b""
+    order, seen_pixels, syntax, names_kinds = "<", False, b"", True
     while at + 8 <= len(content):
         if in_meta and content[at : at + 2] != META_GROUP:
             if syntax == DEFLATED:
                 return _walk(_inflated(content, at), 0, in_meta=False)
             in_meta, order = False, ">" if syntax == BIG_ENDIAN else "<"
+            names_kinds = syntax != IMPLICIT and (bool(syntax) or _names_kind(content, at))
         tag = struct.unpack_from(f"{order}HH", content, at)
         if seen_pixels and tag[0] == 0:  # some scanners fill up with zeros
             return True
-        start, length, is_sequence = _header(content, at, tag, order)
+        start, length, is_sequence = _header(content, at, tag, order, names_kinds)
         if in_meta and (is_sequence or length == UNDEFINED or (tag == TRANSFER_SYNTAX and syntax)):
             return False
         if tag == PIXELS and length == UNDEFINED:
@@ -116,20 +117,28 @@ def _inflated_blocks(content: mmap.mmap | bytes, at: int) -> Iterator[bytes]:
         raise zlib.error("no end")
 
 
-def _header(content: mmap.mmap | bytes, at: int, tag: tuple[int, int], order: str) -> tuple[int, int, bool]:
-    """Where the value of the element at ``at`` starts, its length in bytes, whether elements are in it."""
+def _names_kind(content: mmap.mmap | bytes, at: int) -> bool:
+    """Whether the element at ``at`` seems to name its value representation."""
+    kind = content[at + 4 : at + 6]
+    return kind.isalpha() and kind.isupper()
+
+
+def _header(
+    content: mmap.mmap | bytes, at: int, tag: tuple[int, int], order: str, names_kinds: bool
+) -> tuple[int, int, bool]:
+    """Where the value of the element at ``at`` starts, its length in bytes, whether elements are in it.
+
+    Within an implicit file the length alone follows the tag; two of its bytes may be capital letters.
+    """
     kind = content[at + 4 : at + 6]
     if tag[0] == DELIMITERS:
         return at + 8, struct.unpack_from(f"{order}I", content, at + 4)[0], tag[1] == ITEM
-    if kind in LONG and at + 12 <= len(content):
+    if names_kinds and kind in LONG and at + 12 <= len(content):
         return at + 12, struct.unpack_from(f"{order}I", content, at + 8)[0], kind == b"SQ"
-    if kind.isalpha() and kind.isupper() and kind not in LONG:
+    if names_kinds and _names_kind(content, at) and kind not in LONG:
         return at + 8, struct.unpack_from(f"{order}H", content, at + 6)[0], False
-    return (
-        at + 8,
-        struct.unpack_from(f"{order}I", content, at + 4)[0],
-        False,
-    )  # implicit, also within explicit
+    length = struct.unpack_from(f"{order}I", content, at + 4)[0]
+    return at + 8, length, False  # implicit, also within explicit
 
 
 def _fragments_fit(content: mmap.mmap | bytes, at: int, order: str) -> bool:

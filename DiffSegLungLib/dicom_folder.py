@@ -1,4 +1,4 @@
-"""Read a DICOM folder: order the slices of a series, and place them by their positions."""
+"""Read a DICOM folder or a multi-frame file: one scan, its slices ordered and placed by their positions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .geometry import Geometry
-from .image_files import Source, check_kind, check_spacing, quiet, read_file, unusable
-from .series import DicomFile, choose_series, list_series
+from DiffSegLungLib.dicom_images import Slice
+from DiffSegLungLib.dicom_pixels import forget, stack_hu
+from DiffSegLungLib.geometry import Geometry
+from DiffSegLungLib.image_files import Source, check_kind, check_size, check_spacing, quiet, unusable
+from DiffSegLungLib.scans import heights, one_scan
+from DiffSegLungLib.series import Series, choose_series, list_series, series_of_file
 
 LARGEST_SLICE_SHIFT_MM = 5.0
 MOST_MISSING_SLICES = 0.05
 SMALLEST_TILT_DEGREES = 0.5
+SAME_STEP = 0.1
+"""What steps may differ by and still be one, as a share; of a multiple, in steps."""
+GAP_MM, GAP_SHARE = 3.0, 0.5
+"""Slices with gaps: from this step on, thinner than this share of it."""
 
 
 def read_dicom_folder(folder: Path, wanted: str | None = None) -> Source:
@@ -22,57 +29,92 @@ def read_dicom_folder(folder: Path, wanted: str | None = None) -> Source:
 
     Args:
         folder: as an archive exports it.
-        wanted: Series Number or Series Instance UID; None for the series with most slices.
+        wanted: Series Number or Series Instance UID; None for the one that a reader would take.
 
     Raises:
-        UnusableInputError: it holds no axial CT, not the one that is wanted, CT of several studies, or a
-            series with too many gaps.
+        UnusableInputError: it holds no axial CT, not the one that is wanted, CT of several studies or
+            patients, or a series with several scans or too many gaps.
     """
     listing = list_series(folder)
     series, warnings = choose_series(listing, wanted, folder.name)
     if listing.damaged:
         warnings.append(f"DICOM files without a readable image, left out: {listing.damaged}.")
+    title = f"CT series {series.number}".strip()
+    return _read(series, title, title, warnings, listing.full)
+
+
+def find_slices(folder: Path, wanted: str | None = None) -> tuple[list[Slice], Geometry, str]:
+    """The slices that `read_dicom_folder` reads, their grid and a name for messages, without their values.
+
+    Raises:
+        UnusableInputError: as `read_dicom_folder`.
+    """
+    series, _ = choose_series(list_series(folder), wanted, folder.name)
     name = f"CT series {series.number}".strip()
-    files = series.to_read
-    with quiet():
-        if len(files) == 1:
-            image, metadata = read_file(files[0].path, as_ct=True, name=name)
-        else:
-            files = _ordered(files, name)
-            image, metadata = _read_series(files, name, warnings), files[0].acquisition
-    return Source(image, name, metadata, warnings, tuple(file.path for file in files), name, listing.full)
+    slices, _ = one_scan(series.stack, name)
+    forget()
+    return slices, _grid(slices, name, []), name
 
 
-def _read_series(ordered: list[DicomFile], name: str, warnings: list[str]) -> sitk.Image:
-    check_kind(ordered[0].pixel, ordered[0].components, (*ordered[0].size[:2], len(ordered)), name)
-    geometry = _series_geometry(ordered, name, warnings)
-    check_spacing(geometry.spacing, name)
-    reader = sitk.ImageSeriesReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames([str(file.path) for file in ordered])
-    reader.SetOutputPixelType(sitk.sitkFloat32)
+def read_multi_frame(path: Path, name: str) -> Source | None:
+    """Read an Enhanced CT as if its frames were single slices; None for a file of one frame.
+
+    Args:
+        path: a DICOM file.
+        name: for messages.
+
+    Raises:
+        UnusableInputError: as for a folder.
+    """
+    series = series_of_file(path)
+    return None if series is None else _read(series, name, "CT", [], ())
+
+
+def _read(series: Series, name: str, title: str, warnings: list[str], listed: tuple[Series, ...]) -> Source:
+    slices, left_out = one_scan(series.stack, name)
+    warnings += left_out
+    geometry = _grid(slices, name, warnings)
+    check_size(geometry.size, 1, name)
+    warnings += _gap_warnings(geometry.spacing[2], series.thickness_mm)
     try:
-        return geometry.place(reader.Execute())
-    except RuntimeError as error:
+        with quiet():
+            image = geometry.place(sitk.GetImageFromArray(stack_hu(slices)))
+    except (RuntimeError, ValueError) as error:
         raise unusable(name, "a DICOM file of it is damaged; export the series again.") from error
+    finally:
+        forget()
+    return Source(
+        image,
+        name,
+        slices[0].file.acquisition,
+        warnings,
+        tuple(each.file.path for each in slices),
+        title,
+        listed,
+        tuple(each.frame for each in slices),
+    )
 
 
-def _ordered(series: list[DicomFile], name: str) -> list[DicomFile]:
-    """Sort by position along the slice normal; the same slice stored twice counts once."""
-    unique = list({file.instance or str(file.path): file for file in series}.values())
-    normal = unique[0].normal
-    ordered = sorted(unique, key=lambda file: float(np.dot(file.position, normal)))
-    positions = [float(np.dot(file.position, normal)) for file in ordered]
-    if len(positions) > 1 and np.diff(positions).min() < 0.01:
-        raise unusable(name, "several images lie at one position (4D or mixed); give one time point only.")
-    return ordered
+def _grid(slices: list[Slice], name: str, warnings: list[str]) -> Geometry:
+    """The grid of slices that can be a CT by their headers."""
+    if not slices[0].plane.spacing:
+        raise unusable(name, "its headers do not tell the pixel spacing; export the CT again.")
+    first = slices[0].file
+    check_kind(first.pixel, first.components, (*first.size, len(slices)), name)
+    geometry = stack_geometry(slices, name, warnings)
+    check_spacing(geometry.spacing, name)
+    return geometry
 
 
-def _series_geometry(ordered: list[DicomFile], name: str, warnings: list[str]) -> Geometry:
-    """Place the stack by its slices' positions; the third direction column keeps a tilted gantry's shear."""
-    first, count = ordered[0], len(ordered)
-    positions = np.asarray([file.position for file in ordered])
-    warnings += _check_distances(positions @ first.normal, name)
+def stack_geometry(ordered: list[Slice], name: str, warnings: list[str]) -> Geometry:
+    """Place the stack by its slices' positions; the third direction column keeps a tilted gantry's shear.
+
+    Raises:
+        UnusableInputError: the slices lie on no even grid.
+    """
+    first, count = ordered[0].plane, len(ordered)
+    positions = np.asarray([each.plane.position for each in ordered])
+    warnings += _check_distances(heights(ordered), name)
     step = (positions[-1] - positions[0]) / (count - 1)
     length = float(np.linalg.norm(step))
     tilt = math.degrees(math.acos(min(1.0, float(step @ first.normal) / length)))
@@ -83,19 +125,58 @@ def _series_geometry(ordered: list[DicomFile], name: str, warnings: list[str]) -
         )
     third = step / length if tilt >= SMALLEST_TILT_DEGREES else first.normal
     direction = np.column_stack([first.orientation[:3], first.orientation[3:], third])
-    spacing = (*first.spacing[:2], length)
-    return Geometry((*first.size[:2], count), spacing, first.position, tuple(direction.ravel().tolist()))
+    size = (*ordered[0].file.size, count)
+    return Geometry(size, (*first.spacing, length), first.position, tuple(direction.ravel().tolist()))
 
 
-def _check_distances(heights: np.ndarray, name: str) -> list[str]:
+def _check_distances(places: np.ndarray, name: str) -> list[str]:
     """Compare the slices' heights (mm) with the even grid that an image can hold."""
-    even = np.linspace(heights[0], heights[-1], len(heights))
-    shift = float(np.abs(heights - even).max())
-    distances = np.diff(heights)
-    missing = int(np.rint(distances / np.median(distances) - 1.0).clip(0).sum())
+    even = np.linspace(places[0], places[-1], len(places))
+    shift = float(np.abs(places - even).max())
+    steps = np.diff(places)
+    two = _two_steps(steps)
+    if two and shift > two[0] / 2:
+        raise unusable(
+            name,
+            f"its slices lie at two distances, {two[0]:.3g} and {two[1]:.3g} mm, none is missing; give the "
+            "part with one distance, or reconstruct the CT with one.",
+        )
+    missing = int(np.rint(steps / np.median(steps) - 1.0).clip(0).sum())
     reason = f"{missing} or more slices are missing" if missing else "the slices are unevenly spaced"
-    if shift > LARGEST_SLICE_SHIFT_MM or missing > MOST_MISSING_SLICES * len(heights):
-        raise unusable(name, f"{reason}, positions are off by up to {shift:.1f} mm; export all slices.")
-    if shift > 0.1:
+    remedy = "export all slices" if missing else "reconstruct the CT with one distance between slices"
+    if shift > LARGEST_SLICE_SHIFT_MM or missing > MOST_MISSING_SLICES * len(places):
+        raise unusable(name, f"{reason}, positions are off by up to {shift:.1f} mm; {remedy}.")
+    if shift > 0.1 or missing:
         return [f"{reason[0].upper()}{reason[1:]}; positions may be off by up to {shift:.1f} mm."]
     return []
+
+
+def _two_steps(steps: np.ndarray) -> tuple[float, float] | None:
+    """The shorter and the longer distance of a CT that was made with two; None for any other.
+
+    A long one that is a multiple of the short one is a gap, unless it comes again and again in a row.
+    """
+    short = float(np.median(steps[steps < steps.mean()])) if np.ptp(steps) else float(steps[0])
+    is_long = steps > short * (1 + SAME_STEP)
+    if np.count_nonzero(is_long) < 3:
+        return None
+    long = float(np.median(steps[is_long]))
+    alike = np.abs(np.where(is_long, steps / long, steps / short) - 1) < SAME_STEP
+    share_of_step = abs(long / short - round(long / short))
+    in_a_row = np.count_nonzero(is_long[1:] & is_long[:-1]) >= np.count_nonzero(is_long) / 2
+    is_clean = np.count_nonzero(~alike) <= 1  # where one passes into the other
+    return (short, long) if is_clean and (share_of_step > SAME_STEP or in_a_row) else None
+
+
+def _gap_warnings(step: float, thickness: str) -> list[str]:
+    """High-resolution CT in steps: most of the lung lies between the slices."""
+    try:
+        thick = float(thickness)
+    except ValueError:
+        return []
+    if step < GAP_MM or not 0 < thick < GAP_SHARE * step:
+        return []
+    return [
+        f"Slices of {thick:g} mm lie {step:.3g} mm apart: {thick / step:.0%} of the lungs were seen, and "
+        "volumes are extrapolated from it."
+    ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import __version__
+from .dicom_sources import not_dicom, source_images
 from .errors import MissingPartError, UnusableInputError
 from .outputs import atomic_path
 from .tissues import CATEGORY, REGION, REPORTED, Code, Tissue
@@ -27,14 +28,6 @@ CONTENT_LABEL = "DIFFSEGLUNG"
 DESCRIPTION = "Lung tissues. Research use only, not for clinical use."
 SERIES_OFFSET = 1000
 """Added to the CT's series number, so that the segmentation is listed behind it."""
-
-MAY_BE_EMPTY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
-    "StudyTime", "ReferringPhysicianName",
-)  # fmt: skip
-"""What a segmentation repeats from the CT and may leave empty (type 2); a de-identified CT may lack it."""
-
-MUST_BE_THERE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 
 
 def require_highdicom() -> None:
@@ -58,7 +51,7 @@ def require_dicom(source: Path) -> None:
     if not source.exists():
         raise UnusableInputError(f"{source}: no such file or folder; check the path.")
     if not source.is_dir() and not is_dicom(source):
-        raise _not_dicom(source.name)
+        raise not_dicom(source.name)
 
 
 def write_dicom_seg(
@@ -99,37 +92,10 @@ def build_dicom_seg(
     present = [tissue for tissue in REPORTED if (labels == tissue.label).any()]
     if not present:
         raise UnusableInputError("The segmentation is empty: there is nothing to write as DICOM.")
-    dataset: Dataset = _segmentation(
-        images, _numbered(labels, present, volume), present, corrected, provenance
-    )
+    pixels = _frames_of(images, _numbered(labels, present, volume), volume)
+    dataset: Dataset = _segmentation(images, pixels, present, corrected, provenance)
+    _tell_segment_by_frame(dataset)
     return dataset
-
-
-def _not_dicom(name: str) -> UnusableInputError:
-    return UnusableInputError(
-        f"{name} is no DICOM: a DICOM segmentation refers to the CT's own DICOM files; give their folder."
-    )
-
-
-def source_images(volume: Volume) -> list[Dataset]:
-    """The CT's headers in the order of its slices, complete enough to be referred to."""
-    import pydicom
-
-    if not volume.dicom_files:
-        raise _not_dicom(volume.name)
-    images: list[Dataset] = [pydicom.dcmread(file, stop_before_pixels=True) for file in volume.dicom_files]
-    for image in images:
-        missing = [keyword for keyword in MUST_BE_THERE if not image.get(keyword)]
-        if missing:
-            raise UnusableInputError(
-                f"{volume.name}: its DICOM headers have no {', '.join(missing)}; export the CT again."
-            )
-        for keyword in MAY_BE_EMPTY:
-            if keyword not in image:
-                setattr(image, keyword, "")
-        if len(images) > 1 and not image.get("SliceThickness"):
-            image.SliceThickness = volume.input_geometry.spacing[2]
-    return images
 
 
 def _numbered(labels: np.ndarray, present: Sequence[Tissue], volume: Volume) -> np.ndarray:
@@ -142,6 +108,28 @@ def _numbered(labels: np.ndarray, present: Sequence[Tissue], volume: Volume) -> 
     for number, tissue in enumerate(present, start=1):
         numbers[tissue.label] = number
     return np.asarray(sitk.GetArrayFromImage(to_input_geometry(numbers[labels], volume)))
+
+
+def _frames_of(images: list[Dataset], slices: np.ndarray, volume: Volume) -> np.ndarray:
+    """The slices in the order of the images' frames; frames that were not read stay empty."""
+    frames = int(images[0].get("NumberOfFrames") or 1)
+    if len(images) > 1 or frames == 1:
+        return slices
+    ordered = np.zeros((frames, *slices.shape[1:]), slices.dtype)
+    ordered[list(volume.dicom_frames)] = slices
+    return ordered
+
+
+def _tell_segment_by_frame(dataset: Dataset) -> None:
+    """With one segment its number may stand once for all frames, where many viewers do not look."""
+    import copy
+
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    keyword = "SegmentIdentificationSequence"
+    if keyword in shared:
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            setattr(frame, keyword, copy.deepcopy(shared.get(keyword)))
+        delattr(shared, keyword)
 
 
 def _segmentation(

@@ -14,7 +14,8 @@ import numpy as np
 
 from . import __version__
 from .anatomy import LUNG, SIDE_CODES, Structure, structure_of
-from .dicom_seg import PRODUCT, SERIES_OFFSET, concept, source_images
+from .dicom_seg import PRODUCT, SERIES_OFFSET, concept
+from .dicom_sources import source_images
 from .measures import DEFINITIONS, WHOLE
 from .outputs import atomic_path
 from .tissues import REGION, REPORTED, Code, Tissue
@@ -42,16 +43,26 @@ LONGEST_MEANING = 64
 def write_dicom_sr(
     path: str | Path, segmentation: Dataset, volume: Volume, measures: pandas.DataFrame
 ) -> None:
-    """Write the measures as DICOM SR.
+    """Write the measures as DICOM SR; see `build_dicom_sr`.
+
+    Raises:
+        UnusableInputError: the CT is no DICOM, or the file cannot be written.
+    """
+    dataset = build_dicom_sr(segmentation, volume, measures)
+    with atomic_path(path) as partial:
+        dataset.save_as(partial)
+
+
+def build_dicom_sr(segmentation: Dataset, volume: Volume, measures: pandas.DataFrame) -> Dataset:
+    """The measures as DICOM SR before it is written.
 
     Args:
-        path: the file (.dcm).
         segmentation: as ``dicom_seg.build_dicom_seg`` returns it; the report refers to its segments.
         volume: the CT, read from DICOM.
         measures: as ``measures.measure`` returns it.
 
     Raises:
-        UnusableInputError: the CT is no DICOM, or the file cannot be written.
+        UnusableInputError: the CT is no DICOM.
     """
     import highdicom
 
@@ -60,9 +71,9 @@ def write_dicom_sr(
         observation_context=_observer(),
         procedure_reported=concept(CT_OF_CHEST),
         imaging_measurements=[*_tissue_groups(segmentation, measures), *_region_groups(measures)],
-        referenced_images=images,
+        referenced_images=[_with_geometry(image, volume) for image in images],
     )
-    dataset = highdicom.sr.Comprehensive3DSR(
+    dataset: Dataset = highdicom.sr.Comprehensive3DSR(
         evidence=[segmentation, *images],
         content=report[0],
         series_instance_uid=highdicom.UID(),
@@ -73,8 +84,22 @@ def write_dicom_sr(
         is_complete=True,
     )
     dataset.SeriesDescription = f"{PRODUCT} measures. Research use only"
-    with atomic_path(path) as partial:
-        dataset.save_as(partial)
+    return dataset
+
+
+def _with_geometry(image: Dataset, volume: Volume) -> Dataset:
+    """A multi-frame image tells its geometry by frame; the report's list of images wants one a file."""
+    if "PixelSpacing" in image:
+        return image
+    import copy
+
+    geometry = volume.input_geometry
+    flat = copy.copy(image)
+    flat.PixelSpacing = list(geometry.spacing[1::-1])
+    flat.SliceThickness = geometry.spacing[2]
+    flat.ImageOrientationPatient = [*geometry.matrix[:, 0], *geometry.matrix[:, 1]]
+    flat.ImagePositionPatient = list(geometry.origin)
+    return flat
 
 
 def _observer() -> Any:

@@ -15,6 +15,10 @@ class UnusableInputError(DiffSegLungError):
     exit_status = 2
 
 
+class IncompleteOutputError(DiffSegLungError):
+    """One output could not be made, all others were written; exit status 1."""
+
+
 class MissingPartError(DiffSegLungError):
     """Weights, a package or a device is missing or damaged; exit status 3."""
 

@@ -91,6 +91,29 @@ def require_places(outputs: Iterable[Path], folder: Path | None) -> None:
         raise UnusableInputError(f"Report {folder} is a file: give the name of a folder.")
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and the folders in it, sorted; a link that leads nowhere is none."""
+    found = (place / name for place, _, names in walk(folder) for name in names)
+    return sorted(path for path in found if path.is_file())
+
+
+def walk(folder: Path, follow_links: bool = True) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`, in the order of names; links are followed, but no folder is entered twice.
+
+    A folder that holds a link to itself or to one above it would else have no end.
+    """
+    seen: set[str] = set()
+    for place, subfolders, names in os.walk(folder, followlinks=follow_links):
+        real = os.path.realpath(place)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        # a folder before links to it: its own name is the one it is known by
+        subfolders.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))  # noqa: B023
+        yield Path(place), subfolders, sorted(names)
+
+
 def require_there(path: Path) -> None:
     """Refuses an input that is not there or may not be read.
 

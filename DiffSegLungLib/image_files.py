@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import locale
 import math
 import os
 import re
@@ -59,6 +60,7 @@ class Source:
         dicom_files: in the order of the slices.
         title: for what is written; never a file's name.
         series: all CT series of a DICOM folder.
+        dicom_frames: of each slice the place in its file, from 0.
     """
 
     image: sitk.Image
@@ -68,6 +70,7 @@ class Source:
     dicom_files: tuple[Path, ...] = ()
     title: str = "CT"
     series: tuple[Series, ...] = ()
+    dicom_frames: tuple[int, ...] = ()
 
 
 def read_file(path: Path, as_ct: bool = False, name: str | None = None) -> tuple[sitk.Image, dict[str, str]]:
@@ -91,7 +94,7 @@ def read_file(path: Path, as_ct: bool = False, name: str | None = None) -> tuple
     try:
         with quiet():
             reader.ReadImageInformation()
-            _check_size(reader, name)
+            check_size(reader.GetSize(), reader.GetNumberOfComponents(), name)
             if as_ct:
                 check_kind(reader.GetPixelID(), reader.GetNumberOfComponents(), reader.GetSize(), name)
                 check_spacing(reader.GetSpacing(), name)
@@ -106,7 +109,15 @@ def read_file(path: Path, as_ct: bool = False, name: str | None = None) -> tuple
 
 
 def existing(source: str | os.PathLike[str]) -> Path:
-    """Return the path; an error where nothing is, or may not be read."""
+    """Return the path; an error where nothing is, or may not be read.
+
+    Raises:
+        TypeError: it is nothing that could be one, such as an array, which has no voxel size.
+    """
+    given: object = source  # Python programs may give anything
+    if not isinstance(given, str | os.PathLike):
+        kind = type(given).__name__
+        raise TypeError(f"give a file, a folder or a SimpleITK image with its voxel size, not {kind}")
     path = Path(source)
     require_there(path)
     return path
@@ -125,7 +136,8 @@ def safe_title(path: Path) -> str:
 def quiet() -> Iterator[None]:
     """Keep ITK's own lines off standard error: what matters is said in ``Volume.warnings`` or in the error.
 
-    Threads may read side by side: the lines come back with the last one.
+    Its readers and writers take numbers in the language of the process: it is set to one with a decimal point.
+    Threads may read side by side: lines and language come back with the last one.
     """
     _READERS.come()
     try:
@@ -135,7 +147,7 @@ def quiet() -> Iterator[None]:
 
 
 class _Readers:
-    """The threads that read at present; from the first to the last of them ITK is silent."""
+    """The threads that read at present; from the first to the last ITK is silent and numbers have points."""
 
     def __init__(self) -> None:
         self._lock, self._count, self._aside = threading.Lock(), 0, ExitStack()
@@ -144,6 +156,7 @@ class _Readers:
         with self._lock:
             if self._count == 0:
                 self._aside.enter_context(_itk_silent())
+                self._aside.enter_context(_decimal_point())
                 if is_ours_alone():
                     self._aside.enter_context(_standard_error_aside())
             self._count += 1
@@ -166,6 +179,20 @@ def _itk_silent() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def _decimal_point() -> Iterator[None]:
+    """In German or French NRRD's 2.6 mm would be read as 2, and written as 2,6."""
+    known = locale.setlocale(locale.LC_NUMERIC)
+    if known == "C":
+        yield
+        return
+    locale.setlocale(locale.LC_NUMERIC, "C")
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, known)
 
 
 @contextmanager
@@ -206,10 +233,15 @@ def _second_standard_error() -> TextIO:
 # --- is the file whole? ---------------------------------------------------------------------------
 
 
-def _check_size(reader: sitk.ImageFileReader, name: str) -> None:
-    """Refuse a file that says it is huge before memory is taken for it: a small file may say so, too."""
-    size = reader.GetSize()
-    voxels = math.prod(size) * max(reader.GetNumberOfComponents(), 1)
+def check_size(size: Sequence[int], components: int, name: str) -> None:
+    """Refuse what says it is huge before memory is taken for it: a small file may say so, too.
+
+    Args:
+        size: (x, y, z, ...) in voxels.
+        components: values a voxel.
+        name: for messages.
+    """
+    voxels = math.prod(size) * max(components, 1)
     if voxels > MOST_VOXELS:
         found = " x ".join(map(str, size))
         raise unusable(name, f"says it has {found} voxels, more than any CT; export it again, or crop it.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 
+from .dicom_seg_reader import is_dicom_segmentation, read_dicom_segmentation
 from .geometry import Geometry
 from .image_files import existing, read_file, unusable
 
@@ -44,7 +44,10 @@ def read_labels(source: str | os.PathLike[str] | sitk.Image) -> tuple[sitk.Image
     """
     if isinstance(source, sitk.Image):
         return source, "mask"
-    return read_file(existing(source))[0], Path(source).name
+    path = existing(source)
+    if is_dicom_segmentation(path):
+        return read_dicom_segmentation(path), path.name
+    return read_file(path)[0], path.name
 
 
 def labels_on_grid(image: sitk.Image, volume: Volume, name: str, empty: bool = False) -> np.ndarray:

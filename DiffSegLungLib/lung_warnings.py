@@ -13,6 +13,8 @@ from .lung_shapes import THINNEST_MM, WORK_MM, litres
 BULLA_HU, THINNEST_GAS_MM = -970.0, 8.0  # gas in a space of its own
 MUCH_GAS_ML, MUCH_GAS_SHARE = 50.0, 0.1  # of a lung; whichever is less
 HIGH_IN_CHEST = 0.6  # of the lungs' height; stomach and bowel end below
+MOST_LITRES = 10.0  # total capacity of a very tall man, tissue and blood included
+SOLID_HU, MUCH_SOLID = -150.0, 0.5
 SIDE_NAMES = {RIGHT: "right", LEFT: "left"}
 MUCH_MISSED_ML = 200.0  # ten training CT 0-152, one with effusion and a collapsed lobe 340
 
@@ -74,12 +76,29 @@ def left_out_warnings(bowel: np.ndarray, sides: np.ndarray) -> list[str]:
     ]
 
 
+def density_warnings(work: np.ndarray, sides: np.ndarray) -> list[str]:
+    """Say where what is called lung is mostly as dense as other organs; both on the working grid."""
+    share = float(np.mean(work[sides > 0] > SOLID_HU)) if (sides > 0).any() else 0.0
+    if share < MUCH_SOLID:
+        return []
+    return [
+        f"{share:.0%} of the lungs are as dense as other organs; check that the lung mask holds lungs alone"
+    ]
+
+
 def shape_warnings(sides: np.ndarray) -> list[str]:
     """Suspicions from size, symmetry and extent of the lungs on the working grid."""
     warnings = []
     right, left = (litres((sides == side).sum()) for side in (RIGHT, LEFT))
     if right + left < 1.0:
-        warnings.append(f"the lungs hold only {right + left:.1f} L; check the lung mask")
+        warnings.append(
+            f"the lungs hold only {right + left:.1f} L; check the lung mask, and the voxel size of the CT"
+        )
+    if right + left > MOST_LITRES:
+        warnings.append(
+            f"the lungs hold {right + left:.1f} L, more than lungs do; check the lung mask, and the voxel "
+            "size of the CT"
+        )
     smaller = SIDE_NAMES[RIGHT if right < left else LEFT]
     if min(right, left) == 0:
         warnings.append(f"no {smaller} lung was found or given; if the patient has one, check the lung mask")

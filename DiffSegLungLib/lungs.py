@@ -35,7 +35,13 @@ from .lung_shapes import (
     middle_of_tissue,
     voxels,
 )
-from .lung_warnings import gas_warnings, left_out_warnings, recovery_warnings, shape_warnings
+from .lung_warnings import (
+    density_warnings,
+    gas_warnings,
+    left_out_warnings,
+    recovery_warnings,
+    shape_warnings,
+)
 from .parallel import run_all
 
 NO_TISSUE_HU = -985.0  # median below: bowel or room air; the worst emphysema lies above
@@ -154,7 +160,7 @@ def lungs_from_mask(
     warnings = _side_warnings(sides) if sides_are_named else []
     coarse = _nearest_on_work_grid(sides, spacing)
     shown = calibrate(work, tubes, outside, coarse, WORK_MM)
-    warnings += shape_warnings(coarse) + shown.warnings()
+    warnings += density_warnings(work, coarse) + shape_warnings(coarse) + shown.warnings()
     return Lungs(sides, airways & (sides == 0), tuple(warnings), "given", shown)
 
 

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .commands import DicomWriters, check_dicom, model_provenance, write_report_of, write_table
+from .commands import check_dicom, model_provenance, write_report_of, write_table
 from .compare_command import Compared, CompareRequest, check_compare, compare
 from .errors import UnusableInputError
 from .files import require_different, require_places, require_suffix
 
 if TYPE_CHECKING:
+    from .dicom_writers import DicomWriters
     from .remeasure import Measured
 
 CORRECTED = "The segmentation was corrected by hand; the measures are those of the corrected one."
@@ -29,7 +30,7 @@ class MeasureRequest:
     Attributes:
         source: the CT; a file or a DICOM folder.
         segmentation: the tissues.
-        series: Series Number or UID to take of a DICOM folder, None for the series with most slices.
+        series: Series Number or UID to take of a DICOM folder, None for the one that a reader would take.
         name: what the report calls the CT, None for a name that tells nobody's.
         lungs: the lung mask they belong to, None to find the lungs.
         regions: lobes or other regions to measure, None for right and left lung.
@@ -88,8 +89,12 @@ def measure_to_files(
     require_different(request.inputs, request.outputs)
     require_places(request.outputs, request.report)
     run = read_manifest(request.manifest) if request.manifest else {}
+    from .dicom_writers import DicomWriters
+    from .output_checks import require_fitting
     from .outputs import write_together
     from .remeasure import remeasure
+
+    require_fitting(request.source, request.series, request.outputs, request.dicom_seg is not None)
 
     measured = remeasure(
         request.source,
@@ -101,8 +106,13 @@ def measure_to_files(
     )
     compared = compare(earlier, measured, request.regions) if earlier and earlier.compare else None
     said = [*_warnings(request, measured, run), *(compared.warnings if compared else ())]
-    writers = _writers(request, measured, manifest_of(request, measured, run, said), compared)
+    manifest = manifest_of(request, measured, run, said)
+    dicom = DicomWriters(
+        measured.labels, measured.volume, measured.measures, model_provenance(manifest), request.corrected
+    )
+    writers = _writers(request, measured, manifest, compared, dicom)
     write_together(writers | (earlier.writers(compared) if earlier and compared else {}))
+    dicom.raise_fault()
     return replace(measured, warnings=tuple(said)), compared
 
 
@@ -150,18 +160,20 @@ def manifest_of(
 
 
 def _writers(
-    request: MeasureRequest, measured: Measured, manifest: dict[str, Any], compared: Compared | None
+    request: MeasureRequest,
+    measured: Measured,
+    manifest: dict[str, Any],
+    compared: Compared | None,
+    dicom: DicomWriters,
 ) -> dict[Path, Callable[[Path], None]]:
     """What writes each file; the report's folder is written here, before them."""
     writers: dict[Path, Callable[[Path], None]] = {}
     if request.output:
         writers[request.output] = partial(write_table, measures=measured.measures)
-    provenance = model_provenance(manifest)
-    dicom = DicomWriters(measured.labels, measured.volume, measured.measures, provenance, request.corrected)
-    if request.dicom_seg:
-        writers[request.dicom_seg] = dicom.segmentation
-    if request.dicom_sr:
-        writers[request.dicom_sr] = dicom.report
+    paths = {"dicom_seg": request.dicom_seg, "dicom_sr": request.dicom_sr}
+    for what, write in dicom.writers(request.dicom_seg, request.dicom_sr).items():
+        if path := paths[what]:
+            writers[path] = write
     if request.report:
         write_report_of(
             request.report, measured.volume, measured.labels, measured.measures, manifest, compared

@@ -258,11 +258,14 @@ def write_image(path: PathLike, image: SimpleITK.Image) -> None:
         image: scalar voxels.
 
     Raises:
-        UnusableInputError: another suffix, or the file cannot be written.
+        UnusableInputError: another suffix, a sheared grid as NIfTI, or the file cannot be written.
     """
     if not Path(path).name.endswith(IMAGE_SUFFIXES):
         suffixes = " or ".join(IMAGE_SUFFIXES)
         raise UnusableInputError(f"Cannot write {path}: give a name that ends in {suffixes}.")
+    from .output_checks import require_square
+
+    require_square(Path(path), image)
     with atomic_path(path) as partial:
         _write_compressed(image, partial)
 
@@ -270,8 +273,11 @@ def write_image(path: PathLike, image: SimpleITK.Image) -> None:
 def _write_compressed(image: SimpleITK.Image, path: Path) -> None:
     import SimpleITK as sitk
 
+    from .image_files import quiet
+
     try:
-        sitk.WriteImage(image, str(path), useCompression=True)
+        with quiet():
+            sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:  # SimpleITK's only error; its last line is the cause
         raise OSError(str(error).strip().splitlines()[-1]) from error
     _require_complete(path, image.GetNumberOfPixels() * image.GetSizeOfPixelComponent())

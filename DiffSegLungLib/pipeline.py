@@ -34,6 +34,7 @@ from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
 from DiffSegLungLib.filters import nearest_inside
+from DiffSegLungLib.forks import require_no_fork
 from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio, keep_share
 from DiffSegLungLib.grain import Grain, grain_of
 from DiffSegLungLib.interpolation import enlarged_slabs
@@ -238,7 +239,7 @@ def segment(
         seed: of the noise and of every sample.
         quality: ``fast``, ``standard`` or ``best``; how much work goes into the embedding.
         classical_lungs: find the lungs without the model's lung network.
-        series: Series Number or UID to take of a DICOM folder; None for the series with most slices.
+        series: Series Number or UID to take of a DICOM folder; None for the one that a reader would take.
         name: what manifest and report call the CT; None for a name that tells nobody's.
         progress: told stage, fraction and message.
 
@@ -246,9 +247,10 @@ def segment(
         Labels, uncertainty, measures and manifest.
 
     Raises:
-        UnusableInputError: the CT, a mask or the regions cannot be used.
+        UnusableInputError: the CT, a mask or the regions cannot be used, or the process was forked.
         MissingPartError: weights or device are missing.
     """
+    require_no_fork()
     effort = quality_of(quality)
     clock = Clock(progress)
     with clock.stage("read", 0.0):

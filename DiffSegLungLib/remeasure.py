@@ -68,7 +68,7 @@ def remeasure(
             values.
         lungs: the lung mask that the segmentation was made with.
         regions: lobes or other regions to measure beside the whole, right and left lung, or ``thirds``.
-        series: Series Number or UID to take of a DICOM folder; None for the series with most slices.
+        series: Series Number or UID to take of a DICOM folder; None for the one that a reader would take.
         name: what the report calls the CT; None for a name that tells nobody's.
         progress: told stage, fraction and message.
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from .anatomy import Structure, is_lungs, structure_of
 from .errors import UnusableInputError
+from .given_lungs import require_lungs_alone
 from .measures import LEFT, RIGHT, THIRDS, WHOLE, thirds_from_sides
 from .terminology import TAG, Terminology, parse_terminology
 from .tissues import BY_KEY, TISSUES, Tissue
@@ -114,11 +116,13 @@ def load_lungs(source: Source, volume: Volume) -> tuple[np.ndarray, bool]:
         Labels (z, y, x), above 0 in the lungs, and whether the file itself says that 1 is right and 2 left.
 
     Raises:
-        UnusableInputError: it cannot be read, is empty or lies outside the CT.
+        UnusableInputError: it cannot be read, is empty, lies outside the CT or holds other organs, too.
     """
     file = read_segmentation(source, volume)
     if file is None:
-        return load_mask(source, volume), False
+        labels = load_mask(source, volume)
+        require_lungs_alone(labels, volume, "mask" if isinstance(source, sitk.Image) else Path(source).name)
+        return labels, False
     sided = [segment for segment in file.segments if segment.structure]
     whole = [segment for segment in file.segments if is_lungs(segment.terminology, segment.name)]
     lungs = np.zeros(volume.hu.shape, np.uint8)

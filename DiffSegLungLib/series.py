@@ -3,73 +3,104 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
-from .acquisition import MODALITY_TAG, is_sharp, read_acquisition, tag_value
-from .dicom_elements import fault_of_values
-from .files import require_there
-from .headers import is_dicom
-from .image_files import FEWEST_SLICES, FORMATS, quiet, unusable
+from DiffSegLungLib.acquisition import is_sharp
+from DiffSegLungLib.dicom_images import HOUNSFIELD, DicomFile, Slice, read_header, slices_of
+from DiffSegLungLib.files import files_below, require_there
+from DiffSegLungLib.headers import is_dicom
+from DiffSegLungLib.image_files import FEWEST_SLICES, FORMATS, quiet, unusable
 
-STUDY_TAG = "0020|000d"
+SAME_SPACING, SAME_COSINE = 1e-3, 0.01
+"""What slices of one stack may differ by: a share of the pixel spacing, and each cosine."""
+SHORTEST_CHEST_MM = 80.0
+"""What reaches less far is no CT of a chest, such as the slices that watch a bolus arrive."""
+NOT_DENSITY = re.compile(
+    r"\b(M(IN|AX)?IP|MINIMUM|MAXIMUM|PROJECTION IMAGE|SUBTRACTION|RESAMPLED_MIP|"
+    r"IODINE|EFF_Z|EFFECTIVE_Z|ELECTRON_DENSITY|PERFUSION|FUSION|OVERLAY)\b"
+)
+"""Words of Image Type for what is computed of a CT and no longer its density."""
+MAP_TAKEN = "The series is a projection or a map: its values are not those of the lung, nor are the numbers."
 
 
 @dataclass(frozen=True)
 class Series:
-    """One axial CT series: images of one size, spacing and orientation.
+    """One axial CT series: slices of one patient, size, spacing and orientation.
 
     Attributes:
-        files: its images, in no order.
+        stack: its slices, in no order.
     """
 
-    files: tuple[DicomFile, ...]
+    stack: tuple[Slice, ...]
+
+    @property
+    def first(self) -> DicomFile:
+        """Any of its files, for what all of them tell."""
+        return self.stack[0].file
+
+    @cached_property
+    def files(self) -> tuple[DicomFile, ...]:
+        """Its files, each once."""
+        return tuple({id(each.file): each.file for each in self.stack}.values())
 
     @property
     def uid(self) -> str:
         """Series Instance UID."""
-        return self.files[0].series
+        return self.first.series
 
     @property
     def study(self) -> str:
         """Study Instance UID."""
-        return self.files[0].study
+        return self.first.study
 
     @property
     def number(self) -> str:
         """Series Number, empty where there is none."""
-        return self.files[0].number
+        return self.first.number
 
     @property
     def kernel(self) -> str:
         """Convolution kernel, empty where it is not told."""
-        return self.files[0].acquisition.get("kernel", "")
+        return self.first.acquisition.get("kernel", "")
 
     @property
     def thickness_mm(self) -> str:
         """Slice thickness, empty where it is not told."""
-        return self.files[0].acquisition.get("slice_thickness_mm", "")
+        return self.first.acquisition.get("slice_thickness_mm", "")
 
     @property
     def slices(self) -> int:
         """How many."""
-        return sum(file.frames for file in self.files)
+        return len(self.stack)
+
+    @cached_property
+    def reach_mm(self) -> float:
+        """From the lowest slice to the highest."""
+        normal = self.stack[0].plane.normal
+        heights = [float(np.dot(each.plane.position, normal)) for each in self.stack]
+        return max(heights) - min(heights)
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it is a projection, or a map of something else than density."""
+        plane = self.stack[0].plane
+        return plane.unit not in HOUNSFIELD or NOT_DENSITY.search("\n".join(plane.kind)) is not None
+
+    @property
+    def is_original(self) -> bool:
+        """Whether a scanner made it; unknown counts as made by one."""
+        return "DERIVED" not in self.stack[0].plane.kind
 
     @property
     def text(self) -> str:
         """Number, slices and kernel, for people; nothing that tells who it is."""
-        kernel = f", {self.kernel}" if self.kernel else ""
-        return f"{self.number or 'unknown'} ({self.slices} slices{kernel})"
-
-    @property
-    def to_read(self) -> list[DicomFile]:
-        """Its images, or the largest multi-frame one alone."""
-        largest = max(self.files, key=lambda file: file.frames)
-        return list(self.files) if largest.frames == 1 else [largest]
+        facts = [f"{self.slices} slices", self.kernel, "" if self.is_original else "derived"]
+        return f"{self.number or 'unknown'} ({', '.join(filter(None, facts))})"
 
 
 @dataclass(frozen=True)
@@ -77,7 +108,8 @@ class Listing:
     """The CT of a DICOM folder.
 
     Attributes:
-        series: those with enough slices first; the first one is read unless another is asked for.
+        series: those that a reader would take first come first; the first is read unless another is asked
+            for.
         damaged: how many DICOM files hold no readable image.
     """
 
@@ -93,52 +125,110 @@ class Listing:
 def list_series(folder: Path) -> Listing:
     """Read every header of a folder, the folders in it included.
 
-    Of series with as many slices, one with a soft kernel comes first: a sharp one adds false emphysema.
+    Density goes before projections and maps, what reaches over a chest before what does not, originals before
+    what was derived of them, then most slices, then a soft kernel: a sharp one adds false emphysema.
 
     Raises:
         UnusableInputError: a file may not be read, or there is no axial CT.
     """
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = files_below(folder)
     for path in found:  # left out unseen, its slices would be missing
         require_there(path)
     with quiet():
-        headers = {path: _header(path) for path in found}
+        headers = {path: read_header(path) for path in found}
     files = [header for header in headers.values() if header]
     if not files:
         raise unusable(folder.name, f"no DICOM images in this folder; give {FORMATS}.")
-    candidates: dict[tuple[object, ...], list[DicomFile]] = {}
-    for file in files:
-        if file.is_axial_ct:
-            candidates.setdefault((file.series, *file.grid), []).append(file)
-    if not candidates:
-        kinds = ", ".join(sorted({file.modality or "unknown" for file in files}))
-        raise unusable(folder.name, f"no axial CT series in this folder (modality {kinds}); give a chest CT.")
-    series = sorted((Series(tuple(group)) for group in candidates.values()), key=_rank)
+    stacks = _stacks(each for each in slices_of(files) if each.is_axial_ct)
+    if not stacks:
+        raise _no_axial_ct(files, folder.name)
     damaged = sum(is_dicom(path) for path, header in headers.items() if not header)
-    return Listing(tuple(series), damaged)
+    return Listing(tuple(sorted((Series(tuple(stack)) for stack in stacks), key=_rank)), damaged)
+
+
+def series_of_file(path: Path) -> Series | None:
+    """The axial CT of one multi-frame file; None for any other file."""
+    with quiet():
+        header = read_header(path)
+    if header is None or len(header.planes) < 2:
+        return None
+    stacks = _stacks(each for each in slices_of([header]) if each.is_axial_ct)
+    if not stacks:
+        raise _no_axial_ct([header], path.name, "DICOM file")
+    return min((Series(tuple(stack)) for stack in stacks), key=_rank)
+
+
+def _no_axial_ct(files: Sequence[DicomFile], name: str, place: str = "folder") -> Exception:
+    if any(file.modality == "CT" and not file.planes[0].position for file in files):
+        return unusable(name, "its CT images do not say where they lie; export the CT again, by slices.")
+    kinds = ", ".join(sorted({file.modality or "unknown" for file in files}))
+    return unusable(name, f"no axial CT series in this {place} (modality {kinds}); give a chest CT.")
+
+
+def _stacks(slices: Iterable[Slice]) -> list[list[Slice]]:
+    """Slices of one series, patient, frame of reference, size, spacing and orientation, apart from others."""
+    given = list(slices)
+    stacks: dict[tuple[object, ...], list[list[Slice]]] = {}
+    frames = _frames_of_reference(given)
+    for each in given:
+        file = each.file
+        frame_of_reference = frames.get(file.series, file.frame_of_reference)
+        key = (file.series, file.patient, frame_of_reference, file.size)
+        alike = stacks.setdefault(key, [])
+        own = next((stack for stack in alike if _same_grid(stack[0], each)), None)
+        if own is None:
+            alike.append([each])
+        else:
+            own.append(each)
+    return [stack for alike in stacks.values() for stack in alike]
+
+
+def _frames_of_reference(slices: Sequence[Slice]) -> dict[str, str]:
+    """For series in which nearly each file has a frame of reference of its own, one for all.
+
+    Some de-identifiers give a new one to each file; it then tells nothing.
+    """
+    files = {each.file.path: each.file for each in slices}.values()
+    known: dict[str, list[str]] = {}
+    for file in files:
+        known.setdefault(file.series, []).append(file.frame_of_reference)
+    return {series: "" for series, each in known.items() if len(set(each)) > max(2, len(each) / 4)}
+
+
+def _same_grid(first: Slice, second: Slice) -> bool:
+    ours, theirs = first.plane, second.plane
+    if len(ours.spacing) != len(theirs.spacing):
+        return False
+    return bool(
+        np.allclose(ours.spacing, theirs.spacing, rtol=SAME_SPACING, atol=0)
+        and np.allclose(ours.orientation, theirs.orientation, rtol=0, atol=SAME_COSINE)
+    )
 
 
 def choose_series(listing: Listing, wanted: str | None, name: str) -> tuple[Series, list[str]]:
-    """The series that is asked for, or the one with most slices; and a warning that lists the others.
+    """The series that is asked for, or the best of them; and a warning that lists the others.
 
     Args:
         listing: of the folder.
-        wanted: Series Number or Series Instance UID; None for the one with most slices.
+        wanted: Series Number or Series Instance UID; None for the first of the listing.
         name: of the folder, for messages.
 
     Raises:
         UnusableInputError: there is no such series, several have the number, or, unasked, the folder holds
-            several studies.
+            several studies or patients.
     """
     full = listing.full
-    chosen = _wanted(listing.series, wanted, name) if wanted else _most(listing, name)
+    chosen = _wanted(listing.series, wanted, name) if wanted else _best(listing, name)
+    warnings = [MAP_TAKEN] if chosen.is_map else []
     if len(full) < 2 or chosen not in full:
-        return chosen, []
-    reason = "as asked for" if wanted else "the one with most slices"
+        return chosen, warnings
+    most = all(chosen.slices >= each.slices for each in full)
+    reason = "the one with most slices" if most else "the original with most slices"
     others = ", ".join(each.text for each in full if each is not chosen)
     return chosen, [
+        *warnings,
         f"The folder holds {len(full)} axial CT series; series number {chosen.number or 'unknown'} was "
-        f"taken, {reason} ({sum(file.frames for file in chosen.to_read)}); not taken: {others}."
+        f"taken, {'as asked for' if wanted else reason} ({chosen.slices}); not taken: {others}.",
     ]
 
 
@@ -153,11 +243,13 @@ def _wanted(series: Sequence[Series], wanted: str, name: str) -> Series:
             f"{len(fitting)} series have the number {wanted}; give --series the UID of one, "
             "which 'diffseglung check FOLDER' lists.",
         )
+    _require_one_patient(fitting, name)
     return fitting[0]  # of one UID and two grids the larger one, as without a wish
 
 
-def _most(listing: Listing, name: str) -> Series:
+def _best(listing: Listing, name: str) -> Series:
     """Two studies are two points in time or two patients: none may be picked unasked."""
+    _require_one_patient(listing.full, name)
     studies = len({each.study for each in listing.full})
     if studies > 1:
         known = ", ".join(each.text for each in listing.full)
@@ -166,106 +258,34 @@ def _most(listing: Listing, name: str) -> Series:
             f"CT of {studies} studies lie in this folder; give a folder of one study, or choose one of "
             f"{known} with --series.",
         )
-    return listing.series[0]
+    best = listing.series[0]
+    if best.is_map:
+        raise unusable(
+            name,
+            f"its only CT series, {best.text}, is a projection or a map, not density; give the original "
+            f"series, or take this one with --series {best.number or best.uid}.",
+        )
+    return best
 
 
-def _rank(series: Series) -> tuple[int, bool]:
-    """Smallest first: most slices, then a soft kernel."""
-    return -series.slices, is_sharp(series.kernel)
+def _require_one_patient(series: Sequence[Series], name: str) -> None:
+    """Identifiers may be wrong: of two patients under one UID none may be picked, and none merged."""
+    patients = {(each.study, each.first.patient) for each in series}
+    if len(patients) > len({study for study, _ in patients}):
+        raise unusable(
+            name, f"CT of {len(patients)} patients lie under one study; give a folder of one patient."
+        )
 
 
-def study_of(path: Path) -> str | None:
-    """The study UID of a DICOM image, empty where it has none; None for what is no image."""
+def _rank(series: Series) -> tuple[object, ...]:
+    """Smallest first."""
+    too_few, too_short = series.slices < FEWEST_SLICES, series.reach_mm < SHORTEST_CHEST_MM
+    kind = (too_few, series.is_map, too_short, not series.is_original)
+    return (*kind, -series.slices, is_sharp(series.kernel))
+
+
+def study_of(path: Path) -> tuple[str, str] | None:
+    """Study UID and patient's code of a DICOM image, empty where it has none; None for what is no image."""
     with quiet():
-        header = _header(path)
-    return None if header is None else header.study
-
-
-# --- the header of one file -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DicomFile:
-    """What the header of one image tells."""
-
-    path: Path
-    study: str
-    series: str
-    number: str
-    instance: str
-    modality: str
-    is_localizer: bool
-    orientation: tuple[float, ...]
-    position: tuple[float, ...]
-    size: tuple[int, ...]
-    spacing: tuple[float, ...]
-    pixel: int
-    components: int
-    acquisition: dict[str, str]
-
-    @property
-    def normal(self) -> np.ndarray:
-        """Of the slice."""
-        return np.cross(self.orientation[:3], self.orientation[3:])
-
-    @property
-    def frames(self) -> int:
-        """Slices in the file."""
-        return self.size[2] if len(self.size) > 2 else 1
-
-    @property
-    def grid(self) -> tuple[object, ...]:
-        """What all images of a stack have in common."""
-        spacing = tuple(round(step, 3) for step in self.spacing[:2])
-        return self.size[:2], spacing, tuple(round(cosine, 2) for cosine in self.orientation)
-
-    @property
-    def is_axial_ct(self) -> bool:
-        """Whether it can be a slice of a chest CT: no scout, no reformat."""
-        # A gantry tilts by 30 degrees at most; coronal and sagittal reformats lie at 90.
-        placed = len(self.orientation) == 6 and len(self.position) == 3
-        return self.modality == "CT" and not self.is_localizer and placed and abs(self.normal[2]) > 0.75
-
-
-def _header(path: Path) -> DicomFile | None:
-    if fault_of_values(path):
-        return None
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None
-    size = reader.GetSize()
-    # A multi-frame file tells its geometry frame by frame, out of reach of plain tags; the reader knows it.
-    in_frames = reader.GetDirection() if len(size) == 3 and size[2] > 1 else ()
-    return DicomFile(
-        path=path,
-        study=tag_value(reader, STUDY_TAG),
-        series=tag_value(reader, "0020|000e"),
-        number=_whole_number(tag_value(reader, "0020|0011")),
-        instance=tag_value(reader, "0008|0018"),
-        modality=tag_value(reader, MODALITY_TAG),
-        is_localizer="LOCALIZER" in tag_value(reader, "0008|0008").upper(),
-        orientation=_numbers(tag_value(reader, "0020|0037"), 6) or (in_frames[0::3] + in_frames[1::3]),
-        position=_numbers(tag_value(reader, "0020|0032"), 3) or (reader.GetOrigin() if in_frames else ()),
-        size=size,
-        spacing=reader.GetSpacing(),
-        pixel=reader.GetPixelID(),
-        components=reader.GetNumberOfComponents(),
-        acquisition=read_acquisition(reader),
-    )
-
-
-def _whole_number(text: str) -> str:
-    """The number of a series as text; what is none is left out, since it goes into names and titles."""
-    return text if re.fullmatch(r"-?\d{1,11}", text) else ""
-
-
-def _numbers(text: str, count: int) -> tuple[float, ...]:
-    parts = text.split("\\")
-    try:
-        return tuple(float(part) for part in parts) if len(parts) == count else ()
-    except ValueError:
-        return ()
+        header = read_header(path)
+    return None if header is None else (header.study, header.patient)

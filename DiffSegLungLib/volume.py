@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .acquisition import ACQUISITION_TAGS, MODALITY_TAG, quality_warnings
-from .dicom_folder import read_dicom_folder
+from .dicom_folder import read_dicom_folder, read_multi_frame
 from .errors import UnusableInputError
 from .geometry import Geometry
 from .headers import is_dicom
@@ -36,6 +36,7 @@ from .image_files import (
 from .label_maps import labels_on_grid, load_mask, read_labels
 from .resampling import resample
 from .series import Series, study_of
+from .told_geometry import geometry_warnings
 
 __all__ = [
     "ACQUISITION_TAGS",
@@ -73,8 +74,9 @@ class Volume:
             else; a file's own name may be a patient's.
         metadata: acquisition facts that change numbers, where known; never a patient's identity.
         warnings: whole sentences for the reader.
-        dicom_files: the DICOM files it was read from, in the order of the input's slices; none if it was no
-            DICOM.
+        dicom_files: for each of the input's slices the DICOM file it was read from, in their order; none if
+            it was no DICOM.
+        dicom_frames: of each slice the place in its file, from 0.
         series: the CT series of the DICOM folder it was read from, this one and those that were not taken.
     """
 
@@ -87,6 +89,7 @@ class Volume:
     warnings: tuple[str, ...] = ()
     dicom_files: tuple[Path, ...] = ()
     series: tuple[Series, ...] = ()
+    dicom_frames: tuple[int, ...] = ()
 
     @property
     def series_uid(self) -> str:
@@ -109,7 +112,7 @@ def load_volume(
 
     Args:
         source: an NRRD, NIfTI or MetaImage file, a DICOM folder or multi-frame file, or an image in memory.
-        series: Series Number or UID to take of a DICOM folder; None for the series with most slices.
+        series: Series Number or UID to take of a DICOM folder; None for the one that a reader would take.
         name: title of what is written; None for ``CT``, which names nobody.
 
     Returns:
@@ -117,6 +120,7 @@ def load_volume(
 
     Raises:
         UnusableInputError: the source is missing, cannot be read, or is not a CT in Hounsfield units.
+        TypeError: it is nothing that could be one, such as an array, which has no voxel size.
     """
     read = _read(source, series)
     geometry = Geometry.of(read.image)
@@ -135,6 +139,7 @@ def load_volume(
         warnings=tuple(warnings),
         dicom_files=read.dicom_files,
         series=read.series,
+        dicom_frames=read.dicom_frames,
     )
 
 
@@ -191,14 +196,16 @@ def _read(source: str | os.PathLike[str] | sitk.Image, series: str | None) -> So
     if isinstance(source, sitk.Image):
         check_kind(source.GetPixelID(), source.GetNumberOfComponentsPerPixel(), source.GetSize(), "CT")
         check_spacing(source.GetSpacing(), "CT")
-        return Source(three_dimensional(source), "CT")
+        return Source(three_dimensional(source), "CT", warnings=geometry_warnings(None, source, "CT"))
     path = existing(source)
     if path.is_dir():
         return read_dicom_folder(path, series)
     if series is not None:
         raise UnusableInputError(f"{path.name}: a file is one series; --series is for DICOM folders.")
+    if is_dicom(path) and (frames := read_multi_frame(path, path.name)):
+        return frames
     image, metadata = read_file(path, as_ct=True)
-    return Source(image, safe_title(path), metadata, dicom_files=(path,) if is_dicom(path) else ())
+    return Source(image, safe_title(path), metadata, geometry_warnings(path, image, path.name))
 
 
 def _without_bool(array: np.ndarray) -> np.ndarray:

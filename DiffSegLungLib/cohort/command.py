@@ -50,7 +50,7 @@ class CohortRequest:
         seed: of everything random.
         report: whether each case gets a report.
         dicom: whether each DICOM case gets a DICOM segmentation and report.
-        series: Series Number to take of each DICOM study, None for the series with most slices.
+        series: Series Number to take of each DICOM study, None for the one that a reader would take.
         keep_names: call cases by their files and folders, not by a code.
         key: file that tells which case is which source (.csv); it may name patients.  None for none.
         address: of a Ray cluster.
@@ -97,12 +97,14 @@ class CohortOutcome:
         whole_before: how many were whole already.
         status: 0 if all cases are whole; else the exit status of the failures, 1 before 3 before 2.
         files: the tables.
+        copies: how many files were left out because they hold the CT of DICOM images that were done.
     """
 
     outcomes: tuple[Outcome, ...]
     whole_before: int
     status: int
     files: tuple[Path, ...]
+    copies: int = 0
 
     @property
     def failures(self) -> tuple[Outcome, ...]:
@@ -115,6 +117,8 @@ class CohortOutcome:
         done = len(self.outcomes) - len(self.failures)
         lines = [f"{done} done, {self.whole_before} whole before, {len(self.failures)} failed"]
         lines += [f"  {outcome.case}: {outcome.reason}" for outcome in self.failures]
+        if self.copies:
+            lines.append(f"{self.copies} files left out: they hold the CT of DICOM images beside them")
         return "\n".join([*lines, *map(str, self.files)])
 
 
@@ -146,7 +150,9 @@ def run_cohort(request: CohortRequest, progress: Progress = silent) -> CohortOut
     progress("tables", GATHERING_STARTS, "Gathering the tables")
     tables = gather(jobs)
     files = write_tables(request.output, tables, request.suffix)
-    result = CohortOutcome(tuple(outcomes), len(jobs) - len(open_jobs), _status(outcomes), tuple(files))
+    copies = sum(job.copies for job in jobs)
+    before = len(jobs) - len(open_jobs)
+    result = CohortOutcome(tuple(outcomes), before, _status(outcomes), tuple(files), copies)
     _write_manifest(request, result, len(jobs), time.perf_counter() - started)
     progress("done", 1.0)
     return result
@@ -220,7 +226,7 @@ def _job(case: Case, request: CohortRequest, model: str) -> Job:
         regions=regions,
         **{option: getattr(request, option) for option in HOW},
     )
-    return Job(case.name, segmenting, missing, model)
+    return Job(case.name, segmenting, missing, model, len(case.copies))
 
 
 def _pool(request: CohortRequest) -> Pool:
@@ -271,6 +277,7 @@ def _write_manifest(request: CohortRequest, result: CohortOutcome, total: int, s
             "cases": total,
             "done": len(result.outcomes) - len(result.failures),
             "whole_before": result.whole_before,
+            "copies_left_out": result.copies,
             "failed": {outcome.case: outcome.reason for outcome in result.failures},
             "tried_again": {each.case: each.attempts for each in result.outcomes if each.attempts > 1},
             "seconds": round(seconds, 3),
@@ -302,7 +309,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", action="store_true", help="write a report a case")
     dicom_help = "write DICOM SEG and SR for each case that is DICOM"
     parser.add_argument("--dicom", action="store_true", help=dicom_help)
-    series_help = "number of the series to take of each DICOM study (default: the one with most slices)"
+    series_help = "number of the series to take of each DICOM study (default: the original with most slices)"
     parser.add_argument("--series", metavar="N", help=series_help)
     names_help = "call cases by their files and folders, which may name patients (default: codes)"
     parser.add_argument("--keep-names", action="store_true", help=names_help)

@@ -17,7 +17,8 @@ from typing import Any
 from .. import __version__
 from ..cases import without_names
 from ..commands import SegmentRequest, segment_to_files
-from ..errors import DiffSegLungError, UnusableInputError, is_out_of_memory
+from ..errors import DiffSegLungError, IncompleteOutputError, UnusableInputError, is_out_of_memory
+from ..files import walk
 from ..outputs import remove_leftovers, write_json
 from ..progress import peak_memory_mb, silent
 
@@ -37,12 +38,14 @@ class Job:
         request: the call of ``segment`` that does it; all that it writes lies in `folder`.
         missing: why it cannot be done at all, empty if it can.
         model: its digest, see ``models.ModelInfo``.
+        copies: how many files of the cohort hold the same CT and were left out.
     """
 
     case: str
     request: SegmentRequest
     missing: str = ""
     model: str = ""
+    copies: int = 0
 
     @property
     def folder(self) -> Path:
@@ -130,7 +133,7 @@ def _stamp(path: Path | None) -> list[int] | None:
     if path is None:
         return None
     if path.is_dir():
-        facts = [os.stat(os.path.join(place, name)) for place, _, names in os.walk(path) for name in names]
+        facts = [os.stat(os.path.join(place, name)) for place, _, names in walk(path) for name in names]
     else:
         facts = [path.stat()] if path.exists() else []
     newest = max((fact.st_mtime_ns for fact in facts), default=0)
@@ -172,6 +175,8 @@ def _attempt(job: Job) -> Outcome:
         if job.missing:
             raise UnusableInputError(job.missing)
         segment_to_files(job.request, silent)
+    except IncompleteOutputError as error:
+        return failure(job, str(error), error.exit_status, keep_files=True)
     except DiffSegLungError as error:
         return failure(job, str(error), error.exit_status)
     except Exception as error:  # noqa: BLE001 - the other cases go on
@@ -181,11 +186,19 @@ def _attempt(job: Job) -> Outcome:
     return Outcome(job.case, DONE)
 
 
-def failure(job: Job, reason: str, status: int) -> Outcome:
-    """The outcome of a case that failed; the results of an earlier run go: they are of another CT or way."""
-    for file in job.files:
-        file.unlink(missing_ok=True)
-    shutil.rmtree(job.folder / REPORT, ignore_errors=True)
+def failure(job: Job, reason: str, status: int, keep_files: bool = False) -> Outcome:
+    """The outcome of a case that failed; the results of an earlier run go: they are of another CT or way.
+
+    Args:
+        job: of the case.
+        reason: one line.
+        status: exit status that the case alone would have had.
+        keep_files: the files are of this run, and only one of them is missing.
+    """
+    if not keep_files:
+        for file in job.files:
+            file.unlink(missing_ok=True)
+        shutil.rmtree(job.folder / REPORT, ignore_errors=True)
     given = (job.request.source, job.request.lungs, job.request.regions)
     return Outcome(job.case, FAILED, without_names(reason, job.case, filter(None, given)), status)
 

@@ -28,6 +28,7 @@ from Testing.robustness.battery import (
     taken,
     warns,
 )
+from Testing.robustness.reported import REPORTED
 from Testing.robustness.scans import (
     Maker,
     abdomen,
@@ -744,4 +745,5 @@ CASES: list[Case] = [
         between("consolidation_percent", 90, 100),
         words=MASK,
     ),
+    *REPORTED,
 ]

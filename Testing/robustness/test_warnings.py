@@ -432,6 +432,18 @@ CONDITIONS = [
     ),
     # mask doubtful
     Condition("little lung", "hold only 0.6 L; check the lung mask", small(), found()),
+    Condition(
+        "more than lungs hold",
+        "hold [0-9.]+ L, more than lungs do; check the lung mask",
+        given(lambda sides: np.where(sides == 0, 1, sides).astype(np.uint8)),
+        given(),
+    ),
+    Condition(
+        "a mask of other organs",
+        "[0-9]+% of the lungs are as dense as other organs",
+        given(lambda sides: ((phantom().hu > -100) * LEFT).astype(np.uint8)),
+        given(),
+    ),
     Condition("one lung", "no right lung was found or given", found(without_right_lung), found()),
     Condition(
         "a base lost",

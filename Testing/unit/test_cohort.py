@@ -28,12 +28,13 @@ from DiffSegLungLib.cohort.pool import LocalPool, run_jobs
 from DiffSegLungLib.cohort.tables import TIMES, gather
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.manifest import code_digest
-from DiffSegLungLib.volume import load_volume, to_input_geometry
+from DiffSegLungLib.volume import canonical_image, load_volume, to_input_geometry
 from Testing.cohort.small_cases import SmallCases
 from Testing.unit.dicom_series import write_series
 
 ROOT = Path(__file__).parents[2]
 SOME_HU = np.full((10, 8, 8), -800.0)
+NOISY = np.random.default_rng(1).integers(-1000, 100, SOME_HU.shape).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,52 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         find_cases(tmp_path)
     with pytest.raises(UnusableInputError, match="no such folder"):
         find_cases(tmp_path / "nowhere")
+
+
+def write_patient(folder: Path, patient: str, hu: np.ndarray = SOME_HU, study: str = "1.2.3") -> None:
+    write_series(folder, hu, StudyInstanceUID=study, PatientID=patient)
+
+
+def test_patients_under_one_study_are_cases_of_their_own(tmp_path: Path) -> None:
+    for patient in ("ONE", "TWO", "THREE"):
+        for series in ("a", "b"):
+            write_patient(tmp_path / patient / series, patient)
+    assert {case.relative for case in find_cases(tmp_path)} == {"ONE", "TWO", "THREE"}
+    assert len({case.name for case in find_cases(tmp_path)}) == 3
+
+
+def test_links_are_followed_and_no_folder_counts_twice(tmp_path: Path) -> None:
+    for patient in ("ONE", "TWO"):
+        write_patient(tmp_path / "store" / patient, patient, study=f"1.2.{patient.count('O')}")
+    cohort = tmp_path / "cohort"
+    cohort.mkdir()
+    for name, target in (("a", "../store/ONE"), ("b", "../store/TWO"), ("b again", "../store/TWO")):
+        (cohort / name).symlink_to(target, target_is_directory=True)
+    (cohort / "loop").symlink_to(".", target_is_directory=True)
+    (cohort / "up").symlink_to("../cohort", target_is_directory=True)
+    assert {case.relative for case in find_cases(cohort)} == {"a", "b"}
+    with pytest.raises(UnusableInputError, match="no CT in it"):
+        find_cases(cohort, follow_links=False)
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "one/ct.nii.gz", "one/nifti/ct.nii", "one/deep/ct.mha"])
+@pytest.mark.parametrize("flip", [(0, 0, 0), (0, 1, 0), (1, 1, 1)], ids=str)
+def test_a_file_made_of_the_images_beside_it_is_no_case(
+    tmp_path: Path, name: str, flip: tuple[int, ...]
+) -> None:
+    write_patient(tmp_path / "one" / "dicom", "ONE", NOISY)
+    image = sitk.Cast(canonical_of(tmp_path / "one" / "dicom"), sitk.sitkInt16)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    sitk.WriteImage(sitk.Flip(image, [bool(axis) for axis in flip]), tmp_path / name)
+    sitk.WriteImage(image + 7, tmp_path / "one" / "another.nrrd")
+    cases = find_cases(tmp_path)
+    assert sorted(case.relative for case in cases) == ["one/another.nrrd", "one/dicom"]
+    assert [case.copies for case in cases if case.source.is_dir()] == [(tmp_path / name,)]
+
+
+def canonical_of(folder: Path) -> sitk.Image:
+    volume = load_volume(folder)
+    return canonical_image(volume.hu, volume)
 
 
 # --- a run ----------------------------------------------------------------------------------------
