@@ -136,7 +136,7 @@ def safe_title(path: Path) -> str:
 def quiet() -> Iterator[None]:
     """Keep ITK's own lines off standard error: what matters is said in ``Volume.warnings`` or in the error.
 
-    Its readers and writers take numbers in the language of the process: it is set to one with a decimal point.
+    Its readers and writers take numbers in the language of the process: meanwhile one with a decimal point.
     Threads may read side by side: lines and language come back with the last one.
     """
     _READERS.come()

@@ -112,7 +112,7 @@ def freeze(
     shape = (stack.shape[1], stack.shape[2], stack.shape[3])
     kept = tuple(range(shape[0]) if slices is None else sorted(slices))
     stack = stack[:, kept]
-    rows, columns = _extent(stack.any(axis=(0, 1, 3))), _extent(stack.any(axis=(0, 1, 2)))
+    rows, columns = (_extent(np.asarray(stack.any(axis=axes))) for axes in ((0, 1, 3), (0, 1, 2)))
     stack = stack[:, :, slice(*rows), slice(*columns)]
     stack[1:] ^= stack[:1]
     content = lzma.compress(stack.tobytes(), preset=9 | lzma.PRESET_EXTREME)

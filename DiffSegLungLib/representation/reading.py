@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from DiffSegLungLib.representation.tissue_unet import CELL, CLASSES, TissueUNet
+from DiffSegLungLib.tissues import OUTSIDE
 
 WINDOW = (48, 160, 160)
 """Voxels read at once, (z, y, x): 96 x 160 x 160 mm."""
@@ -88,10 +89,10 @@ def _add(
     box = _box(corner, window)
     patch, low, high = hu[box], *AERATED_HU
     if ((patch > low) & (patch < high)).mean() < AERATED:
-        sums[(0, *box)] += share.astype(np.float16)
+        sums[OUTSIDE][box] += share.astype(np.float16)
         return
     tissues, features = _read_window(net, patch, device)
-    sums[(slice(None), *box)] += (tissues * share).astype(np.float16)
+    sums[:, *box] += (tissues * share).astype(np.float16)
     coarse = share.reshape(window[0], window[1] // CELL, CELL, window[2] // CELL, CELL).mean(axis=(2, 4))
     cells[(slice(None), box[0], *(slice(part.start // CELL, part.stop // CELL) for part in box[1:]))] += (
         features * coarse

@@ -76,5 +76,5 @@ def cut(host: PaintingHost, middle: list[int], shape: tuple[int, int, int]) -> P
 
 def mirrored(hu: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Both mirrored alike, along axes drawn at random."""
-    axes = [axis for axis, chance in enumerate(FLIPS) if rng.random() < chance]
+    axes = tuple(axis for axis, chance in enumerate(FLIPS) if rng.random() < chance)
     return np.ascontiguousarray(np.flip(hu, axes)), np.ascontiguousarray(np.flip(labels, axes))

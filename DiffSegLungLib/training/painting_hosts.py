@@ -70,7 +70,8 @@ class PaintingHost:
         """Read what ``save`` wrote."""
         with np.load(path, allow_pickle=False) as stored:
             hu, flags, depth = stored["hu"], stored["flags"], stored["depth"]
-        return cls(hu, *((flags >> bit & 1).astype(bool) for bit in range(4)), depth)
+        lungs, ignored, vessels, airways = ((flags >> bit & 1).astype(bool) for bit in range(4))
+        return cls(hu, lungs, ignored, vessels, airways, depth)
 
 
 def prepare(

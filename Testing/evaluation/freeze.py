@@ -180,7 +180,8 @@ def pack(labels: Path, painted: Path, data: Path, folder: Path) -> None:
             continue
         maps = {method: _canonical(labels / method / f"{name}.nrrd") for method in METHODS}
         slices = {z for one in readings_of(read[name], data) for z in one.slices} if name in read else None
-        entries[name] = freeze(folder, name, maps, slices and sorted(slices), truths.get(name, ""))
+        kept = sorted(slices) if slices else None
+        entries[name] = freeze(folder, name, maps, kept, truths.get(name, ""))
     facts = {"commit": COMMIT, "made_by": "Testing/evaluation/freeze.py"}
     write_manifest(folder, list(METHODS), entries, facts)
 

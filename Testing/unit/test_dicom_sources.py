@@ -48,9 +48,9 @@ def with_values(folder: Path, **values: Any) -> Volume:
                 if value is None:
                     delattr(image, keyword)
                 elif keyword in NUMBERS:  # pydicom writes no words there
-                    tag = pydicom.datadict.tag_for_keyword(keyword)
+                    tag = BaseTag(pydicom.datadict.tag_for_keyword(keyword) or 0)
                     image[tag] = RawDataElement(
-                        BaseTag(tag), NUMBERS[keyword], len(value), value.encode(), 0, False, True
+                        tag, NUMBERS[keyword], len(value), value.encode(), 0, False, True
                     )
                 else:
                     setattr(image, keyword, value)

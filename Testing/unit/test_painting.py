@@ -144,7 +144,7 @@ def test_fields_have_unit_deviation_and_foams_fill_space(textures) -> None:  # t
     field = textures.field(SHAPE, 9.0, rng)
     assert abs(float(field.mean())) < 1e-3 and abs(float(field.std()) - 1) < 1e-2
     foam = textures.foam(SHAPE, 8.0, rng)
-    assert foam.wall.min() >= 0 and foam.cell.max() < foam.count
+    assert foam.wall.min() >= 0 and foam.cell.max() < foam.cells
     cells = len(np.unique(foam.cell))
     volume = np.prod(SHAPE) * np.prod(GRID)
     assert 0.5 < (volume / cells) ** (1 / 3) / 8.0 < 1.3

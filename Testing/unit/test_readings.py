@@ -243,7 +243,7 @@ def test_readers_and_the_ct_of_one_lung_are_averaged_before_the_mean() -> None:
     assert read_ct.mean_dice(rows, "thresholds") == pytest.approx(0.25)
     assert np.isnan(read_ct.mean_dice(rows, "rules only"))
     assert read_ct.methods_of(rows) == ["thresholds"]
-    trained = {row["name"].split("/")[1]: True for row in rows}
+    trained = {str(row["name"]).split("/")[1]: True for row in rows}
     assert list(read_ct.figures_by_case(rows, trained)) == [
         "P001", "elastix_lung_baseline", "elastix_lung_followup", "LCTSC-Test-S1-104", "kept-apart",
     ]  # fmt: skip

@@ -115,8 +115,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(plan: TissuePlan) -> None:
 
 def test_the_noise_level_reaches_the_network() -> None:
     net = TissueUNet((8, 8, 8)).eval()
-    for block in net.down:
-        torch.nn.init.normal_(block.level.weight)
+    for name, weights in net.named_parameters():
+        if name.endswith("level.weight"):
+            torch.nn.init.normal_(weights)
     hu = torch.full((1, 1, 8, 32, 32), -800.0)
     plain, noisy = (net(hu, torch.tensor([level])).noise for level in (0, 10))
     assert not torch.allclose(plain, noisy)

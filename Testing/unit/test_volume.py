@@ -183,7 +183,9 @@ def test_padding_becomes_air_and_metal_is_cut() -> None:
 def test_few_broken_values_become_air_with_a_warning(broken: float) -> None:
     hu = chest()
     hu[4, 4, 4:7] = broken
-    volume = load_volume(sitk.GetImageFromArray(hu))
+    image = sitk.GetImageFromArray(hu)
+    image.CopyInformation(ct_image())
+    volume = load_volume(image)
     assert (volume.hu[4, 4, 4:7] == -1024).all()
     assert volume.warnings == ("3 voxels were not numbers (NaN or infinite) and were read as air.",)
 

@@ -16,7 +16,7 @@ LOST, DOUBTFUL = 0.42, 0.2
 
 def centrilobular(canvas: Canvas) -> None:
     """Holes without walls in the middles of lobules; vessels stay."""
-    spread = {shapes.blob: 2.0, shapes.clouds: 2.0, shapes.everywhere: 1.5}
+    spread: shapes.Shares = {shapes.blob: 2.0, shapes.clouds: 2.0, shapes.everywhere: 1.5}
     _holes(canvas, shapes.draw(canvas, spread), canvas.hu < -500, walled=False)
 
 
@@ -29,8 +29,8 @@ def paraseptal(canvas: Canvas) -> None:
 def _holes(canvas: Canvas, distance: np.ndarray, where: np.ndarray, walled: bool) -> None:
     width = canvas.between(6, 14)
     foam = canvas.foam(width)
-    chosen = (canvas.rng.random(foam.count) < canvas.between(0.3, 0.95))[foam.cell]
-    radius = (canvas.rng.uniform(0.15, 0.55, foam.count) * width).astype(np.float32)[foam.cell]
+    chosen = (canvas.rng.random(foam.cells) < canvas.between(0.3, 0.95))[foam.cell]
+    radius = (canvas.rng.uniform(0.15, 0.55, foam.cells) * width).astype(np.float32)[foam.cell]
     hole = soft(radius - foam.centre, canvas.between(0.4, 1.2))
     if walled:
         hole = np.maximum(hole, soft(foam.wall - canvas.between(0.5, 1.0), 0.4))
@@ -41,7 +41,7 @@ def _holes(canvas: Canvas, distance: np.ndarray, where: np.ndarray, walled: bool
 
 def panlobular(canvas: Canvas) -> None:
     """Lung thinned out evenly, its vessels narrowed."""
-    spread = {shapes.blob: 1.0, shapes.clouds: 2.0, shapes.everywhere: 1.0}
+    spread: shapes.Shares = {shapes.blob: 1.0, shapes.clouds: 2.0, shapes.everywhere: 1.0}
     share = soft(shapes.draw(canvas, spread), canvas.between(1, 4)) * canvas.lungs
     share = np.clip(share * canvas.between(0.65, 0.97) * (0.88 + 0.12 * canvas.field(6)), 0, 1)
     canvas.mix(share * np.where(canvas.hu < -600, 1.0, 0.3), canvas.between(*AIR_HU))

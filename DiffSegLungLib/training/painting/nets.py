@@ -9,7 +9,7 @@ from DiffSegLungLib.tissues import FIBROSIS
 from DiffSegLungLib.training.painting import shapes
 from DiffSegLungLib.training.painting.canvas import Canvas, soft
 
-DEEP_SHAPES = {
+DEEP_SHAPES: shapes.Shares = {
     shapes.blob: 1.0,
     shapes.at_the_surface: 1.0,
     shapes.clouds: 1.0,
@@ -25,7 +25,7 @@ AROUND = (1, 7, 7)
 def septa(canvas: Canvas, width: float, thickness: float) -> np.ndarray:
     """Walls of a foam, some of its cells hardly walled; share of a voxel. Width and thickness in mm."""
     foam = canvas.foam(width)
-    kept = np.where(canvas.rng.random(foam.count) < 0.85, np.float32(1.0), np.float32(0.35))[foam.cell]
+    kept = np.where(canvas.rng.random(foam.cells) < 0.85, np.float32(1.0), np.float32(0.35))[foam.cell]
     return soft(thickness - foam.wall, 0.35) * kept
 
 
@@ -83,8 +83,8 @@ def _reticulate(canvas: Canvas, edge: np.ndarray) -> None:
         lines = np.maximum(lines, net * canvas.spread(0.4, 1.0) * broken)
     dots = soft(canvas.field(canvas.between(2, 3.5)) - canvas.between(1.2, 1.9), 0.2) * canvas.between(0, 0.8)
     spared = soft(canvas.field(canvas.between(4, 8)) + canvas.between(-0.3, 0.9), 0.25)
-    haze = canvas.between(0, 0.06) if canvas.chance(0.8) else canvas.between(0.06, 0.2)
-    haze = np.clip(haze * (1 + 0.5 * canvas.field(6)), 0, 0.5)
+    filled = canvas.between(0, 0.06) if canvas.chance(0.8) else canvas.between(0.06, 0.2)
+    haze = np.clip(filled * (1 + 0.5 * canvas.field(6)), 0, 0.5)
     canvas.fill(np.maximum(haze, np.maximum(lines, dots) * spared) * edge, 30.0)
 
 
@@ -93,7 +93,7 @@ def _honeycomb(canvas: Canvas, edge: np.ndarray) -> None:
     width = canvas.spread(3.5, 10)
     foam = canvas.foam(width)
     layers = canvas.depth < width * canvas.between(1, 4)
-    chosen = (canvas.rng.random(foam.count) < canvas.between(0.4, 0.95))[foam.cell]
+    chosen = (canvas.rng.random(foam.cells) < canvas.between(0.4, 0.95))[foam.cell]
     lumen = soft(foam.wall - np.clip(canvas.between(0.05, 0.12) * width, 0.25, 1.0), 0.25)
     air, wall = canvas.between(-980, -860), canvas.between(-250, 30)
     canvas.mix(edge * layers * chosen, lumen * air + (1 - lumen) * wall)

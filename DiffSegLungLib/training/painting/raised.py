@@ -9,7 +9,7 @@ from DiffSegLungLib.training.painting import shapes
 from DiffSegLungLib.training.painting.canvas import Canvas, soft
 from DiffSegLungLib.training.painting.nets import septa
 
-DENSE_SHAPES = {
+DENSE_SHAPES: shapes.Shares = {
     shapes.blob: 3.0,
     shapes.crescent: 2.0,
     shapes.band: 1.0,

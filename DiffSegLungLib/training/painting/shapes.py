@@ -69,7 +69,7 @@ def lobules(canvas: Canvas, size: float) -> np.ndarray:
     """Some lobules of a region, up to their walls."""
     region = blob(canvas, size)
     foam = canvas.foam(canvas.between(8, 18))
-    chosen = (canvas.rng.random(foam.count) < canvas.between(0.3, 0.8))[foam.cell]
+    chosen = (canvas.rng.random(foam.cells) < canvas.between(0.3, 0.8))[foam.cell]
     edge = np.minimum(foam.wall, 3)
     return np.minimum(np.where(chosen, edge, -edge), region + 3)
 
@@ -100,7 +100,9 @@ def everywhere(canvas: Canvas, size: float) -> np.ndarray:
 
 
 Shape = Callable[[Canvas, float], np.ndarray]
-SHAPES: Mapping[Shape, float] = {
+Shares = Mapping[Shape, float]
+
+SHAPES: Shares = {
     blob: 3.0,
     crescent: 2.5,
     band: 1.0,
@@ -114,7 +116,7 @@ SHAPES: Mapping[Shape, float] = {
 """How often each is drawn."""
 
 
-def draw(canvas: Canvas, shapes: Mapping[Shape, float] = SHAPES) -> np.ndarray:
+def draw(canvas: Canvas, shapes: Shares = SHAPES) -> np.ndarray:
     """A shape drawn at random, of a size drawn at random."""
     shares = np.array(list(shapes.values()))
     chosen = list(shapes)[int(canvas.rng.choice(len(shapes), p=shares / shares.sum()))]

@@ -34,13 +34,13 @@ class Foam(NamedTuple):
         cell: int32 number of the cell at each voxel.
         wall: distance to the nearest wall in mm.
         centre: distance to the cell's middle in mm.
-        count: numbers of cells run below it.
+        cells: numbers of cells run below it.
     """
 
     cell: np.ndarray
     wall: np.ndarray
     centre: np.ndarray
-    count: int
+    cells: int
 
 
 class Textures:
@@ -74,7 +74,7 @@ class Textures:
         place = _place(shape, FOAM_TILE, rng)
         scale = np.float32(width / nearest)
         cell, wall, centre = (_cut(part, *place) for part in tile[:3])
-        return Foam(cell, wall.astype(np.float32) * scale, centre.astype(np.float32) * scale, tile.count)
+        return Foam(cell, wall.astype(np.float32) * scale, centre.astype(np.float32) * scale, tile.cells)
 
     def _foam_tile(self, width: float) -> Foam:
         rng = np.random.default_rng((self._seed, 1, int(10 * width)))
