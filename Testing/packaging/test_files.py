@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "DiffSegLung/Resources/requirements.txt"
 BINARY = {".nrrd", ".png", ".safetensors", ".gif", ".jpg", ".pdf", ".npz", ".gz", ".dcm", ".mp4", ".webm"}
 LARGEST_TOTAL_BYTES = 100_000_000
+MOST_README_WORDS = 1800
 
 
 def repository_files() -> list[Path]:
@@ -50,6 +51,35 @@ def test_readme_has_what_reviewers_look_for() -> None:
     assert "3D Slicer" in readme
     assert re.search(r"^## Cite$", readme, re.MULTILINE)
     assert re.search(r"^## Licence$", readme, re.MULTILINE)
+
+
+def test_readme_is_short() -> None:
+    """A newcomer reads it in ten minutes; what is longer has a page beside what it is about."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= MOST_README_WORDS
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def dead_links(page: Path) -> list[str]:
+    """Links and pictures of a page that lead to no file or heading of the repository."""
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if "://" not in link and not (target.exists() and (not anchor or anchor in headings(target))):
+            dead.append(f"{page.relative_to(ROOT)}: {link}")
+    return dead
+
+
+def test_every_page_links_to_what_is_there() -> None:
+    pages = [path for path in repository_files() if path.suffix == ".md"]
+    assert ROOT / "DiffSegLungLib/README.md" in pages
+    assert [link for page in pages for link in dead_links(page)] == []
 
 
 def requirements() -> list[Requirement]:
