@@ -472,6 +472,6 @@ def _finetune(arguments: argparse.Namespace) -> int:
 def _add_evaluate(commands: Any) -> None:
     from .evaluation.command import add_arguments
 
-    about = "Measure the accuracy on disease that readers marked in real CT, and on painted disease."
+    about = "Measure the accuracy on read CT and on painted disease."
     parser = _add_command(commands, "evaluate", about)
     add_arguments(parser)

@@ -262,7 +262,7 @@ def segment(
             seen = read_network(loaded.tissues, volume, found, progress)
             found = with_dense_lung(found, seen, volume) if lungs is None else found
     own_regions = more_regions(regions, volume, found.sides)
-    with clock.stage("grid", 0.5):
+    with clock.stage("grid", 0.2 if loaded.tissues is None else 0.5):
         grid = working_grid(volume, found, loaded.spacing)
         parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
         found = replace(found, airways=NO_AIRWAYS)  # they are on the grid now, and large on the CT's own
@@ -270,7 +270,7 @@ def segment(
         with clock.stage("fusion", 0.6):
             fused = decide_by_network(loaded, grid, parenchyma, seen, volume)
     else:
-        with clock.stage("features", 0.55):
+        with clock.stage("features", 0.3):
             fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
             cells = _embed(loaded, grid, seed, effort, progress)
         with clock.stage("mixture", 0.65):

@@ -11,7 +11,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "DiffSegLung/Resources/requirements.txt"
-BINARY = {".nrrd", ".png", ".safetensors", ".gif", ".jpg", ".pdf", ".npz", ".gz", ".xz", ".dcm", ".mp4", ".webm"}
+PICTURES = {".png", ".gif", ".jpg", ".pdf", ".mp4", ".webm"}
+BINARY = PICTURES | {".nrrd", ".safetensors", ".npz", ".gz", ".xz", ".dcm"}
 LARGEST_TOTAL_BYTES = 100_000_000
 MOST_README_WORDS = 1800
 
