@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def _results(tasks: Iterable[Task], kept: Kept | None) -> Iterator[tuple[str, Ro
             waiting.append(task)
         else:
             yield task.name, rows
-    with ProcessPoolExecutor(WORKERS, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(WORKERS, get_context("spawn"), _one_thread) as pool:
         futures: dict[Future[Rows], Task] = {pool.submit(task.call): task for task in waiting}
         try:
             for future in as_completed(futures):
