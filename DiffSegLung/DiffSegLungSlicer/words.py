@@ -7,7 +7,7 @@ import re
 
 from slicer.i18n import translate
 
-from .libraryTexts import CONTEXT, TEXTS
+from .textsOfLibrary import CONTEXT, TEXTS
 
 FIELD = re.compile(r"\{(\d+)\}")
 

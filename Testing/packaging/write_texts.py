@@ -1,4 +1,4 @@
-"""Writes libraryTexts.py, what the library says to a user, for Slicer's translators; run from anywhere:
+"""Writes textsOfLibrary.py, what the library says to a user, for Slicer's translators; run from anywhere:
 
 python Testing/packaging/write_texts.py
 
@@ -19,7 +19,7 @@ from DiffSegLungLib.tissues import REPORTED
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "DiffSegLungLib"
-TEXTS = ROOT / "DiffSegLung" / "DiffSegLungSlicer" / "libraryTexts.py"
+TEXTS = ROOT / "DiffSegLung" / "DiffSegLungSlicer" / "textsOfLibrary.py"
 NOT_IN_SLICER = ("evaluation", "serve", "cohort", "report")
 LEAST_WORDS = 4
 HEAD = '''\
@@ -29,7 +29,7 @@ HEAD = '''\
 # fmt: off
 from __future__ import annotations
 
-CONTEXT = "DiffSegLungSlicer.libraryTexts"
+CONTEXT = "DiffSegLungSlicer.textsOfLibrary"
 
 
 def translate(context: str, text: str) -> str:
@@ -90,7 +90,7 @@ def library_texts() -> list[str]:
 def source() -> str:
     """The file."""
     lines = [
-        f'    translate("DiffSegLungSlicer.libraryTexts", {json.dumps(text, ensure_ascii=False)}),\n'
+        f'    translate("DiffSegLungSlicer.textsOfLibrary", {json.dumps(text, ensure_ascii=False)}),\n'
         for text in library_texts()
     ]
     return f"{HEAD}{''.join(lines)})\n"
