@@ -255,28 +255,17 @@ def segment(
     clock = Clock(progress)
     with clock.stage("read", 0.0):
         volume, loaded = _read(source, series, name, model, device)
-    with clock.stage("lungs", 0.05):
-        found = find_lungs(volume, lungs, None if classical_lungs else loaded.lungs)
-    if loaded.tissues is not None:
-        with clock.stage("network", 0.15):
-            seen = read_network(loaded.tissues, volume, found, progress)
-            found = with_dense_lung(found, seen, volume) if lungs is None else found
+    found, seen = _find(loaded, volume, lungs, classical_lungs, clock)
     own_regions = more_regions(regions, volume, found.sides)
-    with clock.stage("grid", 0.2 if loaded.tissues is None else 0.5):
+    with clock.stage("grid", 0.2 if seen is None else 0.5):
         grid = working_grid(volume, found, loaded.spacing)
         parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
         found = replace(found, airways=NO_AIRWAYS)  # they are on the grid now, and large on the CT's own
-    if loaded.tissues is not None:
+    if seen is None:
+        fused = _decide_by_mixture(loaded, grid, parenchyma, seed, effort, clock)
+    else:
         with clock.stage("fusion", 0.6):
             fused = decide_by_network(loaded, grid, parenchyma, seen, volume)
-    else:
-        with clock.stage("features", 0.3):
-            fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
-            cells = _embed(loaded, grid, seed, effort, progress)
-        with clock.stage("mixture", 0.65):
-            tissues, healthy = classify(loaded, grid, parenchyma, fine, cells, seed)
-        with clock.stage("fusion", 0.75):
-            fused = refine(loaded, grid, parenchyma, fine, tissues)
     with clock.stage("labels", 0.82):
         labels = label_map(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
@@ -295,6 +284,32 @@ def _read(
     ]
     volume, loaded, _ = run_all(tasks)
     return volume, loaded
+
+
+def _find(
+    model: Model, volume: Volume, given: Source | None, classical: bool, clock: Clock
+) -> tuple[Lungs, NetworkReading | None]:
+    """The lungs, and what the diffusion U-Net says of them where the model has one that decides."""
+    with clock.stage("lungs", 0.05):
+        found = find_lungs(volume, given, None if classical else model.lungs)
+    if model.tissues is None:
+        return found, None
+    with clock.stage("network", 0.15):
+        seen = read_network(model.tissues, volume, found, clock.progress)
+        return (found if given is not None else with_dense_lung(found, seen, volume)), seen
+
+
+def _decide_by_mixture(
+    model: Model, grid: Grid, parenchyma: Parenchyma, seed: int, effort: Quality, clock: Clock
+) -> Tissues:
+    """Descriptors, the patient's mixture, names, fusion and rules."""
+    with clock.stage("features", 0.3):
+        fine = fine_descriptors(grid.hu, grid.mask, parenchyma, grid.spacing)
+        cells = _embed(model, grid, seed, effort, clock.progress)
+    with clock.stage("mixture", 0.65):
+        tissues, _ = classify(model, grid, parenchyma, fine, cells, seed)
+    with clock.stage("fusion", 0.75):
+        return refine(model, grid, parenchyma, fine, tissues)
 
 
 def _result(
