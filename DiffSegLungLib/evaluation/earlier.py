@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,17 @@ def _merged(own: Row, other: Row) -> tuple[Row, list[str]]:
     for name, value in other.items():
         if name not in own:
             result[name] = value
-            fields += list(value) if isinstance(value, dict) else [name]
+            fields += _measured(value) if isinstance(value, dict) else [name]
         elif isinstance(value, dict):
             missing = {key: item for key, item in value.items() if key not in own[name]}
             result[name] = {**own[name], **missing}
-            fields += list(missing)
+            fields += _measured(missing)
     return result, list(dict.fromkeys(fields))
+
+
+def _measured(row: Row) -> list[str]:
+    """Names of the fields that hold a figure: NaN is none."""
+    return [key for key, value in row.items() if not (isinstance(value, float) and math.isnan(value))]
 
 
 def _with_nan(value: Any) -> Any:

@@ -161,3 +161,10 @@ def test_null_of_a_file_is_no_number(tmp_path: Path) -> None:
     assert '"cavity": null' in (tmp_path / "results.json").read_text(encoding="utf-8")
     found = earlier.load_results(tmp_path)
     assert np.isnan(found["dsc"]["cavity"]) and found["list"] == [0.5]
+
+
+def test_a_figure_that_nobody_measured_is_not_carried_over() -> None:
+    rules = {"dsc": {"healthy": 0.9}, "readings_mean_dice": float("nan")}
+    now = {"commit": "new", "baselines": {"rules": {}}}
+    merged = earlier.with_earlier(now, {"commit": "old", "baselines": {"rules": rules}})
+    assert merged["carried_over"] == {"baselines.dsc": "old"}

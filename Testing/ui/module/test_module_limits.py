@@ -408,7 +408,7 @@ def assertNothingIsNamed(said: str, folder: Path) -> None:
 
 
 def test_the_script_as_slicer_starts_it(tmp_path: Path) -> None:
-    """The README's command, with the bench as the executable: its status is the script's."""
+    """The command of the module's page, with the bench as the executable: its status is the script's."""
     pytest.importorskip("slicer", reason="needs slicer-core")
     writeGoodAndBrokenCt(tmp_path / "in")
     slicerCommand = [sys.executable, str(steps.REPOSITORY / "Testing" / "standin" / "start_slicer.py")]
