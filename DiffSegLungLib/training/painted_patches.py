@@ -17,6 +17,8 @@ AIR_HU = -1024
 FLIPS = (0.3, 0.15, 0.5)
 """How often a patch is mirrored along (z, y, x)."""
 LEFT_OUT = 255
+SHELF = 48
+"""Painted patches that wait to be seen again: painting one costs as much as learning from it."""
 
 PaintPatch = Callable[[PaintingHost, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Paints disease into a patch of a host: HU and labels, 255 where the loss leaves a voxel out."""
@@ -30,22 +32,44 @@ class PaintedPatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         painter: paints a patch.
         shape: of a patch, (z, y, x) in voxels.
         seed: a worker's number is added.
+        twice: whether each is seen twice (data echoing, arXiv 1907.05550).
     """
 
-    def __init__(self, folder: Path, painter: PaintPatch, shape: tuple[int, int, int], seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        painter: PaintPatch,
+        shape: tuple[int, int, int],
+        seed: int,
+        twice: bool = False,
+    ) -> None:
         self.files, self.painter, self.shape, self.seed = sorted(folder.glob("*.npz")), painter, shape, seed
+        self.twice = twice
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         worker = get_worker_info()
         rng = np.random.default_rng((self.seed, worker.id if worker else 0))
         torch.set_num_threads(1)
+        for patch in self._each_twice(rng) if self.twice else self._painted(rng):
+            hu, labels = mirrored(*patch, rng)
+            yield torch.from_numpy(hu.astype(np.float32))[None], torch.from_numpy(labels.astype(np.int64))
+
+    def _painted(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         hosts = [PaintingHost.open(file) for file in self.files]
         inside = [np.flatnonzero(host.lungs) for host in hosts]
         while True:
             number = int(rng.integers(len(hosts)))
-            patch = cut(hosts[number], _middle(hosts[number], inside[number], self.shape, rng), self.shape)
-            hu, labels = mirrored(*self.painter(patch, rng), rng)
-            yield torch.from_numpy(hu.astype(np.float32))[None], torch.from_numpy(labels.astype(np.int64))
+            middle = _middle(hosts[number], inside[number], self.shape, rng)
+            yield self.painter(cut(hosts[number], middle, self.shape), rng)
+
+    def _each_twice(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each patch when it was painted and, mirrored otherwise, once more when others have been seen."""
+        shelf: list[tuple[np.ndarray, np.ndarray]] = []
+        for patch in self._painted(rng):
+            yield patch
+            if len(shelf) == SHELF:
+                yield shelf.pop(int(rng.integers(SHELF)))
+            shelf.append(patch)
 
 
 def _middle(

@@ -31,7 +31,7 @@ CLASS_WEIGHTS = (0.3, 0.6, 1.5, 1.2, 1.5, 1.2, 2.5, 0.6, 0.8)
 """Rare tissues count more in the cross-entropy."""
 LOW_NOISE, HIGH_NOISE = 10, 60
 """Levels of the schedule: up to the first the network is read, up to the second it learns noise alone."""
-NOISE_SHARES = (0.55, 0.35)
+NOISE_SHARES = (0.6, 0.36)
 """Share of patches without noise and with little; the rest carries much."""
 HU_SCALE, HU_ZERO = 700.0, -1000.0
 """x = (HU + 1000) / 700 - 1, the paper's window: 1 of the diffusion is 700 HU in every patient."""
@@ -50,7 +50,7 @@ class TissuePlan:
     Attributes:
         hosts: folder of painting hosts.
         output: folder that takes checkpoint and weights.
-        minutes: of this session; the last quarter lowers the rate.
+        minutes: of this session; the second half lowers the rate.
         batch: patches a step.
         patch: (z, y, x) in voxels of 2 x 1 x 1 mm.
         rate: learning rate.
@@ -69,7 +69,7 @@ class TissuePlan:
     minutes: float = 60.0
     batch: int = 2
     patch: tuple[int, int, int] = (32, 112, 112)
-    rate: float = 8e-4
+    rate: float = 4e-4
     noise_weight: float = 0.1
     average: float = 0.998
     bfloat16: bool = True
@@ -159,13 +159,14 @@ class TissueTrainer:
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The painter's seed follows the step, so that a resumed run paints other patches."""
         plan = self.plan
-        patches = PaintedPatches(plan.hosts, self.painter, plan.patch, plan.seed + 1000 * self.step)
+        seed = plan.seed + 1000 * self.step
+        patches = PaintedPatches(plan.hosts, self.painter, plan.patch, seed, twice=True)
         workers: dict[str, Any] = {"prefetch_factor": 4} if plan.workers else {}
         return iter(DataLoader(patches, plan.batch, num_workers=plan.workers, **workers))
 
     def _set_rate(self, done: int, share: float) -> None:
-        """Warm-up over 100 steps, then level; in the session's last quarter down to a thirtieth."""
-        rate = self.plan.rate * min(1.0, (done + 1) / 100) * max(min(1.0, 4 * (1 - share)), 0.03)
+        """Warm-up over 100 steps, then level; in the session's second half down to a thirtieth."""
+        rate = self.plan.rate * min(1.0, (done + 1) / 100) * max(min(1.0, 2 * (1 - share)), 0.03)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 

@@ -181,6 +181,21 @@ def test_patches_flow_from_a_folder(host: PaintingHost, tmp_path: Path) -> None:
     assert shapes == [((1, 16, 48, 48), (16, 48, 48))] * 3
 
 
+def test_a_painted_patch_is_seen_twice_and_not_at_once(host: PaintingHost, tmp_path: Path) -> None:
+    host.save(tmp_path / "host.npz")
+    painted = []
+
+    def painter(patch: PaintingHost, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        painted.append(len(painted))
+        return np.full((4, 8, 8), painted[-1], np.int16), np.zeros((4, 8, 8), np.uint8)
+
+    patches = iter(PaintedPatches(tmp_path, painter, (4, 8, 8), seed=0, twice=True))
+    seen = [int(hu[0, 0, 0, 0]) for hu, _ in (next(patches) for _ in range(800))]
+    counts = np.bincount(seen)
+    assert counts.max() == 2 and (counts == 2).mean() > 0.8
+    assert all(one != other for one, other in zip(seen, seen[1:], strict=False))
+
+
 def test_healthy_lung_stays_healthy_where_nothing_is_painted(host, textures, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(painting, "DISEASED", 0.0)
     labels = painting.paint(host, textures, np.random.default_rng(8))[1]
