@@ -162,6 +162,20 @@ def write_tissue_network(folder: Path, unet: Mapping[str, torch.Tensor], facts: 
     _write_network(folder, TISSUES, "tissue_network", unet, facts)
 
 
+def write_calibration(folder: Path, found: Mapping[str, Any]) -> None:
+    """Enter temperature and bias of the network that decides into ``model.json``.
+
+    Args:
+        folder: holds a model with such a network.
+        found: ``temperature``, ``bias`` of each class, and what shall be known of how they were found.
+    """
+    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    known = {name: value for name, value in found.items() if name not in ("temperature", "bias")}
+    description["tissue_network"] |= {name: found[name] for name in ("temperature", "bias")}
+    description["tissue_network"]["calibration"] = known
+    write_json(folder / DESCRIPTION, description)
+
+
 def _write_network(
     folder: Path, file: str, part: str, unet: Mapping[str, torch.Tensor], facts: Mapping[str, Any]
 ) -> None:

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_lungs(actions)
     tissue_cli.add_hosts(actions)
     tissue_cli.add_tissues(actions)
+    tissue_cli.add_calibrate(actions)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -174,3 +174,8 @@ def _box(lungs: np.ndarray) -> tuple[slice, ...]:
         margin = int(MARGIN_MM / step)
         sides.append(slice(max(part.start - margin, 0), min(part.stop + margin, side)))
     return tuple(sides)
+
+
+def hosts_of(folder: Path) -> list[str]:
+    """Names of the CT in a folder of hosts, whatever their zoom."""
+    return sorted({file.stem.rsplit("_", 1)[0] for file in folder.glob("*.npz")})

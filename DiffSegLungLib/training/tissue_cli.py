@@ -1,9 +1,10 @@
-"""``train hosts`` and ``train tissues``: the network that decides, from CT to a model that holds it."""
+"""``train hosts``, ``tissues``, ``calibrate``: the network that decides, from CT to a model with it."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ def add_tissues(actions: Any) -> None:
     parser.set_defaults(action=_tissues)
 
 
+def add_calibrate(actions: Any) -> None:
+    """The action ``calibrate``."""
+    summary = "Calibrate a model's network on painted hosts that it never saw."
+    parser = add_action(actions, "calibrate", summary)
+    parser.add_argument("--hosts", metavar="FOLDER", type=Path, required=True, help="kept from training")
+    parser.add_argument("--model", metavar="FOLDER", type=Path, required=True, help="whose network it is")
+    parser.add_argument("--patches", metavar="N", type=count, default=120, help="to paint (default: 120)")
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of what is painted")
+    add_threads(parser)
+    parser.set_defaults(action=_calibrate)
+
+
 def _hosts(arguments: argparse.Namespace, progress: Progress) -> Path:
     from DiffSegLungLib.training.sources import require_different_names
 
@@ -77,15 +90,17 @@ def _readings_of(name: str, folder: Path | None) -> list[Path]:
     return sorted(folder.glob(f"{name}_?.json")) if folder else []
 
 
+def _require_hosts(folder: Path) -> None:
+    if not any(folder.glob("*.npz")):
+        raise UnusableInputError(f"{folder} holds no hosts: make them with 'diffseglung train hosts'.")
+
+
 def _tissues(arguments: argparse.Namespace, progress: Progress = silent) -> Path:
     from DiffSegLungLib.pipeline import choose_device
     from DiffSegLungLib.training.painting import Painter
     from DiffSegLungLib.training.tissue_training import TissuePlan, TissueTrainer
 
-    if not any(arguments.hosts.glob("*.npz")):
-        raise UnusableInputError(
-            f"{arguments.hosts} holds no hosts: make them with 'diffseglung train hosts'."
-        )
+    _require_hosts(arguments.hosts)
     plan = TissuePlan(
         hosts=arguments.hosts,
         output=arguments.run,
@@ -105,3 +120,32 @@ def _tissues(arguments: argparse.Namespace, progress: Progress = silent) -> Path
     if arguments.model:
         trainer.write_to_model(arguments.model)
     return trainer.weights
+
+
+def _calibrate(arguments: argparse.Namespace, progress: Progress = silent) -> Path:
+    from DiffSegLungLib.models import load
+    from DiffSegLungLib.models.storage import write_calibration
+    from DiffSegLungLib.training.painting import Painter
+    from DiffSegLungLib.training.painting_hosts import hosts_of
+    from DiffSegLungLib.training.tissue_calibration import fit, reliability, sample_hosts
+
+    _require_hosts(arguments.hosts)
+    model = load(str(arguments.model))
+    if model.tissues is None:
+        raise UnusableInputError(
+            f"{arguments.model} has no network that decides: give it one with 'diffseglung train tissues'."
+        )
+    with processor(arguments.threads):
+        sample = sample_hosts(
+            model.tissues.unet,
+            arguments.hosts,
+            Painter(arguments.seed),
+            arguments.patches,
+            arguments.seed,
+            progress,
+        )
+    found = fit(sample)
+    rows = [[round(value, 4) for value in row] for row in reliability(sample, found.temperature, found.bias)]
+    hosts = hosts_of(arguments.hosts)
+    write_calibration(arguments.model, {**asdict(found), "hosts": hosts, "reliability": rows})
+    return Path(arguments.model)

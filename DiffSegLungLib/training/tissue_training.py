@@ -26,6 +26,7 @@ from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.painted_patches import LEFT_OUT, PaintedPatches, PaintPatch
+from DiffSegLungLib.training.painting_hosts import hosts_of
 
 CLASS_WEIGHTS = (0.3, 0.6, 1.5, 1.2, 1.5, 1.2, 2.5, 0.6, 0.8)
 """Rare tissues count more in the cross-entropy."""
@@ -219,8 +220,7 @@ class TissueTrainer:
     def write_to_model(self, folder: Path) -> None:
         """Put the running mean into a model folder, as it was trained: nothing is calibrated yet."""
         weights = {key: value.half() for key, value in self.mean.state_dict().items()}
-        hosts = sorted({file.stem.rsplit("_", 1)[0] for file in self.plan.hosts.glob("*.npz")})
-        facts = {"widths": list(self.net.widths), "steps": self.step, "hosts": hosts}
+        facts = {"widths": list(self.net.widths), "steps": self.step, "hosts": hosts_of(self.plan.hosts)}
         write_tissue_network(folder, weights, {**facts, "temperature": 1.0, "bias": [0.0] * CLASSES})
 
 
