@@ -23,7 +23,6 @@ from DiffSegLungLib import measures as measuring
 from DiffSegLungLib.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.decision.by_network import (
     NetworkReading,
-    calibrated,
     cavities_of,
     dense_beside,
     shares_of_tissues,
@@ -419,7 +418,8 @@ def read_network(
     box = _lung_box(found.mask, volume.spacing, CONTEXT_MM)
     hu = found.calibration.corrected(volume.hu[box])
     told = partial(_tell_network, progress)
-    return NetworkReading(network.read(hu, volume.spacing, told), box)
+    seen = NetworkReading(network.read(hu, volume.spacing, told), box)
+    return seen.calibrated(network.temperature, network.bias)
 
 
 def _tell_network(progress: Progress, share: float) -> None:
@@ -432,7 +432,7 @@ def with_dense_lung(found: Lungs, seen: NetworkReading, volume: Volume) -> Lungs
     posterior = seen.posterior_on(seen.box, volume.spacing, hu.shape, volume.spacing)
     sides = found.sides.copy()
     inside = sides[seen.box]
-    added = dense_beside(inside > 0, posterior, volume.voxel_ml)
+    added = dense_beside(inside > 0, posterior, hu, volume.voxel_ml)
     inside[added] = inside.take(nearest_inside(inside > 0))[added]
     return replace(found, sides=sides)
 
@@ -441,17 +441,15 @@ def decide_by_network(
     model: Model, grid: Grid, parenchyma: Parenchyma, seen: NetworkReading, volume: Volume
 ) -> Tissues:
     """The network's calibrated posterior, fused with the edges of density and of its own classes."""
-    assert model.tissues is not None
     spacing = (grid.spacing,) * 3
     posterior = seen.posterior_on(grid.box, volume.spacing, grid.hu.shape, spacing)
-    posterior = calibrated(posterior, model.tissues.temperature, model.tissues.bias)
     shares = shares_of_tissues(posterior, grid.hu, grid.mask)
     classes = posterior[HEALTHY : CAVITY + 1]
     edges = edge_map(parenchyma.density, classes, grid.mask, grid.spacing, model.fusion)
     fused = fuse(shares, edges, grid.mask, model.fusion)
     healthy = healthy_density(parenchyma.density, grid.mask & ~parenchyma.vessels, grid.spacing, model.rule)
     cavities = cavities_of(posterior, grid.mask, grid.spacing**3 / 1000.0)
-    vessels = vessels_of(posterior, grid.mask) & (likeliest(fused) == NAMED.index(HEALTHY))
+    vessels = vessels_of(posterior, grid.hu, grid.mask) & (likeliest(fused) == NAMED.index(HEALTHY))
     return Tissues(fused, vessels & ~cavities, cavities, healthy)
 
 

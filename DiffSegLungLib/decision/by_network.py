@@ -1,14 +1,14 @@
 """Tissues as the diffusion U-Net tells them: its posterior, calibrated, on the working grid.
 
-What it calls airway or outside within the lungs goes to the tissues in proportion: every voxel of lung has a
-posterior; only where the network sees nothing but "outside" does density speak.  Nothing that it calls
-diseased is called healthy afterwards.
+Solid matter within the lungs that it calls outside or airway is none of the lung's tissues: great vessels at
+the hilum, walls of bronchi.  Elsewhere such shares go to the tissues in proportion: every voxel of lung has a
+posterior.  Nothing that it calls diseased is called healthy afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -24,14 +24,16 @@ from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, HEALTHY, OUTSIDE, VESS
 AIRWAY = 8
 """Class of the network beside the label values of ``tissues``."""
 SOLID_HU = -300.0
-"""Lung that the network sees as outside is consolidation above, healthy below: soft tissue holds no air."""
+"""What holds less air is no aerated lung, whatever lies beside it."""
 UNSEEN = 0.02
-"""Share of all tissues together below which density speaks."""
+"""Share of all tissues together below which lung is healthy: they cannot be told apart."""
 DENSE_LUNG = 0.5
-"""Posterior of lung from which on dense tissue that touches the lungs is lung."""
+"""Posterior of consolidation from which on solid tissue that touches the lungs is lung."""
 LEAST_DENSE_ML = 3.0
 """Smaller pieces beside the lungs are the border's uncertainty."""
 LEAST_LUMEN_ML = 0.1
+SLABS = 8
+"""Parts of a CT that are calibrated beside one another."""
 
 Triple = tuple[float, float, float]
 
@@ -47,6 +49,16 @@ class NetworkReading:
 
     reading: Reading
     box: tuple[slice, slice, slice]
+
+    def calibrated(self, temperature: float, bias: Sequence[float]) -> NetworkReading:
+        """The same with its posterior calibrated, see :func:`calibrated`."""
+        slabs = np.array_split(self.reading.posterior, SLABS, axis=1)
+
+        def one(slab: np.ndarray) -> np.ndarray:
+            return calibrated(slab.astype(np.float32), temperature, bias).astype(np.float16)
+
+        posterior = np.concatenate(run_all([partial(one, slab) for slab in slabs]), axis=1)
+        return replace(self, reading=replace(self.reading, posterior=posterior))
 
     def posterior_on(
         self,
@@ -93,19 +105,20 @@ def calibrated(posterior: np.ndarray, temperature: float, bias: Sequence[float])
     return logs / logs.sum(axis=0)
 
 
-def dense_beside(lungs: np.ndarray, posterior: np.ndarray, voxel_ml: float) -> np.ndarray:
-    """Lung that the network sees beside the lungs as they were found: airless, or about its border.
+def dense_beside(lungs: np.ndarray, posterior: np.ndarray, hu: np.ndarray, voxel_ml: float) -> np.ndarray:
+    """Airless lung that the network sees beside the lungs as they were found.
 
     Args:
         lungs: bool (z, y, x).
-        posterior: (classes, z, y, x) on the same grid.
+        posterior: calibrated, (classes, z, y, x) on the same grid.
+        hu: on the same grid.
         voxel_ml: of a voxel.
 
     Returns:
-        bool: what is to be added.
+        bool: what is to be added; never what holds air, which may be bowel or room.
     """
-    lung = 1.0 - posterior[OUTSIDE] - posterior[AIRWAY] > DENSE_LUNG
-    beside = ndimage.binary_opening(lung & ~lungs, iterations=1)
+    airless = (posterior[CONSOLIDATION] > DENSE_LUNG) & (hu >= SOLID_HU)
+    beside = ndimage.binary_opening(airless & ~lungs, iterations=1)
     parts, count = ndimage.label(lungs | beside)
     if not count:
         return np.zeros_like(lungs)
@@ -121,7 +134,8 @@ def dense_beside(lungs: np.ndarray, posterior: np.ndarray, voxel_ml: float) -> n
 def shares_of_tissues(posterior: np.ndarray, hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Posterior of ``NAMED`` in the lungs; float32 (tissues, z, y, x), 0 outside.
 
-    Vessels and cavities are told apart later: here a vessel is healthy, a cavity's wall is dense.
+    Vessels and cavities are told apart later: here a vessel is healthy, as is all else of
+    :func:`vessels_of`, a cavity's wall is dense.
 
     Args:
         posterior: of the network's classes, float32 (classes, z, y, x).
@@ -134,16 +148,22 @@ def shares_of_tissues(posterior: np.ndarray, hu: np.ndarray, mask: np.ndarray) -
     total = shares.sum(axis=0)
     unseen = total < UNSEEN
     shares /= np.maximum(total, 1e-6)
-    shares[:, unseen] = 0
-    shares[NAMED.index(CONSOLIDATION)][unseen & (hu >= SOLID_HU)] = 1
-    shares[NAMED.index(HEALTHY)][unseen & (hu < SOLID_HU)] = 1
+    healthy = unseen | _solid_beside(posterior, hu)
+    shares[:, healthy] = 0
+    shares[NAMED.index(HEALTHY)][healthy] = 1
     return shares * mask
 
 
-def vessels_of(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def vessels_of(posterior: np.ndarray, hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Vessels and airway walls: likelier than healthy lung and than each disease; bool (z, y, x)."""
     others = np.maximum(posterior[HEALTHY], posterior[HEALTHY + 1 : CAVITY + 1].max(axis=0))
-    return mask & (posterior[VESSEL] + posterior[AIRWAY] > others)
+    return mask & ((posterior[VESSEL] + posterior[AIRWAY] > others) | _solid_beside(posterior, hu))
+
+
+def _solid_beside(posterior: np.ndarray, hu: np.ndarray) -> np.ndarray:
+    """Solid matter that is likelier no lung than lung."""
+    solid: np.ndarray = (hu >= SOLID_HU) & (posterior[OUTSIDE] + posterior[AIRWAY] > 0.5)
+    return solid
 
 
 def cavities_of(posterior: np.ndarray, mask: np.ndarray, voxel_ml: float) -> np.ndarray:

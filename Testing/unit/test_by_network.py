@@ -92,9 +92,11 @@ def test_calibration_softens_and_shifts_but_keeps_the_order_without_a_bias() -> 
     [
         (((HEALTHY, 0.6), (OUTSIDE, 0.4)), -800, HEALTHY),
         (((OUTSIDE, 0.8), (GROUND_GLASS, 0.15), (HEALTHY, 0.05)), -600, GROUND_GLASS),
+        (((OUTSIDE, 0.6), (CONSOLIDATION, 0.4)), 30, HEALTHY),
+        (((OUTSIDE, 0.4), (CONSOLIDATION, 0.6)), 30, CONSOLIDATION),
         (((VESSEL, 0.9), (GROUND_GLASS, 0.1)), 30, HEALTHY),
         (((CAVITY, 0.9), (HEALTHY, 0.1)), -900, CONSOLIDATION),
-        (((OUTSIDE, 1.0),), 40, CONSOLIDATION),
+        (((OUTSIDE, 1.0),), 40, HEALTHY),
         (((OUTSIDE, 1.0),), -800, HEALTHY),
     ],
 )
@@ -111,7 +113,8 @@ def test_nothing_that_is_likely_diseased_becomes_healthy() -> None:
     diseased = posterior[EMPHYSEMA : CAVITY + 1].sum(axis=0) > 0.5
     assert (shares[NAMED.index(HEALTHY)][diseased] < 0.5).all()
     assert not (
-        vessels_of(posterior, np.ones((8, 8, 8), bool)) & (posterior[EMPHYSEMA:VESSEL].max(axis=0) > 0.5)
+        vessels_of(posterior, np.zeros((8, 8, 8)), np.ones((8, 8, 8), bool))
+        & (posterior[EMPHYSEMA:VESSEL].max(axis=0) > 0.5)
     ).any()
 
 
@@ -123,10 +126,12 @@ def test_airless_lung_beside_the_lungs_is_added_and_what_touches_none_is_not() -
     for part in (np.s_[4:16, 10:30, 10:30], np.s_[4:16, 34:39, 10:30]):
         posterior[(slice(None), *part)] = 0
         posterior[(CONSOLIDATION, *part)] = 1
-    added = dense_beside(lungs, posterior, voxel_ml=0.01)
+    hu = np.full(lungs.shape, 40, np.float32)
+    added = dense_beside(lungs, posterior, hu, voxel_ml=0.01)
     assert added[10, 25, 20] and not (added & lungs).any()
     assert not added[:, 34:].any()
-    assert not dense_beside(lungs, posterior, voxel_ml=1e-5).any()
+    assert not dense_beside(lungs, posterior, hu, voxel_ml=1e-5).any()
+    assert not dense_beside(lungs, posterior, hu - 900, voxel_ml=0.01).any()
 
 
 def test_airways_are_no_lung_and_cavities_have_a_least_size() -> None:
@@ -136,7 +141,7 @@ def test_airways_are_no_lung_and_cavities_have_a_least_size() -> None:
     posterior[OUTSIDE] = 1
     posterior[:, 2:8, 10:18, 2:18] = 0
     posterior[AIRWAY, 2:8, 10:18, 2:18] = 1
-    assert not dense_beside(lungs, posterior, 0.01).any()
+    assert not dense_beside(lungs, posterior, np.zeros(lungs.shape, np.float32), 0.01).any()
     posterior[:] = 0
     posterior[CAVITY, 3:6, 4:8, 4:8] = 1
     assert cavities_of(posterior, lungs, 0.01).sum() == 48
