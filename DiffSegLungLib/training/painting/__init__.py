@@ -43,7 +43,7 @@ LAST = (raised.collapse, raised.drowned)
 EMPHYSEMA_HU = -915.0
 """Emphysema that is denser at the end is left out of the loss."""
 SOLID_HU, NEARLY_SOLID_HU = -120.0, -250.0
-"""Haze or nets as dense as this look like consolidation, or like both."""
+"""Haze as dense as this looks like consolidation, or like both; knots of a net like neither."""
 
 
 def paint(host: PaintingHost, textures: Textures, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +112,7 @@ def _name_by_looks(canvas: Canvas) -> None:
     labels = canvas.labels
     canvas.dark_enough(ndimage.gaussian_filter(canvas.hu, (0.3, 0.8, 0.8)), EMPHYSEMA_HU)
     wide = ndimage.uniform_filter(canvas.hu, (3, 7, 7))
-    hazy = (labels == GROUND_GLASS) | (labels == FIBROSIS)
+    hazy = labels == GROUND_GLASS
+    labels[hazy & (wide > NEARLY_SOLID_HU)] = LEFT_OUT
     labels[hazy & (wide > SOLID_HU)] = CONSOLIDATION
-    labels[hazy & (wide > NEARLY_SOLID_HU) & (wide <= SOLID_HU)] = LEFT_OUT
+    labels[(labels == FIBROSIS) & (wide > SOLID_HU)] = LEFT_OUT

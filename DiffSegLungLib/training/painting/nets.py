@@ -15,9 +15,9 @@ DEEP_SHAPES: shapes.Shares = {
     shapes.clouds: 1.0,
     shapes.along_vessels: 0.7,
 }
-CHANGED_HU = 70.0
-"""A line or a cyst changes the host by as much."""
-LEAST_CHANGED = 0.06
+CHANGED_HU = 100.0
+"""A line or a cyst changes the host by as much, before the scanner blurs it."""
+LEAST_CHANGED = 0.10
 """Share of the region that lines must take, over some 13 mm, before anyone sees a net."""
 AROUND = (3, 13, 13)
 """Readers outline a net as a whole, with the aerated lung between its lines."""
@@ -60,9 +60,9 @@ def faint_rim(canvas: Canvas) -> None:
     """Early fibrosis: lines of 0.5 to 1 mm, few of them, in the outermost 3 to 6 mm, on clear lung."""
     before = canvas.hu.copy()
     edge = _rim(canvas, canvas.between(3, 6), canvas.between(0.2, 1.5))
-    broken = soft(canvas.field(canvas.between(3, 6)) + canvas.between(0.0, 0.9), 0.3)
-    lines = septa(canvas, canvas.between(4, 9), canvas.between(0.25, 0.5)) * broken
-    canvas.fill(np.maximum(lines * canvas.between(0.35, 0.8), canvas.between(0, 0.03)) * edge, 30.0)
+    broken = soft(canvas.field(canvas.between(3, 6)) + canvas.between(-0.1, 0.8), 0.3)
+    lines = septa(canvas, canvas.between(4.5, 9), canvas.between(0.25, 0.5)) * broken
+    canvas.fill(np.maximum(lines * canvas.between(0.4, 0.9), canvas.between(0, 0.02)) * edge, 30.0)
     _name(canvas, edge > 0.5, before)
     canvas.doubt((edge > 0.15) & (edge <= 0.5))
 
@@ -138,11 +138,11 @@ def _cysts(canvas: Canvas, edge: np.ndarray) -> None:
 
 
 def _stack(canvas: Canvas, edge: np.ndarray, width: float, share: float, wall: float) -> None:
-    """Cysts ``width`` mm apart that share walls of 1 to 3 mm and ``wall`` HU; ``share`` of them is there."""
+    """Cysts ``width`` mm apart in walls of 1 to 2.5 mm and ``wall`` HU; ``share`` of them is there."""
     foam = canvas.foam(width)
     chosen = (canvas.rng.random(foam.cells) < share)[foam.cell]
-    half = np.clip(canvas.between(0.08, 0.16) * width, 0.5, 1.5)
-    radius = (canvas.rng.uniform(0.45, 0.75, foam.cells) * width).astype(np.float32)[foam.cell]
+    half = np.clip(canvas.between(0.05, 0.11) * width, 0.4, 1.2)
+    radius = (canvas.rng.uniform(0.5, 0.85, foam.cells) * width).astype(np.float32)[foam.cell]
     lumen = soft(np.minimum(foam.wall - half, radius - foam.centre), 0.25)
     air = canvas.between(-990, -880)
     canvas.mix(edge * chosen, lumen * air + (1 - lumen) * wall)

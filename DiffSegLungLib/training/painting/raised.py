@@ -144,14 +144,14 @@ def _hilum(canvas: Canvas) -> np.ndarray:
 def _airless(canvas: Canvas, solid: np.ndarray, fluid: np.ndarray, region: np.ndarray) -> None:
     """Collapsed lung takes up contrast medium, the fluid beside it does not."""
     water = canvas.between(*FLUID_HU)
-    value: np.ndarray = water + canvas.between(20, 95) + 10 * canvas.field(4)
-    if canvas.chance(0.35):
+    value: np.ndarray = water + canvas.between(30, 95) + 10 * canvas.field(4)
+    if canvas.chance(0.25):
         value = bronchograms(canvas, value)
     if canvas.chance(0.3):
         near = canvas.lungs & (region > -10)
         canvas.fill(near * canvas.between(0.15, 0.5))
         canvas.name(near, GROUND_GLASS)
-    canvas.mix(solid * canvas.between(0.95, 1), value)
+    canvas.mix(solid * canvas.between(0.98, 1), value)
     canvas.name(solid > HALF_AIRLESS, CONSOLIDATION)
     canvas.labels[(canvas.labels == CONSOLIDATION) & (solid > HALF_AIRLESS) & (solid <= AIRLESS)] = LEFT_OUT
     canvas.put_beside(fluid, water + 6 * canvas.field(3))
