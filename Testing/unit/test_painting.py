@@ -184,6 +184,15 @@ def test_haze_leaves_vessels_to_be_seen(host, textures) -> None:  # type: ignore
     assert (canvas.hu - before)[host.lungs & ~host.vessels].mean() > 200
 
 
+def test_thick_vessels_in_haze_are_no_consolidation(host, textures) -> None:  # type: ignore[no-untyped-def]
+    canvas = canvas_of(host, textures, 0)
+    canvas.hu[:, 30:50, 30:50] = 40
+    canvas.fill(np.full(SHAPE, 0.3, np.float32))
+    canvas.name(host.lungs, GROUND_GLASS)
+    painting._name_by_looks(canvas)
+    assert (canvas.labels[:, 35:45, 35:45] == LEFT_OUT).all()
+
+
 def test_painting_is_repeatable_and_leaves_real_disease_out(host) -> None:  # type: ignore[no-untyped-def]
     first = Painter(3)(host, np.random.default_rng(5))
     again = Painter(3)(host, np.random.default_rng(5))

@@ -45,6 +45,9 @@ EMPHYSEMA_HU = -915.0
 SOLID_HU, NEARLY_SOLID_HU = -120.0, -250.0
 """Haze as dense as this looks like consolidation, or like both; knots of a net like neither."""
 
+HOST_SHARE = 0.5
+"""Where more of the host than this is left, it was dense before: vessels of the hilum within haze."""
+
 
 def paint(host: PaintingHost, textures: Textures, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Paint a patch of a host.
@@ -114,5 +117,5 @@ def _name_by_looks(canvas: Canvas) -> None:
     wide = ndimage.uniform_filter(canvas.hu, (3, 7, 7))
     hazy = labels == GROUND_GLASS
     labels[hazy & (wide > NEARLY_SOLID_HU)] = LEFT_OUT
-    labels[hazy & (wide > SOLID_HU)] = CONSOLIDATION
+    labels[hazy & (wide > SOLID_HU) & (canvas.kept < HOST_SHARE)] = CONSOLIDATION  # not the hilum's vessels
     labels[(labels == FIBROSIS) & (wide > SOLID_HU)] = LEFT_OUT
