@@ -25,8 +25,10 @@ LEAST_LUNG = 500
 KINDS: dict[Callable[[Canvas], None], tuple[float, float]] = {
     lucent.emphysema: (0.14, 0.13),
     raised.ground_glass: (0.24, 0.32),
-    nets.fibrosis: (0.20, 0.20),
-    nets.thin_rim: (0.08, 0.05),
+    nets.fibrosis: (0.16, 0.17),
+    nets.thin_rim: (0.06, 0.04),
+    nets.faint_rim: (0.05, 0.03),
+    nets.honeycombing: (0.08, 0.06),
     raised.consolidation: (0.09, 0.10),
     raised.mass: (0.06, 0.06),
     lucent.cavity: (0.08, 0.07),
@@ -34,12 +36,17 @@ KINDS: dict[Callable[[Canvas], None], tuple[float, float]] = {
     raised.drowned: (0.04, 0.02),
 }
 """How often each kind comes first, and how often beside another."""
+FIRST = (lucent.emphysema,)
+"""Painted before all others: it would eat their walls."""
 LAST = (raised.collapse, raised.drowned)
 """Painted after all others: lung that collapsed has no other disease to be seen."""
 EMPHYSEMA_HU = -915.0
 """Emphysema that is denser at the end is left out of the loss."""
 SOLID_HU, NEARLY_SOLID_HU = -120.0, -250.0
-"""Haze or nets as dense as this look like consolidation, or like both."""
+"""Haze as dense as this looks like consolidation, or like both; knots of a net like neither."""
+
+HOST_SHARE = 0.5
+"""Where more of the host than this is left, it was dense before: vessels of the hilum within haze."""
 
 
 def paint(host: PaintingHost, textures: Textures, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +107,7 @@ def _draw_kinds(canvas: Canvas) -> list[Callable[[Canvas], None]]:
     first, beside = (np.array(shares) / sum(shares) for shares in zip(*KINDS.values(), strict=True))
     drawn = [int(canvas.rng.choice(len(kinds), p=first))]
     drawn += [int(number) for number in canvas.rng.choice(len(kinds), canvas.rng.integers(0, 3), p=beside)]
-    return sorted((kinds[number] for number in drawn), key=LAST.__contains__)
+    return sorted((kinds[number] for number in drawn), key=lambda kind: (kind in LAST) - (kind in FIRST))
 
 
 def _name_by_looks(canvas: Canvas) -> None:
@@ -108,6 +115,7 @@ def _name_by_looks(canvas: Canvas) -> None:
     labels = canvas.labels
     canvas.dark_enough(ndimage.gaussian_filter(canvas.hu, (0.3, 0.8, 0.8)), EMPHYSEMA_HU)
     wide = ndimage.uniform_filter(canvas.hu, (3, 7, 7))
-    hazy = (labels == GROUND_GLASS) | (labels == FIBROSIS)
-    labels[hazy & (wide > SOLID_HU)] = CONSOLIDATION
-    labels[hazy & (wide > NEARLY_SOLID_HU) & (wide <= SOLID_HU)] = LEFT_OUT
+    hazy = labels == GROUND_GLASS
+    labels[hazy & (wide > NEARLY_SOLID_HU)] = LEFT_OUT
+    labels[hazy & (wide > SOLID_HU) & (canvas.kept < HOST_SHARE)] = CONSOLIDATION  # not the hilum's vessels
+    labels[(labels == FIBROSIS) & (wide > SOLID_HU)] = LEFT_OUT

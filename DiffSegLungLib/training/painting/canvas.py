@@ -6,8 +6,18 @@ from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import expit
 
-from DiffSegLungLib.tissues import EMPHYSEMA, HEALTHY, OUTSIDE, VESSEL
+from DiffSegLungLib.tissues import (
+    CAVITY,
+    CONSOLIDATION,
+    EMPHYSEMA,
+    FIBROSIS,
+    GROUND_GLASS,
+    HEALTHY,
+    OUTSIDE,
+    VESSEL,
+)
 from DiffSegLungLib.training.painted_patches import LEFT_OUT
 from DiffSegLungLib.training.painting.textures import Foam, Textures
 from DiffSegLungLib.training.painting_hosts import DEPTH_STEP_MM, GRID, PaintingHost
@@ -18,9 +28,15 @@ SOFT_HU = 40.0
 """Of blood and airless lung: what vessels of the host are, and haze can reach at the most."""
 SEAM_HU = (-850.0, -20.0)
 """Voxels at the chest wall that hold lung and wall; dense lung must leave no seam of them."""
-SEAM = np.ones((1, 5, 5), bool)
+SEAM = (1, 5, 5)
 DENSE_HU = -600.0
 """What is painted denser than this reaches into the seam."""
+STAYS = {
+    GROUND_GLASS: (FIBROSIS, CONSOLIDATION, CAVITY),
+    EMPHYSEMA: (FIBROSIS, CAVITY),
+    FIBROSIS: (CONSOLIDATION, CAVITY),
+}
+"""What keeps its name when the key is painted over it: a net in haze is fibrosis, its cysts are too."""
 
 
 class Canvas:
@@ -49,7 +65,7 @@ class Canvas:
         )
         low, high = SEAM_HU
         self.seam = (
-            ndimage.binary_dilation(host.lungs, SEAM) & ~host.lungs & (self.hu > low) & (self.hu < high)
+            ndimage.maximum_filter(host.lungs, SEAM) & ~host.lungs & (self.hu > low) & (self.hu < high)
         )
 
     @cached_property
@@ -94,7 +110,7 @@ class Canvas:
         """Let ``value`` HU fill ``share`` of each voxel's air and tissue; fluid beside the lung stays."""
         share = np.clip(share, 0, 1)
         if np.mean(value) > DENSE_HU:
-            wide = ndimage.maximum_filter(share, SEAM.shape)
+            wide = ndimage.maximum_filter(share, SEAM)
             share = np.where(self.seam & (self.hu < value), wide, share)
         share = np.where(self.beside, 0, share)
         self.kept *= 1 - share
@@ -105,8 +121,11 @@ class Canvas:
         self.mix(share * np.clip((SOFT_HU - self.hu) / 200, 0, 1), value)
 
     def name(self, where: np.ndarray, label: int) -> None:
-        """Label parenchyma and what runs through it."""
-        self.labels[where & self.lungs & ~self.beside] = label
+        """Label parenchyma and what runs through it, but for what ``STAYS``."""
+        where = where & self.lungs & ~self.beside
+        for kept in STAYS.get(label, ()):
+            where &= self.labels != kept
+        self.labels[where] = label
 
     def doubt(self, where: np.ndarray) -> None:
         """Leave out of the loss what is still called healthy there."""
@@ -126,4 +145,4 @@ class Canvas:
 
 def soft(distance: np.ndarray, width: float) -> np.ndarray:
     """Share of a voxel inside, from a distance (positive inside) and the width of the edge, both in mm."""
-    return 1 / (1 + np.exp(-np.clip(distance / width, -20, 20)))
+    return expit(distance / np.float32(width))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from DiffSegLungLib.tissues import CONSOLIDATION, GROUND_GLASS
+from DiffSegLungLib.training.painted_patches import LEFT_OUT
 from DiffSegLungLib.training.painting import shapes
-from DiffSegLungLib.training.painting.canvas import Canvas, soft
+from DiffSegLungLib.training.painting.canvas import AIRWAY, Canvas, soft
 from DiffSegLungLib.training.painting.nets import septa
+from DiffSegLungLib.training.painting_hosts import GRID
 
 DENSE_SHAPES: shapes.Shares = {
     shapes.blob: 3.0,
@@ -24,6 +27,10 @@ SEEN = 0.08
 DOUBTFUL = 0.03
 FLUID_HU = (-5.0, 25.0)
 OPEN_BRONCHUS_HU = -850.0
+HILAR_DEPTH_MM, HILAR_VESSEL_MM = 8.0, 3.0
+"""A vessel of this radius so near the lung's surface comes from the mediastinum."""
+AIRLESS, HALF_AIRLESS = 0.85, 0.25
+"""Share of a voxel that is collapsed: from which on it is called so, and from which on nobody is asked."""
 
 
 def halo(canvas: Canvas, distance: np.ndarray) -> None:
@@ -35,28 +42,32 @@ def halo(canvas: Canvas, distance: np.ndarray) -> None:
 
 
 def ground_glass(canvas: Canvas) -> None:
-    """Haze, even or mottled, some of it crossed by broken septa (crazy paving)."""
+    """Haze, even or mottled, some crossed by broken septa (crazy paving) or by bronchi, dark in it."""
     edge = soft(shapes.draw(canvas), canvas.spread(0.4, 3.5)) * canvas.lungs
     share = canvas.spread(0.10, 0.55) * (1 + canvas.between(0, 0.3) * canvas.field(canvas.between(4, 16)))
     if canvas.chance(0.6):
         spared = soft(canvas.field(canvas.between(2.5, 6)) + canvas.between(-0.4, 0.9), 0.3)
         share = share * (0.25 + 0.75 * spared)
-    if canvas.chance(0.45) and np.median(share) > 0.14:
+    if canvas.chance(0.55) and np.median(share) > 0.14:
         broken = soft(canvas.field(5) + canvas.between(-0.2, 1), 0.3)
         lines = septa(canvas, canvas.between(4, 10), canvas.between(0.3, 0.9))
         share = share + lines * canvas.between(0.08, 0.3) * broken
     share = np.clip(share, 0, 0.8) * edge
-    canvas.fill(share, canvas.between(20, 60))
+    filled = share * (1 - _open_bronchi(canvas)) if canvas.chance(0.25) else share
+    canvas.fill(filled, canvas.between(20, 60))
     canvas.name(share > SEEN, GROUND_GLASS)
     canvas.doubt((share > DOUBTFUL) & (share <= SEEN))
 
 
 def bronchograms(canvas: Canvas, value: np.ndarray | float) -> np.ndarray:
     """Bronchi that stay open in dense lung: where two fields are both near zero run branching tubes."""
+    return value + _open_bronchi(canvas) * (OPEN_BRONCHUS_HU - value)
+
+
+def _open_bronchi(canvas: Canvas) -> np.ndarray:
+    """Share of each voxel within a bronchus."""
     length, width = canvas.between(5, 11), canvas.between(0.06, 0.16)
-    tubes = np.hypot(canvas.field(length), 0.7 * canvas.field(length))
-    open_share = soft(width - tubes, 0.03)
-    return value + open_share * (OPEN_BRONCHUS_HU - value)
+    return soft(width - np.hypot(canvas.field(length), 0.7 * canvas.field(length)), 0.03)
 
 
 def consolidation(canvas: Canvas) -> None:
@@ -103,29 +114,44 @@ def collapse(canvas: Canvas) -> None:
     fluid = soft(np.minimum(rim, region), 0.7) * (depth > 0)
     solid = np.zeros(canvas.shape, np.float32)
     if under is not None:
-        solid = soft(np.minimum(rim + under, region), canvas.between(0.5, 1.5))
+        solid = soft(np.minimum(rim + under, region), canvas.between(0.3, 0.8))
     _airless(canvas, solid * canvas.lungs, fluid * canvas.lungs, region)
 
 
 def drowned(canvas: Canvas) -> None:
     """A side full of fluid, the collapsed rest of the lung about its hilum."""
-    hilum = canvas.place(canvas.vessels & (canvas.depth > 15))
+    hilum = canvas.place(_hilum(canvas))
     region = shapes.ball(canvas, hilum, canvas.between(40, 120) * canvas.rng.uniform(0.8, 1.4, 3), 0.15)
     rest = shapes.ball(canvas, hilum, canvas.spread(12, 45) * canvas.rng.uniform(0.6, 1.5, 3), 0.25)
-    solid, fluid = soft(rest, canvas.between(0.5, 1.5)), soft(region, 1.0)
-    _airless(canvas, np.minimum(solid, fluid) * canvas.lungs, fluid * (1 - solid) * canvas.lungs, region)
+    solid, flooded = soft(rest, canvas.between(0.3, 0.8)), soft(region, 1.0)
+    fluid = flooded * (1 - solid) * (0.0 if canvas.chance(0.2) else 1.0)
+    _airless(canvas, np.minimum(solid, flooded) * canvas.lungs, fluid * canvas.lungs, region)
+
+
+def _hilum(canvas: Canvas) -> np.ndarray:
+    """Where thick vessels reach the surface of the lung; where none do, surface by the large airways."""
+    surface = canvas.lungs & (canvas.depth < HILAR_DEPTH_MM)
+    thick = ndimage.distance_transform_edt(canvas.vessels, sampling=GRID) >= HILAR_VESSEL_MM
+    if (surface & thick).any():
+        return surface & thick
+    airways = canvas.labels == AIRWAY
+    if not airways.any():
+        return surface & canvas.vessels
+    away = ndimage.distance_transform_edt(~airways, sampling=GRID)
+    return surface & (away <= away[surface].min(initial=np.inf) + HILAR_DEPTH_MM)
 
 
 def _airless(canvas: Canvas, solid: np.ndarray, fluid: np.ndarray, region: np.ndarray) -> None:
     """Collapsed lung takes up contrast medium, the fluid beside it does not."""
     water = canvas.between(*FLUID_HU)
-    value: np.ndarray = water + canvas.between(20, 95) + 10 * canvas.field(4)
-    if canvas.chance(0.5):
+    value: np.ndarray = water + canvas.between(30, 95) + 10 * canvas.field(4)
+    if canvas.chance(0.25):
         value = bronchograms(canvas, value)
     if canvas.chance(0.3):
         near = canvas.lungs & (region > -10)
         canvas.fill(near * canvas.between(0.15, 0.5))
         canvas.name(near, GROUND_GLASS)
-    canvas.mix(solid * canvas.between(0.95, 1), value)
-    canvas.name(solid > 0.5, CONSOLIDATION)
+    canvas.mix(solid * canvas.between(0.98, 1), value)
+    canvas.name(solid > HALF_AIRLESS, CONSOLIDATION)
+    canvas.labels[(canvas.labels == CONSOLIDATION) & (solid > HALF_AIRLESS) & (solid <= AIRLESS)] = LEFT_OUT
     canvas.put_beside(fluid, water + 6 * canvas.field(3))

@@ -16,9 +16,10 @@ GAP_SLICES = 5
 
 
 def host_noise(hu: np.ndarray) -> float:
-    """Deviation of the host's noise in HU, read off soft tissue."""
+    """Deviation of the host's noise in HU, read off soft tissue of every third slice."""
+    hu = hu[::3]
     soft_tissue = (hu > 0) & (hu < 100)
-    if soft_tissue.sum() <= 500:
+    if soft_tissue.sum() <= 200:
         return 12.0
     return float(np.clip((hu - ndimage.gaussian_filter(hu, (0, 1, 1)))[soft_tissue].std(), QUIET_HU, LOUD_HU))
 
@@ -27,7 +28,7 @@ def blend_in(canvas: Canvas, before: np.ndarray) -> None:
     """What was painted on ``before`` passes the host's point spread and gets its noise."""
     noise = host_noise(before)
     canvas.hu = before + ndimage.gaussian_filter(canvas.hu - before, PAINT_BLUR)
-    own = ndimage.gaussian_filter(canvas.textures.noise(canvas.shape, canvas.rng), (0.3, 0.6, 0.6))
+    own = canvas.textures.own_noise(canvas.shape, canvas.rng)
     canvas.hu += (1 - canvas.kept) * np.float32(noise / own.std()) * own
 
 
@@ -42,7 +43,7 @@ def scan(canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
     hu, noise, labels = (
         _with_gaps(canvas, hu, noise, labels) if gaps else (*_thick(canvas, hu, noise), labels)
     )
-    sharp = canvas.chance(0.85 if gaps else 0.3)
+    sharp = canvas.chance(0.85 if gaps else 0.4)
     kernel = _kernel(canvas, sharp)
     deviation = canvas.spread(15, 110) if sharp else canvas.spread(3, 60)
     hu, noise = kernel(hu), kernel(noise)

@@ -108,7 +108,7 @@ SHAPES: Shares = {
     band: 1.0,
     lobules: 1.5,
     arcs: 0.7,
-    along_vessels: 1.5,
+    along_vessels: 2.5,
     at_the_surface: 1.5,
     clouds: 1.0,
     everywhere: 0.5,
