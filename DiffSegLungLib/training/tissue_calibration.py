@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
-from DiffSegLungLib.tissues import CAVITY, EMPHYSEMA, OUTSIDE
+from DiffSegLungLib.tissues import CAVITY, EMPHYSEMA
 from DiffSegLungLib.training.painted_patches import LEFT_OUT, PaintedPatches, PaintPatch
 
 PATCH = (32, 112, 112)
@@ -60,7 +60,7 @@ def sample_hosts(
     seed: int = 0,
     progress: Progress = silent,
 ) -> PaintedSample:
-    """Read painted patches of hosts; outside the body is left out.
+    """Read painted patches of hosts.
 
     Args:
         net: in evaluation mode.
@@ -76,7 +76,7 @@ def sample_hosts(
         progress("calibrate", done / patches, f"{done} of {patches} patches")
         with torch.inference_mode():
             posterior = net(hu[None]).tissues[0].float().log_softmax(0)
-        known = np.flatnonzero(((truth != LEFT_OUT) & (truth != OUTSIDE)).numpy())[::EVERY]
+        known = np.flatnonzero((truth != LEFT_OUT).numpy())[::EVERY]
         logs.append(posterior.reshape(CLASSES, -1)[:, known].numpy().T.astype(np.float64))
         labels.append(truth.reshape(-1)[known].numpy())
     return PaintedSample(np.concatenate(logs), np.concatenate(labels))

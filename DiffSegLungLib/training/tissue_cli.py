@@ -23,6 +23,7 @@ def add_hosts(actions: Any) -> None:
     readings_help = "readers' marks, NAME_READER.json: what they mark is left out of the loss"
     parser.add_argument("--readings", metavar="FOLDER", type=Path, help=readings_help)
     parser.add_argument("--shallow", metavar="NAME", nargs="*", default=(), help=SHALLOW)
+    parser.add_argument("--phantoms", metavar="N", type=count, help="so many beside them, whole")
     parser.set_defaults(action=_hosts)
 
 
@@ -60,6 +61,7 @@ def add_calibrate(actions: Any) -> None:
 
 
 def _hosts(arguments: argparse.Namespace, progress: Progress) -> Path:
+    from DiffSegLungLib.training.phantom_hosts import write_phantoms
     from DiffSegLungLib.training.sources import require_different_names
 
     require_different_names(arguments.sources)
@@ -68,6 +70,8 @@ def _hosts(arguments: argparse.Namespace, progress: Progress) -> Path:
         progress("hosts", done / len(arguments.sources), source.name)
         name = source.name.split(".")[0]
         _write_hosts(source, name, arguments.hosts, arguments.readings, name in arguments.shallow)
+    if arguments.phantoms:
+        write_phantoms(arguments.hosts, arguments.phantoms)
     return Path(arguments.hosts)
 
 

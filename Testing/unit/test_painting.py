@@ -15,6 +15,7 @@ from DiffSegLungLib.training.painting import Painter, lucent, nets, raised, scan
 from DiffSegLungLib.training.painting.canvas import Canvas
 from DiffSegLungLib.training.painting.textures import Textures
 from DiffSegLungLib.training.painting_hosts import GRID, PaintingHost, depth_below_pleura, mark_mask
+from DiffSegLungLib.training.phantom_hosts import PREFIX
 
 SHAPE = (24, 80, 80)
 TISSUE = {
@@ -271,6 +272,21 @@ def test_a_painted_patch_is_seen_twice_and_not_at_once(host: PaintingHost, tmp_p
     counts = np.bincount(seen)
     assert counts.max() == 2 and (counts == 2).mean() > 0.8
     assert all(one != other for one, other in zip(seen, seen[1:], strict=False))
+
+
+def test_phantoms_come_as_they_are_among_painted_patches(host: PaintingHost, tmp_path: Path) -> None:
+    host.save(tmp_path / "host.npz")
+    labels = np.full((20, 40, 40), GROUND_GLASS, np.uint8)
+    np.savez(tmp_path / f"{PREFIX}0.npz", hu=np.full(labels.shape, -777, np.int16), labels=labels)
+
+    def painter(patch: PaintingHost, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return patch.hu, patch.lungs.astype(np.uint8)
+
+    patches = iter(PaintedPatches(tmp_path, painter, (8, 16, 16), seed=0))
+    drawn = [next(patches) for _ in range(600)]
+    phantoms = [(hu, truth) for hu, truth in drawn if (hu == -777).any() and (truth == GROUND_GLASS).any()]
+    assert 0.02 < len(phantoms) / len(drawn) < 0.1
+    assert all(((hu[0] == -777) == (truth == GROUND_GLASS)).all() for hu, truth in phantoms)
 
 
 def test_healthy_lung_stays_healthy_where_nothing_is_painted(host, textures, monkeypatch) -> None:  # type: ignore[no-untyped-def]
