@@ -443,13 +443,13 @@ def decide_by_network(
     """The network's calibrated posterior, fused with the edges of density and of its own classes."""
     spacing = (grid.spacing,) * 3
     posterior = seen.posterior_on(grid.box, volume.spacing, grid.hu.shape, spacing)
-    shares = shares_of_tissues(posterior, grid.hu, grid.mask)
+    shares = shares_of_tissues(posterior, grid.mask)
     classes = posterior[HEALTHY : CAVITY + 1]
     edges = edge_map(parenchyma.density, classes, grid.mask, grid.spacing, model.fusion)
     fused = fuse(shares, edges, grid.mask, model.fusion)
     healthy = healthy_density(parenchyma.density, grid.mask & ~parenchyma.vessels, grid.spacing, model.rule)
     cavities = cavities_of(posterior, grid.mask, grid.spacing**3 / 1000.0)
-    vessels = vessels_of(posterior, grid.hu, grid.mask) & (likeliest(fused) == NAMED.index(HEALTHY))
+    vessels = vessels_of(posterior, grid.mask) & (likeliest(fused) == NAMED.index(HEALTHY))
     return Tissues(fused, vessels & ~cavities, cavities, healthy)
 
 

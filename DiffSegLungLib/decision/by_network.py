@@ -1,8 +1,7 @@
 """Tissues as the diffusion U-Net tells them: its posterior, calibrated, on the working grid.
 
-Solid matter within the lungs that it calls outside or airway is none of the lung's tissues: great vessels at
-the hilum, walls of bronchi.  Elsewhere such shares go to the tissues in proportion: every voxel of lung has a
-posterior.  Nothing that it calls diseased is called healthy afterwards.
+What it calls outside within the lungs goes to the tissues and vessels in proportion: every voxel of lung has
+a posterior.  Nothing that it calls diseased is called healthy afterwards.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from DiffSegLungLib.naming import NAMED
 from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.representation.reading import Reading
 from DiffSegLungLib.representation.tissue_unet import SPACING
-from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, HEALTHY, OUTSIDE, VESSEL
+from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, HEALTHY, VESSEL
 
 AIRWAY = 8
 """Class of the network beside the label values of ``tissues``."""
 SOLID_HU = -300.0
-"""What holds less air is no aerated lung, whatever lies beside it."""
-UNSEEN = 0.02
-"""Share of all tissues together below which lung is healthy: they cannot be told apart."""
+"""What holds less air is no aerated lung."""
+UNSEEN = 1e-3
+"""Share of tissues and vessels together below which half precision cannot tell them apart."""
 DENSE_LUNG = 0.5
 """Posterior of consolidation from which on solid tissue that touches the lungs is lung."""
 LEAST_DENSE_ML = 3.0
@@ -131,39 +130,30 @@ def dense_beside(lungs: np.ndarray, posterior: np.ndarray, hu: np.ndarray, voxel
     return large[pieces]
 
 
-def shares_of_tissues(posterior: np.ndarray, hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def shares_of_tissues(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Posterior of ``NAMED`` in the lungs; float32 (tissues, z, y, x), 0 outside.
 
-    Vessels and cavities are told apart later: here a vessel is healthy, as is all else of
-    :func:`vessels_of`, a cavity's wall is dense.
+    Vessels and cavities are told apart later: here a vessel is healthy, a cavity's wall is dense.
 
     Args:
         posterior: of the network's classes, float32 (classes, z, y, x).
-        hu: on the same grid.
-        mask: the lungs.
+        mask: the lungs, on the same grid.
     """
     shares = posterior[list(NAMED)].copy()
-    shares[NAMED.index(HEALTHY)] += posterior[VESSEL]
+    shares[NAMED.index(HEALTHY)] += posterior[VESSEL] + posterior[AIRWAY]
     shares[NAMED.index(CONSOLIDATION)] += posterior[CAVITY]
     total = shares.sum(axis=0)
     unseen = total < UNSEEN
     shares /= np.maximum(total, 1e-6)
-    healthy = unseen | _solid_beside(posterior, hu)
-    shares[:, healthy] = 0
-    shares[NAMED.index(HEALTHY)][healthy] = 1
+    shares[:, unseen] = 0
+    shares[NAMED.index(HEALTHY)][unseen] = 1
     return shares * mask
 
 
-def vessels_of(posterior: np.ndarray, hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def vessels_of(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Vessels and airway walls: likelier than healthy lung and than each disease; bool (z, y, x)."""
     others = np.maximum(posterior[HEALTHY], posterior[HEALTHY + 1 : CAVITY + 1].max(axis=0))
-    return mask & ((posterior[VESSEL] + posterior[AIRWAY] > others) | _solid_beside(posterior, hu))
-
-
-def _solid_beside(posterior: np.ndarray, hu: np.ndarray) -> np.ndarray:
-    """Solid matter that is likelier no lung than lung."""
-    solid: np.ndarray = (hu >= SOLID_HU) & (posterior[OUTSIDE] + posterior[AIRWAY] > 0.5)
-    return solid
+    return mask & (posterior[VESSEL] + posterior[AIRWAY] > others)
 
 
 def cavities_of(posterior: np.ndarray, mask: np.ndarray, voxel_ml: float) -> np.ndarray:
