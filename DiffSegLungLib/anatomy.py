@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .terminology import Terminology
-from .tissues import REGION, Code
+from DiffSegLungLib.terminology import Terminology
+from DiffSegLungLib.tissues import REGION, Code
 
 RIGHT_SIDE, LEFT_SIDE = 1, 2
 """Values of the patient's right and left lung in every label map of lungs."""

@@ -17,12 +17,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .duplicates import copies_of
-from .errors import UnusableInputError
-from .files import CT_SUFFIXES, LABEL_SUFFIXES, SEGMENTATION_SUFFIX, may_be_ct, require_there, walk
-from .headers import is_dicom
-from .image_files import safe_title
-from .series import study_of
+from DiffSegLungLib.duplicates import copies_of
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.files import (
+    CT_SUFFIXES,
+    LABEL_SUFFIXES,
+    SEGMENTATION_SUFFIX,
+    may_be_ct,
+    require_there,
+    walk,
+)
+from DiffSegLungLib.headers import is_dicom
+from DiffSegLungLib.image_files import safe_title
+from DiffSegLungLib.series import study_of
 
 Study = tuple[str, str]
 """Study UID and a code of the patient."""
@@ -233,7 +240,7 @@ def companion(case: Case, folder: Path | None, what: str) -> Path | None:
 
 def write_key(path: Path, cases: Iterable[Case]) -> None:
     """Write which case is which source, for its owner's eyes; it may name patients (.csv)."""
-    from .outputs import write_private
+    from DiffSegLungLib.outputs import write_private
 
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")

@@ -29,8 +29,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, models
-from .errors import MissingPartError
+from DiffSegLungLib import __version__, models
+from DiffSegLungLib.errors import MissingPartError
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from .errors import DiffSegLungError, MissingPartError, UnusableInputError, is_out_of_memory
-from .files import ours_alone
-from .quality import QUALITIES, STANDARD
-from .signals import handled
-from .tissues import DISEASES
+from DiffSegLungLib.errors import DiffSegLungError, MissingPartError, UnusableInputError, is_out_of_memory
+from DiffSegLungLib.files import ours_alone
+from DiffSegLungLib.quality import QUALITIES, STANDARD
+from DiffSegLungLib.signals import handled
+from DiffSegLungLib.tissues import DISEASES
 
 PROGRAM = "diffseglung"
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -112,7 +112,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
 def _newer_packages() -> str:
     """A sentence on packages that are too new; nothing where there are none, or no way to tell."""
     try:
-        from .check import untried
+        from DiffSegLungLib.check import untried
 
         names = ", ".join(untried())
     except Exception:  # an error is being explained: a second one would hide it
@@ -143,7 +143,7 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    from . import __version__
+    from DiffSegLungLib import __version__
 
     return __version__
 
@@ -197,7 +197,7 @@ def _add_segment_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_batch(commands: Any) -> None:
-    from .cohort.command import add_arguments
+    from DiffSegLungLib.cohort.command import add_arguments
 
     add_arguments(_add_command(commands, "batch", "Segment and measure every CT of a folder."))
 
@@ -219,7 +219,7 @@ def _add_measure(commands: Any) -> None:
     parser.add_argument("--manifest", metavar="M.json", type=Path, help=manifest_help)
     corrected_help = "say that the segmentation was corrected by hand"
     parser.add_argument("--corrected", action="store_true", help=corrected_help)
-    from .compare_command import add_arguments
+    from DiffSegLungLib.compare_command import add_arguments
 
     add_arguments(parser)
     parser.set_defaults(handler=_measure)
@@ -264,7 +264,7 @@ def _add_phantom(commands: Any) -> None:
 def _add_train(commands: Any, with_options: bool) -> None:
     parser = _add_command(commands, "train", "Train weights: prepare data, run, fit the mixture.")
     if with_options:  # they are the training's own, and so is what they import
-        from .training.cli import add_arguments
+        from DiffSegLungLib.training.cli import add_arguments
 
         add_arguments(parser)
         parser.set_defaults(handler=_train)
@@ -273,7 +273,7 @@ def _add_train(commands: Any, with_options: bool) -> None:
 def _add_finetune(commands: Any, with_options: bool) -> None:
     parser = _add_command(commands, "finetune", "Let a model go on learning on your own CT, without labels.")
     if with_options:
-        from .training.finetune_cli import add_arguments
+        from DiffSegLungLib.training.finetune_cli import add_arguments
 
         add_arguments(parser)
         parser.set_defaults(handler=_finetune)
@@ -326,7 +326,7 @@ def _lesions(text: str) -> tuple[str, ...]:
 
 
 def _segment(arguments: argparse.Namespace) -> int:
-    from .commands import SegmentRequest
+    from DiffSegLungLib.commands import SegmentRequest
 
     request = _request(SegmentRequest, arguments)
     if arguments.progress == "json":
@@ -344,9 +344,9 @@ def _request(kind: type[Any], arguments: argparse.Namespace) -> Any:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from .compare_command import CompareRequest
-    from .longitudinal import changes_text
-    from .measure_command import MeasureRequest, measure_to_files
+    from DiffSegLungLib.compare_command import CompareRequest
+    from DiffSegLungLib.longitudinal import changes_text
+    from DiffSegLungLib.measure_command import MeasureRequest, measure_to_files
 
     earlier = _request(CompareRequest, arguments)
     measured, compared = measure_to_files(_request(MeasureRequest, arguments), earlier)
@@ -360,8 +360,8 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def _print_measures(measures: Any) -> None:
     """The table on standard output, and the scores whose zones were measured."""
-    from .measures import table_text
-    from .scores import scores
+    from DiffSegLungLib.measures import table_text
+    from DiffSegLungLib.scores import scores
 
     _set_encoding(sys.stdout, errors="replace")
     print("\n".join([table_text(measures), *(score.text for score in scores(measures))]), flush=True)
@@ -369,8 +369,8 @@ def _print_measures(measures: Any) -> None:
 
 def _segment_for_programs(request: Any) -> None:
     """Progress lines and then the manifest's path on standard output, and nothing else there."""
-    from .commands import segment_to_files
-    from .progress import JsonProgress
+    from DiffSegLungLib.commands import segment_to_files
+    from DiffSegLungLib.progress import JsonProgress
 
     records = sys.stdout
     _set_encoding(records, errors="surrogateescape")
@@ -381,8 +381,8 @@ def _segment_for_programs(request: Any) -> None:
 
 def _segment_for_people(request: Any, with_bar: bool) -> None:
     """A bar or lines on standard error, then the table of measures on standard output."""
-    from .commands import segment_to_files
-    from .progress import BarProgress, silent
+    from DiffSegLungLib.commands import segment_to_files
+    from DiffSegLungLib.progress import BarProgress, silent
 
     bar = BarProgress() if with_bar else None
     try:
@@ -400,21 +400,21 @@ def _set_encoding(stream: Any, errors: str) -> None:
 
 
 def _list_models(arguments: argparse.Namespace) -> int:
-    from .commands import models_table
+    from DiffSegLungLib.commands import models_table
 
     print(models_table())
     return DONE
 
 
 def _verify_models(arguments: argparse.Namespace) -> int:
-    from .commands import verify_models
+    from DiffSegLungLib.commands import verify_models
 
     verify_models(arguments.model, report=print)
     return DONE
 
 
 def _remove_model(arguments: argparse.Namespace) -> int:
-    from .models import remove
+    from DiffSegLungLib.models import remove
 
     print(f"Removed {remove(arguments.model)}")
     return DONE
@@ -425,7 +425,7 @@ def _check(arguments: argparse.Namespace) -> int:
         return _check_ct(arguments)
     if arguments.series is not None:
         raise UnusableInputError("--series is of a DICOM folder: give the folder, too.")
-    from .check import check
+    from DiffSegLungLib.check import check
 
     with redirect_stdout(sys.stderr):  # what libraries print when they are loaded is no part of the answer
         report = check(arguments.model)
@@ -435,7 +435,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _check_ct(arguments: argparse.Namespace) -> int:
-    from .check_ct import check_ct
+    from DiffSegLungLib.check_ct import check_ct
 
     report = check_ct(arguments.source, arguments.series)
     _set_encoding(sys.stdout, errors="replace")
@@ -444,33 +444,33 @@ def _check_ct(arguments: argparse.Namespace) -> int:
 
 
 def _phantom(arguments: argparse.Namespace) -> int:
-    from .commands import phantom_to_files
+    from DiffSegLungLib.commands import phantom_to_files
 
     phantom_to_files(arguments.output, arguments.truth, arguments.spacing, arguments.seed, arguments.lesions)
     return DONE
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from .serve import ServeRequest, serve
+    from DiffSegLungLib.serve import ServeRequest, serve
 
     serve(_request(ServeRequest, arguments))
     return DONE
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from .training.cli import run
+    from DiffSegLungLib.training.cli import run
 
     return int(run(arguments) or DONE)
 
 
 def _finetune(arguments: argparse.Namespace) -> int:
-    from .training.finetune_cli import run
+    from DiffSegLungLib.training.finetune_cli import run
 
     return run(arguments)
 
 
 def _add_evaluate(commands: Any) -> None:
-    from .evaluation.command import add_arguments
+    from DiffSegLungLib.evaluation.command import add_arguments
 
     about = "Measure the accuracy on read CT and on painted disease."
     parser = _add_command(commands, "evaluate", about)

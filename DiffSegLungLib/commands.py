@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import MissingPartError, UnusableInputError
-from .files import (
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.files import (
     LABEL_SUFFIXES,
     SEGMENTATION_SUFFIX,
     bare_name,
@@ -20,18 +20,18 @@ from .files import (
     same_file,
     seen_from,
 )
-from .progress import Progress, part
-from .quality import STANDARD, quality_of
+from DiffSegLungLib.progress import Progress, part
+from DiffSegLungLib.quality import STANDARD, quality_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas
     import SimpleITK
 
-    from .compare_command import Compared
-    from .outputs import Segment
-    from .pipeline import Result
-    from .volume import Volume
+    from DiffSegLungLib.compare_command import Compared
+    from DiffSegLungLib.outputs import Segment
+    from DiffSegLungLib.pipeline import Result
+    from DiffSegLungLib.volume import Volume
 
 Writer = Callable[[Path], None]
 WRITING_STARTS = 0.95
@@ -126,7 +126,7 @@ def segment_to_files(request: SegmentRequest, progress: Progress) -> Result:
         DiffSegLungError: unusable input or output, something missing, or cancelled.
     """
     check_request(request)
-    from .pipeline import segment
+    from DiffSegLungLib.pipeline import segment
 
     result = segment(
         request.source,
@@ -156,8 +156,8 @@ def check_request(request: SegmentRequest) -> None:
             a sheared CT.
         MissingPartError: the package that writes DICOM SEG.
     """
-    from .measures import THIRDS
-    from .outputs import IMAGE_SUFFIXES
+    from DiffSegLungLib.measures import THIRDS
+    from DiffSegLungLib.outputs import IMAGE_SUFFIXES
 
     quality_of(request.quality)
     require_suffix("output", request.output, LABEL_SUFFIXES)
@@ -174,7 +174,7 @@ def check_request(request: SegmentRequest) -> None:
             require_there(path)
     check_dicom(request.dicom_seg, request.dicom_sr, request.source)
     require_places(request.outputs.values(), request.report)
-    from .output_checks import require_fitting
+    from DiffSegLungLib.output_checks import require_fitting
 
     outputs = request.outputs.values()
     require_fitting(request.source, request.series, outputs, request.dicom_seg is not None)
@@ -193,15 +193,15 @@ def check_dicom(segmentation: Path | None, report: Path | None, source: Path) ->
     require_suffix("DICOM report", report, (".dcm",))
     if segmentation is None:
         raise UnusableInputError("A DICOM report refers to the DICOM segmentation: give --dicom-seg, too.")
-    from .dicom_seg import require_dicom, require_highdicom
+    from DiffSegLungLib.dicom_seg import require_dicom, require_highdicom
 
     require_highdicom()
     require_dicom(source)
 
 
 def _write_results(request: SegmentRequest, result: Result) -> None:
-    from .dicom_writers import DicomWriters
-    from .outputs import write_together
+    from DiffSegLungLib.dicom_writers import DicomWriters
+    from DiffSegLungLib.outputs import write_together
 
     provenance = model_provenance(result.manifest)
     dicom = DicomWriters(result.label_array, result.volume, result.measures, provenance)
@@ -221,7 +221,7 @@ def _write_results(request: SegmentRequest, result: Result) -> None:
 
 def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[str, Any]) -> Writer:
     """The function that writes one of `SegmentRequest.outputs`, beside DICOM, to the path it is given."""
-    from .outputs import LUNG_SEGMENTS, TISSUE_SEGMENTS, write_image, write_json
+    from DiffSegLungLib.outputs import LUNG_SEGMENTS, TISSUE_SEGMENTS, write_image, write_json
 
     writers: dict[str, Writer] = {
         "manifest": partial(write_json, content=manifest),
@@ -247,7 +247,7 @@ def model_provenance(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def write_labels(path: Path, labels: SimpleITK.Image, segments: Sequence[Segment]) -> None:
     """As the name says: a segmentation of the segments, or the whole label map with what is no segment."""
-    from .outputs import write_image, write_segmentation
+    from DiffSegLungLib.outputs import write_image, write_segmentation
 
     if path.name.endswith(SEGMENTATION_SUFFIX):
         write_segmentation(path, labels, segments)
@@ -257,13 +257,13 @@ def write_labels(path: Path, labels: SimpleITK.Image, segments: Sequence[Segment
 
 def write_table(path: Path, measures: pandas.DataFrame) -> None:
     """The measures as CSV, every digit kept; the same file as in the report's folder."""
-    from .outputs import write_text
+    from DiffSegLungLib.outputs import write_text
 
     write_text(path, measures.to_csv(lineterminator="\n"))
 
 
 def _write_overview(path: Path, result: Result) -> None:
-    from .report import write_overview
+    from DiffSegLungLib.report import write_overview
 
     volume = result.volume
     write_overview(path, volume.hu, result.label_array, volume.spacing, volume.name, measures=result.measures)
@@ -290,7 +290,7 @@ def write_report_of(
     Raises:
         UnusableInputError: it cannot be written there.
     """
-    from .report import write_report
+    from DiffSegLungLib.report import write_report
 
     try:
         write_report(
@@ -312,7 +312,7 @@ def write_report_of(
 def _written_names(request: SegmentRequest) -> dict[str, str]:
     """What was written, as seen from the manifest's folder: the folder may move as a whole."""
     folder = request.manifest_path.resolve().parent
-    from .report import PDF_NAME
+    from DiffSegLungLib.report import PDF_NAME
 
     folders = {"report": request.report, "report_pdf": request.report / PDF_NAME} if request.report else {}
     written = request.outputs | folders
@@ -338,14 +338,20 @@ def phantom_to_files(
     Raises:
         UnusableInputError: an unknown lesion, an impossible spacing, or a place where nothing can be written.
     """
-    from .outputs import IMAGE_SUFFIXES, TISSUE_SEGMENTS, require_writable, write_image, write_together
+    from DiffSegLungLib.outputs import (
+        IMAGE_SUFFIXES,
+        TISSUE_SEGMENTS,
+        require_writable,
+        write_image,
+        write_together,
+    )
 
     if truth and same_file(output, truth):
         raise UnusableInputError(f"CT and truth have the same name, {output}: give each its own.")
     for path in filter(None, (output, truth)):
         require_suffix("phantom", path, IMAGE_SUFFIXES)
         require_writable(path)
-    from .phantom import make_phantom, phantom_image, phantom_truth_image
+    from DiffSegLungLib.phantom import make_phantom, phantom_image, phantom_truth_image
 
     phantom = make_phantom((spacing,) * 3, seed, lesions)
     writers: dict[Path, Writer] = {output: lambda path: write_image(path, phantom_image(phantom))}
@@ -356,7 +362,7 @@ def phantom_to_files(
 
 def models_table() -> str:
     """The installed models, one a line: name, version, start of the checksum, folder."""
-    from .models import list_models
+    from DiffSegLungLib.models import list_models
 
     rows = [("name", "version", "sha256", "folder")]
     rows += [(model.name, model.version, model.sha256[:12], str(model.folder)) for model in list_models()]
@@ -375,7 +381,7 @@ def verify_models(name: str | None, report: Callable[[str], None]) -> None:
     Raises:
         MissingPartError: no model is there, or the first damaged one; the others are checked all the same.
     """
-    from .models import list_models, verify
+    from DiffSegLungLib.models import list_models, verify
 
     names = [name] if name else [model.name for model in list_models()]
     if not names:

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import UnusableInputError
-from .files import require_different, require_places, require_suffix
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.files import require_different, require_places, require_suffix
 
 if TYPE_CHECKING:
     import pandas
 
-    from .remeasure import Measured
+    from DiffSegLungLib.remeasure import Measured
 
 KINDS = ("rigid", "affine", "deformable")
 LEAST_OVERLAP = 0.9
@@ -55,7 +55,7 @@ class CompareRequest:
 
     def writers(self, compared: Compared) -> dict[Path, Callable[[Path], None]]:
         """What writes the tables that were asked for."""
-        from .commands import write_table
+        from DiffSegLungLib.commands import write_table
 
         tables = {self.changes: compared.changes, self.transitions: compared.transitions}
         return {
@@ -137,7 +137,7 @@ def check_compare(request: CompareRequest, source: Path) -> None:
     require_different([source, request.compare, *filter(None, [request.earlier_ct])], outputs)
     require_places(outputs, None)
     if request.register:
-        from .registration import require_elastix
+        from DiffSegLungLib.registration import require_elastix
 
         require_elastix()
 
@@ -153,7 +153,7 @@ def compare(request: CompareRequest, later: Measured, regions: Path | None = Non
     Raises:
         DiffSegLungError: unusable input or output, or something missing.
     """
-    from .longitudinal import change_warnings, changes, read_measures
+    from DiffSegLungLib.longitudinal import change_warnings, changes, read_measures
 
     assert request.compare is not None
     moved, before = None, None
@@ -176,7 +176,7 @@ def _interval(before: Measured, later: Measured) -> tuple[str, list[str]]:
     Raises:
         UnusableInputError: a CT has no date.
     """
-    from .acquisition import acquired_on
+    from DiffSegLungLib.acquisition import acquired_on
 
     dates = [acquired_on(measured.volume.dicom_files) for measured in (before, later)]
     first, second = dates
@@ -189,8 +189,8 @@ def _interval(before: Measured, later: Measured) -> tuple[str, list[str]]:
 
 
 def _measure_earlier(request: CompareRequest, regions: Path | None) -> Measured:
-    from .measures import THIRDS
-    from .remeasure import remeasure
+    from DiffSegLungLib.measures import THIRDS
+    from DiffSegLungLib.remeasure import remeasure
 
     assert request.compare is not None and request.earlier_ct is not None
     thirds = regions if str(regions) == THIRDS else None  # lobes of the later CT do not fit the earlier one
@@ -210,8 +210,8 @@ def _measure_earlier(request: CompareRequest, regions: Path | None) -> Measured:
 def _registered(
     request: CompareRequest, later: Measured, before: Measured
 ) -> tuple[pandas.DataFrame, list[str]]:
-    from .longitudinal import overlap, transitions
-    from .registration import bring_onto
+    from DiffSegLungLib.longitudinal import overlap, transitions
+    from DiffSegLungLib.registration import bring_onto
 
     assert request.register is not None
     moved = bring_onto(later.volume, later.labels, before.volume, before.labels, request.register)

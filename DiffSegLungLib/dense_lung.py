@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
-from .anatomy import LEFT_SIDE as LEFT
-from .anatomy import RIGHT_SIDE as RIGHT
-from .filters import box_around, within
-from .lung_shapes import (
+from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
+from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
+from DiffSegLungLib.filters import box_around, within
+from DiffSegLungLib.lung_shapes import (
     AIR_HU,
     CLOSING_MM,
     SLIT_MM,
@@ -26,8 +26,8 @@ from .lung_shapes import (
     middle_of_tissue,
     voxels,
 )
-from .lung_warnings import missed_warnings
-from .parallel import run_all
+from DiffSegLungLib.lung_warnings import missed_warnings
+from DiffSegLungLib.parallel import run_all
 
 Network = Callable[[np.ndarray], np.ndarray]
 """HU on the working grid to the probability of outside, right and left lung, (3, z, y, x)."""

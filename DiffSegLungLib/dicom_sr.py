@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import __version__
-from .anatomy import LUNG, SIDE_CODES, Structure, structure_of
-from .dicom_seg import PRODUCT, SERIES_OFFSET, concept
-from .dicom_sources import source_images
-from .measures import DEFINITIONS, WHOLE
-from .outputs import atomic_path
-from .tissues import REGION, REPORTED, Code, Tissue
+from DiffSegLungLib import __version__
+from DiffSegLungLib.anatomy import LUNG, SIDE_CODES, Structure, structure_of
+from DiffSegLungLib.dicom_seg import PRODUCT, SERIES_OFFSET, concept
+from DiffSegLungLib.dicom_sources import source_images
+from DiffSegLungLib.measures import DEFINITIONS, WHOLE
+from DiffSegLungLib.outputs import atomic_path
+from DiffSegLungLib.tissues import REGION, REPORTED, Code, Tissue
 
 if TYPE_CHECKING:
     import pandas
     from pydicom import Dataset
 
-    from .volume import Volume
+    from DiffSegLungLib.volume import Volume
 
 SCHEME = "99DIFFSEGLUNG"
 CT_OF_CHEST = Code("SCT", "169069000", "Computed tomography of chest")

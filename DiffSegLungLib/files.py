@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 
-from .errors import UnusableInputError
+from DiffSegLungLib.errors import UnusableInputError
 
 CT_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 SEGMENTATION_SUFFIX = ".seg.nrrd"
@@ -83,7 +83,7 @@ def require_places(outputs: Iterable[Path], folder: Path | None) -> None:
     Raises:
         UnusableInputError: nothing can be written there, or the folder is a file.
     """
-    from .outputs import require_writable
+    from DiffSegLungLib.outputs import require_writable
 
     for path in outputs:
         require_writable(path)

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, TextIO
 
 import SimpleITK as sitk
 
-from .acquisition import read_acquisition
-from .errors import MissingPartError, UnusableInputError, is_out_of_memory
-from .files import is_ours_alone, require_there
-from .headers import fault_of_header
-from .progress import free_memory_mb
+from DiffSegLungLib.acquisition import read_acquisition
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError, is_out_of_memory
+from DiffSegLungLib.files import is_ours_alone, require_there
+from DiffSegLungLib.headers import fault_of_header
+from DiffSegLungLib.progress import free_memory_mb
 
 if TYPE_CHECKING:
-    from .series import Series
+    from DiffSegLungLib.series import Series
 
 FEWEST_SLICES = 8
 MOST_VOXELS = 2**31

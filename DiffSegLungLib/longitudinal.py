@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import UnusableInputError
-from .measures import DEFINITIONS, WHOLE
-from .tissues import OUTSIDE, TISSUES
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.measures import DEFINITIONS, WHOLE
+from DiffSegLungLib.tissues import OUTSIDE, TISSUES
 
 if TYPE_CHECKING:
     import pandas

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .lung_shapes import WORK_MM
+from DiffSegLungLib.lung_shapes import WORK_MM
 
 if TYPE_CHECKING:
     import torch

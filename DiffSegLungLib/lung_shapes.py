@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .anatomy import LEFT_SIDE as LEFT
-from .anatomy import RIGHT_SIDE as RIGHT
-from .filters import Box, box_around, within
+from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
+from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
+from DiffSegLungLib.filters import Box, box_around, within
 
 WORK_MM = 2.0  # isotropic working grid: fine enough for pleura and main bronchi, 10x fewer voxels than the CT
 AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-way value of -380 HU

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
-from .anatomy import LEFT_SIDE as LEFT
-from .anatomy import RIGHT_SIDE as RIGHT
-from .calibration import Calibration, calibrate
-from .dense_lung import (
+from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
+from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
+from DiffSegLungLib.calibration import Calibration, calibrate
+from DiffSegLungLib.dense_lung import (
     Network,
     around_lungs,
     behind_dense,
@@ -20,10 +20,10 @@ from .dense_lung import (
     dense_in_bays,
     tips_of_domes,
 )
-from .errors import UnusableInputError
-from .filters import box_around, squared_distance, within
-from .interpolation import averaging_matrix, by_matrices, enlarged_slabs
-from .lung_shapes import (
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.filters import box_around, squared_distance, within
+from DiffSegLungLib.interpolation import averaging_matrix, by_matrices, enlarged_slabs
+from DiffSegLungLib.lung_shapes import (
     AIR_HU,
     CLOSING_MM,
     SLIT_MM,
@@ -35,14 +35,14 @@ from .lung_shapes import (
     middle_of_tissue,
     voxels,
 )
-from .lung_warnings import (
+from DiffSegLungLib.lung_warnings import (
     density_warnings,
     gas_warnings,
     left_out_warnings,
     recovery_warnings,
     shape_warnings,
 )
-from .parallel import run_all
+from DiffSegLungLib.parallel import run_all
 
 NO_TISSUE_HU = -985.0  # median below: bowel or room air; the worst emphysema lies above
 WHOLE_WALL, HALF_A_WALL = 0.55, 0.38  # share of soft tissue around gas: bowel 0.63-0.99, a large bulla 0.43

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .commands import check_dicom, model_provenance, write_report_of, write_table
-from .compare_command import Compared, CompareRequest, check_compare, compare
-from .errors import UnusableInputError
-from .files import require_different, require_places, require_suffix
+from DiffSegLungLib.commands import check_dicom, model_provenance, write_report_of, write_table
+from DiffSegLungLib.compare_command import Compared, CompareRequest, check_compare, compare
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.files import require_different, require_places, require_suffix
 
 if TYPE_CHECKING:
-    from .dicom_writers import DicomWriters
-    from .remeasure import Measured
+    from DiffSegLungLib.dicom_writers import DicomWriters
+    from DiffSegLungLib.remeasure import Measured
 
 CORRECTED = "The segmentation was corrected by hand; the measures are those of the corrected one."
 
@@ -89,10 +89,10 @@ def measure_to_files(
     require_different(request.inputs, request.outputs)
     require_places(request.outputs, request.report)
     run = read_manifest(request.manifest) if request.manifest else {}
-    from .dicom_writers import DicomWriters
-    from .output_checks import require_fitting
-    from .outputs import write_together
-    from .remeasure import remeasure
+    from DiffSegLungLib.dicom_writers import DicomWriters
+    from DiffSegLungLib.output_checks import require_fitting
+    from DiffSegLungLib.outputs import write_together
+    from DiffSegLungLib.remeasure import remeasure
 
     require_fitting(request.source, request.series, request.outputs, request.dicom_seg is not None)
 
@@ -153,7 +153,7 @@ def manifest_of(
     request: MeasureRequest, measured: Measured, run: dict[str, Any], warnings: list[str]
 ) -> dict[str, Any]:
     """What the report says: the run's own manifest where there is one, and the warnings."""
-    from .manifest import describe_input, describe_software
+    from DiffSegLungLib.manifest import describe_input, describe_software
 
     own = {"software": describe_software(), "parameters": {"segmentation": "given"}}
     return {**(run or own), "input": describe_input(measured.volume), "warnings": warnings}

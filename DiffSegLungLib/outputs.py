@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .anatomy import LUNGS
-from .errors import UnusableInputError
-from .files import LONGEST_SHOWN
-from .terminology import TAG, Terminology
-from .tissues import CATEGORY, REGION, REPORTED, Tissue
+from DiffSegLungLib.anatomy import LUNGS
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.files import LONGEST_SHOWN
+from DiffSegLungLib.terminology import TAG, Terminology
+from DiffSegLungLib.tissues import CATEGORY, REGION, REPORTED, Tissue
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -263,7 +263,7 @@ def write_image(path: PathLike, image: SimpleITK.Image) -> None:
     if not Path(path).name.endswith(IMAGE_SUFFIXES):
         suffixes = " or ".join(IMAGE_SUFFIXES)
         raise UnusableInputError(f"Cannot write {path}: give a name that ends in {suffixes}.")
-    from .output_checks import require_square
+    from DiffSegLungLib.output_checks import require_square
 
     require_square(Path(path), image)
     with atomic_path(path) as partial:
@@ -273,7 +273,7 @@ def write_image(path: PathLike, image: SimpleITK.Image) -> None:
 def _write_compressed(image: SimpleITK.Image, path: Path) -> None:
     import SimpleITK as sitk
 
-    from .image_files import quiet
+    from DiffSegLungLib.image_files import quiet
 
     try:
         with quiet():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import UnusableInputError
+from DiffSegLungLib.errors import UnusableInputError
 
 Triple = tuple[int, int, int]
 

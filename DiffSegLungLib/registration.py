@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import MissingPartError, UnusableInputError
-from .tissues import DISEASES
-from .volume import AIR_HU, canonical_image
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.tissues import DISEASES
+from DiffSegLungLib.volume import AIR_HU, canonical_image
 
 if TYPE_CHECKING:
-    from .volume import Volume
+    from DiffSegLungLib.volume import Volume
 
 STEPS = {
     "rigid": ("rigid",),

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from .dependent import dependent_warnings
-from .errors import UnusableInputError
-from .lungs import Lungs, lungs_from_mask, segment_lungs
-from .measures import complete, measure, regions_from_sides
-from .progress import Progress, silent
-from .segmentations import load_lungs, load_tissues, more_regions
-from .tissues import VESSEL
-from .volume import Volume, edge_warnings, load_volume
+from DiffSegLungLib.dependent import dependent_warnings
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
+from DiffSegLungLib.measures import complete, measure, regions_from_sides
+from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.segmentations import load_lungs, load_tissues, more_regions
+from DiffSegLungLib.tissues import VESSEL
+from DiffSegLungLib.volume import Volume, edge_warnings, load_volume
 
 if TYPE_CHECKING:
     import pandas

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from .interpolation import by_matrices, enlarged_slabs, nearest_voxels, smoothing_matrix
+from DiffSegLungLib.interpolation import by_matrices, enlarged_slabs, nearest_voxels, smoothing_matrix
 
 
 def resample(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .anatomy import LOBES
-from .measures import THIRD_NAMES
-from .tissues import BY_LABEL, CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS
+from DiffSegLungLib.anatomy import LOBES
+from DiffSegLungLib.measures import THIRD_NAMES
+from DiffSegLungLib.tissues import BY_LABEL, CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS
 
 if TYPE_CHECKING:
     import pandas

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .anatomy import Structure, is_lungs, structure_of
-from .errors import UnusableInputError
-from .given_lungs import require_lungs_alone
-from .measures import LEFT, RIGHT, THIRDS, WHOLE, thirds_from_sides
-from .terminology import TAG, Terminology, parse_terminology
-from .tissues import BY_KEY, TISSUES, Tissue
-from .volume import Volume, labels_on_grid, load_mask, read_labels
+from DiffSegLungLib.anatomy import Structure, is_lungs, structure_of
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.given_lungs import require_lungs_alone
+from DiffSegLungLib.measures import LEFT, RIGHT, THIRDS, WHOLE, thirds_from_sides
+from DiffSegLungLib.terminology import TAG, Terminology, parse_terminology
+from DiffSegLungLib.tissues import BY_KEY, TISSUES, Tissue
+from DiffSegLungLib.volume import Volume, labels_on_grid, load_mask, read_labels
 
 Source = str | os.PathLike[str] | sitk.Image
 

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .acquisition import ACQUISITION_TAGS, MODALITY_TAG, quality_warnings
-from .dicom_folder import read_dicom_folder, read_multi_frame
-from .errors import UnusableInputError
-from .geometry import Geometry
-from .headers import is_dicom
-from .hounsfield import AIR_HU, clean
-from .image_files import (
+from DiffSegLungLib.acquisition import ACQUISITION_TAGS, MODALITY_TAG, quality_warnings
+from DiffSegLungLib.dicom_folder import read_dicom_folder, read_multi_frame
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.geometry import Geometry
+from DiffSegLungLib.headers import is_dicom
+from DiffSegLungLib.hounsfield import AIR_HU, clean
+from DiffSegLungLib.image_files import (
     Source,
     check_kind,
     check_spacing,
@@ -33,10 +33,10 @@ from .image_files import (
     safe_title,
     three_dimensional,
 )
-from .label_maps import labels_on_grid, load_mask, read_labels
-from .resampling import resample
-from .series import Series, study_of
-from .told_geometry import geometry_warnings
+from DiffSegLungLib.label_maps import labels_on_grid, load_mask, read_labels
+from DiffSegLungLib.resampling import resample
+from DiffSegLungLib.series import Series, study_of
+from DiffSegLungLib.told_geometry import geometry_warnings
 
 __all__ = [
     "ACQUISITION_TAGS",

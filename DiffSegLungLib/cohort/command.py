@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnusableInputError
-from ..progress import Progress, silent
-from ..quality import QUALITIES, STANDARD
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.quality import QUALITIES, STANDARD
 
 if TYPE_CHECKING:
-    from ..cases import Case
-    from .jobs import Job, Outcome
-    from .pool import Pool
+    from DiffSegLungLib.cases import Case
+    from DiffSegLungLib.cohort.jobs import Job, Outcome
+    from DiffSegLungLib.cohort.pool import Pool
 
 ENGINES = ("local", "ray")
 CASES_FOLDER = "cases"
@@ -135,9 +135,9 @@ def run_cohort(request: CohortRequest, progress: Progress = silent) -> CohortOut
     """
     import time
 
-    from .jobs import is_whole
-    from .pool import run_jobs
-    from .tables import gather, write_tables
+    from DiffSegLungLib.cohort.jobs import is_whole
+    from DiffSegLungLib.cohort.pool import run_jobs
+    from DiffSegLungLib.cohort.tables import gather, write_tables
 
     started = time.perf_counter()
     progress("find", 0.0, "Looking for cases")
@@ -165,9 +165,9 @@ def plan(request: CohortRequest) -> list[Job]:
         UnusableInputError: the input or output cannot be used.
         MissingPartError: the weights or the device.
     """
-    from ..cases import find_cases, write_key
-    from ..models import verify
-    from ..pipeline import choose_device
+    from DiffSegLungLib.cases import find_cases, write_key
+    from DiffSegLungLib.models import verify
+    from DiffSegLungLib.pipeline import choose_device
 
     _check(request)
     choose_device(request.device)
@@ -179,12 +179,12 @@ def plan(request: CohortRequest) -> list[Job]:
 
 
 def _check(request: CohortRequest) -> None:
-    from ..files import require_suffix
-    from ..outputs import require_writable
+    from DiffSegLungLib.files import require_suffix
+    from DiffSegLungLib.outputs import require_writable
 
     require_suffix("key", request.key, (".csv",))
     if request.dicom:
-        from ..dicom_seg import require_highdicom
+        from DiffSegLungLib.dicom_seg import require_highdicom
 
         require_highdicom()
     for folder in filter(None, (request.lungs, None if str(request.regions) == THIRDS else request.regions)):
@@ -198,14 +198,14 @@ def _check(request: CohortRequest) -> None:
 
 def _is_mine(case: Case, shard: tuple[int, int]) -> bool:
     """Parts by the case's name: each part agrees with the others also when cases are added meanwhile."""
-    from ..cases import code_of
+    from DiffSegLungLib.cases import code_of
 
     return int(code_of(case.name), 16) % shard[1] == shard[0] - 1
 
 
 def _job(case: Case, request: CohortRequest, model: str) -> Job:
-    from ..cases import companion
-    from .jobs import Job, request_into
+    from DiffSegLungLib.cases import companion
+    from DiffSegLungLib.cohort.jobs import Job, request_into
 
     lungs, regions, missing = None, request.regions, ""
     try:
@@ -230,13 +230,13 @@ def _job(case: Case, request: CohortRequest, model: str) -> Job:
 
 
 def _pool(request: CohortRequest) -> Pool:
-    from ..pipeline import choose_device
-    from .pool import LocalPool
+    from DiffSegLungLib.cohort.pool import LocalPool
+    from DiffSegLungLib.pipeline import choose_device
 
     workers = request.workers or 1
     threads = request.threads or max((os.cpu_count() or 1) // workers, 1)
     if request.engine == "ray":
-        from .ray_pool import RayPool
+        from DiffSegLungLib.cohort.ray_pool import RayPool
 
         gpu = choose_device(request.device) == "cuda"
         return RayPool(request.workers, threads, gpu, request.address)
@@ -265,8 +265,8 @@ def _status(outcomes: list[Outcome]) -> int:
 
 
 def _write_manifest(request: CohortRequest, result: CohortOutcome, total: int, seconds: float) -> None:
-    from ..manifest import describe_software
-    from ..outputs import write_json
+    from DiffSegLungLib.manifest import describe_software
+    from DiffSegLungLib.outputs import write_json
 
     parameters = {name: getattr(request, name) for name in ("engine", "quality", "seed", "device", "retries")}
     write_json(
@@ -364,7 +364,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_for_programs(request: CohortRequest) -> int:
     """Progress lines and then the manifest's path on standard output, and nothing else there."""
-    from ..progress import JsonProgress
+    from DiffSegLungLib.progress import JsonProgress
 
     records: Any = sys.stdout
     with redirect_stdout(sys.stderr):
@@ -374,7 +374,7 @@ def _run_for_programs(request: CohortRequest) -> int:
 
 
 def _run_for_people(request: CohortRequest, with_bar: bool) -> int:
-    from ..progress import BarProgress
+    from DiffSegLungLib.progress import BarProgress
 
     bar = BarProgress() if with_bar else None
     try:

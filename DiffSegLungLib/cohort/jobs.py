@@ -14,13 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..cases import without_names
-from ..commands import SegmentRequest, segment_to_files
-from ..errors import DiffSegLungError, IncompleteOutputError, UnusableInputError, is_out_of_memory
-from ..files import walk
-from ..outputs import remove_leftovers, write_json
-from ..progress import peak_memory_mb, silent
+from DiffSegLungLib import __version__
+from DiffSegLungLib.cases import without_names
+from DiffSegLungLib.commands import SegmentRequest, segment_to_files
+from DiffSegLungLib.errors import (
+    DiffSegLungError,
+    IncompleteOutputError,
+    UnusableInputError,
+    is_out_of_memory,
+)
+from DiffSegLungLib.files import walk
+from DiffSegLungLib.outputs import remove_leftovers, write_json
+from DiffSegLungLib.progress import peak_memory_mb, silent
 
 RECORD = "job.json"
 SEGMENTATION, MEASURES, MANIFEST = "segmentation.seg.nrrd", "measures.csv", "manifest.json"
@@ -111,7 +116,7 @@ def fingerprint(job: Job) -> dict[str, Any]:
 
     Not the device: another one changes hardly a voxel, and a cohort may go on where there is another.
     """
-    from ..manifest import code_digest
+    from DiffSegLungLib.manifest import code_digest
 
     request = job.request
     return {

@@ -11,8 +11,8 @@ import socket
 from importlib.util import find_spec
 from typing import Any
 
-from ..errors import MissingPartError
-from .jobs import Job, Outcome, limit_threads, run_job
+from DiffSegLungLib.cohort.jobs import Job, Outcome, limit_threads, run_job
+from DiffSegLungLib.errors import MissingPartError
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing about a cohort leaves the cluster

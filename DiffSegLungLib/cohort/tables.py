@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..outputs import write_text, write_together
-from ..scores import scores
-from .jobs import DONE, FAILED, MANIFEST, MEASURES, Job, read_record
+from DiffSegLungLib.cohort.jobs import DONE, FAILED, MANIFEST, MEASURES, Job, read_record
+from DiffSegLungLib.outputs import write_text, write_together
+from DiffSegLungLib.scores import scores
 
 if TYPE_CHECKING:
     import pandas

@@ -7,7 +7,7 @@ millimetre world and its partial volume, ``anatomy`` the large organs, ``trees``
 
 from __future__ import annotations
 
-from .lesions import LESIONS
-from .scan import Phantom, make_phantom, phantom_image, phantom_truth_image
+from DiffSegLungLib.phantom.lesions import LESIONS
+from DiffSegLungLib.phantom.scan import Phantom, make_phantom, phantom_image, phantom_truth_image
 
 __all__ = ["LESIONS", "Phantom", "make_phantom", "phantom_image", "phantom_truth_image"]

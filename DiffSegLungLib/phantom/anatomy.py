@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grid import (
+from DiffSegLungLib.phantom.grid import (
     Grid,
     blend,
     cover,

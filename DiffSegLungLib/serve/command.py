@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cases import Case, find_listed
-from ..errors import MissingPartError, UnusableInputError
-from ..quality import STANDARD, quality_of
-from .access import HEADERS, LARGEST_MESSAGE, Access, limit_messages
+from DiffSegLungLib.cases import Case, find_listed
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.quality import STANDARD, quality_of
+from DiffSegLungLib.serve.access import HEADERS, LARGEST_MESSAGE, Access, limit_messages
 
 PACKAGES = ("slicer", "trame", "trame_slicer", "trame_rca", "trame_vuetify", "slicer_layer_dm")
 LOOPBACK_HOST = "127.0.0.1"
@@ -102,7 +102,7 @@ def require_packages() -> None:
 
 
 def _require_folder(folder: Path) -> None:
-    from ..outputs import require_writable
+    from DiffSegLungLib.outputs import require_writable
 
     if folder.exists() and not folder.is_dir():
         raise UnusableInputError(f"Output {folder} is a file: give the name of a folder.")
@@ -115,8 +115,8 @@ async def _serve(request: ServeRequest, scans: dict[str, Case], folder: Path) ->
     from trame.app import get_server
     from trame_slicer import module
 
-    from .page import build_page
-    from .session import Session
+    from DiffSegLungLib.serve.page import build_page
+    from DiffSegLungLib.serve.session import Session
 
     server: Any = get_server(client_type="vue3", ws_max_msg_size=LARGEST_MESSAGE)
     server.enable_module(module)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import CancelledError, DiffSegLungError
+from DiffSegLungLib.errors import CancelledError, DiffSegLungError
 
 LIBRARY_PARENT = Path(__file__).resolve().parents[2]
 ERROR_PREFIX = "diffseglung: error: "

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ..quality import QUALITIES
-from ..report import NOT_CLINICAL
-from ..tissues import REPORTED
-from .scene import ERASE, LOOK, PAINT, WINDOWS
-from .session import LARGEST_BRUSH_MM, Session
+from DiffSegLungLib.quality import QUALITIES
+from DiffSegLungLib.report import NOT_CLINICAL
+from DiffSegLungLib.serve.scene import ERASE, LOOK, PAINT, WINDOWS
+from DiffSegLungLib.serve.session import LARGEST_BRUSH_MM, Session
+from DiffSegLungLib.tissues import REPORTED
 
 PANEL_WIDTH = 430
 EDGES = {"Axial": "RLAP", "Coronal": "RLSI", "Sagittal": "APSI"}
