@@ -29,8 +29,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib import __version__, models
+from DiffSegLungLib import models
 from DiffSegLungLib.errors import MissingPartError
+from DiffSegLungLib.version import __version__
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.files import require_there
-from DiffSegLungLib.series import Listing, choose_series, list_series
+from DiffSegLungLib.io.files import require_there
+from DiffSegLungLib.io.series import Listing, choose_series, list_series
 
 TITLES = ("", "number", "slices", "mm", "kernel", "UID")
 COLUMNS = "{:<1} {:<7} {:>6} {:>6}  {:<9} {}"
@@ -87,7 +87,7 @@ def check_ct(source: Path, series: str | None = None) -> CtReport:
     Raises:
         UnusableInputError: there is no such file, or a folder without any axial CT.
     """
-    from DiffSegLungLib.volume import load_volume
+    from DiffSegLungLib.io.volume import load_volume
 
     require_there(source)
     listing = list_series(source) if source.is_dir() else Listing((), 0)

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from DiffSegLungLib.errors import DiffSegLungError, MissingPartError, UnusableInputError, is_out_of_memory
-from DiffSegLungLib.files import ours_alone
+from DiffSegLungLib.io.files import ours_alone
 from DiffSegLungLib.quality import QUALITIES, STANDARD
 from DiffSegLungLib.signals import handled
 from DiffSegLungLib.tissues import DISEASES
@@ -143,7 +143,7 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    from DiffSegLungLib import __version__
+    from DiffSegLungLib.version import __version__
 
     return __version__
 

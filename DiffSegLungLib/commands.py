@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.files import (
+from DiffSegLungLib.io.atomic import require_places
+from DiffSegLungLib.io.files import (
     LABEL_SUFFIXES,
     SEGMENTATION_SUFFIX,
     bare_name,
     require_different,
-    require_places,
     require_suffix,
     require_there,
     same_file,
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import SimpleITK
 
     from DiffSegLungLib.compare_command import Compared
+    from DiffSegLungLib.io.volume import Volume
     from DiffSegLungLib.outputs import Segment
     from DiffSegLungLib.pipeline import Result
-    from DiffSegLungLib.volume import Volume
 
 Writer = Callable[[Path], None]
 WRITING_STARTS = 0.95
@@ -156,7 +156,7 @@ def check_request(request: SegmentRequest) -> None:
             a sheared CT.
         MissingPartError: the package that writes DICOM SEG.
     """
-    from DiffSegLungLib.measures import THIRDS
+    from DiffSegLungLib.anatomy import THIRDS
     from DiffSegLungLib.outputs import IMAGE_SUFFIXES
 
     quality_of(request.quality)
@@ -201,7 +201,7 @@ def check_dicom(segmentation: Path | None, report: Path | None, source: Path) ->
 
 def _write_results(request: SegmentRequest, result: Result) -> None:
     from DiffSegLungLib.dicom_writers import DicomWriters
-    from DiffSegLungLib.outputs import write_together
+    from DiffSegLungLib.io.atomic import write_together
 
     provenance = model_provenance(result.manifest)
     dicom = DicomWriters(result.label_array, result.volume, result.measures, provenance)
@@ -221,7 +221,8 @@ def _write_results(request: SegmentRequest, result: Result) -> None:
 
 def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[str, Any]) -> Writer:
     """The function that writes one of `SegmentRequest.outputs`, beside DICOM, to the path it is given."""
-    from DiffSegLungLib.outputs import LUNG_SEGMENTS, TISSUE_SEGMENTS, write_image, write_json
+    from DiffSegLungLib.io.atomic import write_json
+    from DiffSegLungLib.outputs import LUNG_SEGMENTS, TISSUE_SEGMENTS, write_image
 
     writers: dict[str, Writer] = {
         "manifest": partial(write_json, content=manifest),
@@ -257,7 +258,7 @@ def write_labels(path: Path, labels: SimpleITK.Image, segments: Sequence[Segment
 
 def write_table(path: Path, measures: pandas.DataFrame) -> None:
     """The measures as CSV, every digit kept; the same file as in the report's folder."""
-    from DiffSegLungLib.outputs import write_text
+    from DiffSegLungLib.io.atomic import write_text
 
     write_text(path, measures.to_csv(lineterminator="\n"))
 
@@ -338,13 +339,8 @@ def phantom_to_files(
     Raises:
         UnusableInputError: an unknown lesion, an impossible spacing, or a place where nothing can be written.
     """
-    from DiffSegLungLib.outputs import (
-        IMAGE_SUFFIXES,
-        TISSUE_SEGMENTS,
-        require_writable,
-        write_image,
-        write_together,
-    )
+    from DiffSegLungLib.io.atomic import require_writable, write_together
+    from DiffSegLungLib.outputs import IMAGE_SUFFIXES, TISSUE_SEGMENTS, write_image
 
     if truth and same_file(output, truth):
         raise UnusableInputError(f"CT and truth have the same name, {output}: give each its own.")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.files import require_different, require_places, require_suffix
+from DiffSegLungLib.io.atomic import require_places
+from DiffSegLungLib.io.files import require_different, require_suffix
 
 if TYPE_CHECKING:
     import pandas
@@ -176,7 +177,7 @@ def _interval(before: Measured, later: Measured) -> tuple[str, list[str]]:
     Raises:
         UnusableInputError: a CT has no date.
     """
-    from DiffSegLungLib.acquisition import acquired_on
+    from DiffSegLungLib.io.acquisition import acquired_on
 
     dates = [acquired_on(measured.volume.dicom_files) for measured in (before, later)]
     first, second = dates
@@ -189,7 +190,7 @@ def _interval(before: Measured, later: Measured) -> tuple[str, list[str]]:
 
 
 def _measure_earlier(request: CompareRequest, regions: Path | None) -> Measured:
-    from DiffSegLungLib.measures import THIRDS
+    from DiffSegLungLib.anatomy import THIRDS
     from DiffSegLungLib.remeasure import remeasure
 
     assert request.compare is not None and request.earlier_ct is not None

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from DiffSegLungLib.filters import box_around
+from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.tissues import FIBROSIS, GROUND_GLASS, VESSEL
-from DiffSegLungLib.volume import Volume
 
 OPPOSITE = {"S": "prone", "P": "supine"}
 """By the last letter of DICOM's Patient Position, of one who lies on the back or on the front."""

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib import __version__
 from DiffSegLungLib.dicom_sources import not_dicom, source_images
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.outputs import atomic_path
+from DiffSegLungLib.io.atomic import atomic_path
 from DiffSegLungLib.tissues import CATEGORY, REGION, REPORTED, Code, Tissue
+from DiffSegLungLib.version import __version__
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from DiffSegLungLib.volume import Volume
+    from DiffSegLungLib.io.volume import Volume
 
 PRODUCT = "DiffSegLung"
 CONTENT_LABEL = "DIFFSEGLUNG"
@@ -46,7 +46,7 @@ def require_dicom(source: Path) -> None:
     Raises:
         UnusableInputError: the CT is a file of another format, or is not there.
     """
-    from DiffSegLungLib.volume import is_dicom
+    from DiffSegLungLib.io.headers import is_dicom
 
     if not source.exists():
         raise UnusableInputError(f"{source}: no such file or folder; check the path.")
@@ -102,7 +102,7 @@ def _numbered(labels: np.ndarray, present: Sequence[Tissue], volume: Volume) -> 
     """The label map on the CT's own slices, with the numbers 1, 2, ... of the segments."""
     import SimpleITK as sitk
 
-    from DiffSegLungLib.volume import to_input_geometry
+    from DiffSegLungLib.io.volume import to_input_geometry
 
     numbers = np.zeros(256, np.uint8)
     for number, tissue in enumerate(present, start=1):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pydicom.dataelem import DataElement
     from pydicom.tag import BaseTag
 
-    from DiffSegLungLib.dicom_images import Slice
-    from DiffSegLungLib.volume import Volume
+    from DiffSegLungLib.io.dicom_images import Slice
+    from DiffSegLungLib.io.volume import Volume
 
 MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",

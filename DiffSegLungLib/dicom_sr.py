@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib import __version__
-from DiffSegLungLib.anatomy import LUNG, SIDE_CODES, Structure, structure_of
+from DiffSegLungLib.anatomy import LUNG, SIDE_CODES, WHOLE, Structure, structure_of
 from DiffSegLungLib.dicom_seg import PRODUCT, SERIES_OFFSET, concept
 from DiffSegLungLib.dicom_sources import source_images
-from DiffSegLungLib.measures import DEFINITIONS, WHOLE
-from DiffSegLungLib.outputs import atomic_path
+from DiffSegLungLib.io.atomic import atomic_path
+from DiffSegLungLib.measures import DEFINITIONS
 from DiffSegLungLib.tissues import REGION, REPORTED, Code, Tissue
+from DiffSegLungLib.version import __version__
 
 if TYPE_CHECKING:
     import pandas
     from pydicom import Dataset
 
-    from DiffSegLungLib.volume import Volume
+    from DiffSegLungLib.io.volume import Volume
 
 SCHEME = "99DIFFSEGLUNG"
 CT_OF_CHEST = Code("SCT", "169069000", "Computed tomography of chest")

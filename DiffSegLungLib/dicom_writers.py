@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
     from pydicom import Dataset
 
-    from DiffSegLungLib.volume import Volume
+    from DiffSegLungLib.io.volume import Volume
 
 
 @dataclass

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from DiffSegLungLib.anatomy import WHOLE
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.measures import DEFINITIONS, WHOLE
+from DiffSegLungLib.measures import DEFINITIONS
 from DiffSegLungLib.tissues import OUTSIDE, TISSUES
 
 if TYPE_CHECKING:

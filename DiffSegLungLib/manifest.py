@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from DiffSegLungLib import __version__
+from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.progress import peak_memory_mb
-from DiffSegLungLib.volume import Volume
+from DiffSegLungLib.version import __version__
 
 PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "scikit-learn", "pandas", "safetensors")
 BESIDE = ("cohort", "evaluation", "phantom", "report", "serve", "training")

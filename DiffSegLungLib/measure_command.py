@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from DiffSegLungLib.commands import check_dicom, model_provenance, write_report_of, write_table
 from DiffSegLungLib.compare_command import Compared, CompareRequest, check_compare, compare
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.files import require_different, require_places, require_suffix
+from DiffSegLungLib.io.atomic import require_places
+from DiffSegLungLib.io.files import require_different, require_suffix
 
 if TYPE_CHECKING:
     from DiffSegLungLib.dicom_writers import DicomWriters
@@ -90,8 +91,8 @@ def measure_to_files(
     require_places(request.outputs, request.report)
     run = read_manifest(request.manifest) if request.manifest else {}
     from DiffSegLungLib.dicom_writers import DicomWriters
+    from DiffSegLungLib.io.atomic import write_together
     from DiffSegLungLib.output_checks import require_fitting
-    from DiffSegLungLib.outputs import write_together
     from DiffSegLungLib.remeasure import remeasure
 
     require_fitting(request.source, request.series, request.outputs, request.dicom_seg is not None)

@@ -34,8 +34,8 @@ def require_fitting(source: Path, series: str | None, outputs: Iterable[Path], a
         if niftis and _is_sheared(_direction(source)):
             raise _cannot_hold(niftis[0])
         return
-    from DiffSegLungLib.dicom_folder import find_slices
     from DiffSegLungLib.dicom_sources import require_referable
+    from DiffSegLungLib.io.dicom_folder import find_slices
 
     slices, geometry, name = find_slices(source, series)
     if niftis and _is_sheared(geometry.matrix):
@@ -69,8 +69,8 @@ def _is_sheared(axes: np.ndarray) -> bool:
 
 def _direction(file: Path) -> np.ndarray:
     """Axes of an image file; those of a square grid where it cannot be read, which reading it will say."""
-    from DiffSegLungLib.headers import fault_of_header
-    from DiffSegLungLib.image_files import quiet
+    from DiffSegLungLib.io.headers import fault_of_header
+    from DiffSegLungLib.io.image_files import quiet
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))

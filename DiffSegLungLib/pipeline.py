@@ -38,6 +38,9 @@ from DiffSegLungLib.forks import require_no_fork
 from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio, keep_share
 from DiffSegLungLib.grain import Grain, grain_of
 from DiffSegLungLib.interpolation import enlarged_slabs
+from DiffSegLungLib.io.resampling import resample
+from DiffSegLungLib.io.segmentations import load_lungs, more_regions
+from DiffSegLungLib.io.volume import Volume, edge_warnings, load_volume, to_input_geometry
 from DiffSegLungLib.lung_network import LungNetwork
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
 from DiffSegLungLib.mixture import Mixture, adapt
@@ -71,10 +74,8 @@ from DiffSegLungLib.regions import (
     part_rims,
 )
 from DiffSegLungLib.representation.network import TissueNetwork
-from DiffSegLungLib.segmentations import load_lungs, more_regions
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
-from DiffSegLungLib.volume import Volume, edge_warnings, load_volume, resample, to_input_geometry
 
 if TYPE_CHECKING:
     import pandas

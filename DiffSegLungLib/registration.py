@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.io.hounsfield import AIR_HU
+from DiffSegLungLib.io.volume import canonical_image
 from DiffSegLungLib.tissues import DISEASES
-from DiffSegLungLib.volume import AIR_HU, canonical_image
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.volume import Volume
+    from DiffSegLungLib.io.volume import Volume
 
 STEPS = {
     "rigid": ("rigid",),

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DiffSegLungLib.anatomy import LOBES
-from DiffSegLungLib.measures import THIRD_NAMES
+from DiffSegLungLib.anatomy import LOBES, THIRD_NAMES
 from DiffSegLungLib.tissues import BY_LABEL, CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS
 
 if TYPE_CHECKING:

@@ -204,7 +204,7 @@ def _shifted(table: pandas.DataFrame, old: pandas.DataFrame, new: pandas.DataFra
 
 
 def _masks(sides: np.ndarray, regions: np.ndarray, names: dict[int, str]) -> dict[str, np.ndarray]:
-    from DiffSegLungLib.measures import regions_from_sides
+    from DiffSegLungLib.anatomy import regions_from_sides
 
     masks = regions_from_sides(sides)
     for value, name in names.items():

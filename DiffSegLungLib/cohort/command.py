@@ -16,9 +16,9 @@ from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quality import QUALITIES, STANDARD
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.cases import Case
     from DiffSegLungLib.cohort.jobs import Job, Outcome
     from DiffSegLungLib.cohort.pool import Pool
+    from DiffSegLungLib.io.cases import Case
 
 ENGINES = ("local", "ray")
 CASES_FOLDER = "cases"
@@ -165,7 +165,7 @@ def plan(request: CohortRequest) -> list[Job]:
         UnusableInputError: the input or output cannot be used.
         MissingPartError: the weights or the device.
     """
-    from DiffSegLungLib.cases import find_cases, write_key
+    from DiffSegLungLib.io.cases import find_cases, write_key
     from DiffSegLungLib.models import verify
     from DiffSegLungLib.pipeline import choose_device
 
@@ -179,8 +179,8 @@ def plan(request: CohortRequest) -> list[Job]:
 
 
 def _check(request: CohortRequest) -> None:
-    from DiffSegLungLib.files import require_suffix
-    from DiffSegLungLib.outputs import require_writable
+    from DiffSegLungLib.io.atomic import require_writable
+    from DiffSegLungLib.io.files import require_suffix
 
     require_suffix("key", request.key, (".csv",))
     if request.dicom:
@@ -198,14 +198,14 @@ def _check(request: CohortRequest) -> None:
 
 def _is_mine(case: Case, shard: tuple[int, int]) -> bool:
     """Parts by the case's name: each part agrees with the others also when cases are added meanwhile."""
-    from DiffSegLungLib.cases import code_of
+    from DiffSegLungLib.io.cases import code_of
 
     return int(code_of(case.name), 16) % shard[1] == shard[0] - 1
 
 
 def _job(case: Case, request: CohortRequest, model: str) -> Job:
-    from DiffSegLungLib.cases import companion
     from DiffSegLungLib.cohort.jobs import Job, request_into
+    from DiffSegLungLib.io.cases import companion
 
     lungs, regions, missing = None, request.regions, ""
     try:
@@ -265,8 +265,8 @@ def _status(outcomes: list[Outcome]) -> int:
 
 
 def _write_manifest(request: CohortRequest, result: CohortOutcome, total: int, seconds: float) -> None:
+    from DiffSegLungLib.io.atomic import write_json
     from DiffSegLungLib.manifest import describe_software
-    from DiffSegLungLib.outputs import write_json
 
     parameters = {name: getattr(request, name) for name in ("engine", "quality", "seed", "device", "retries")}
     write_json(

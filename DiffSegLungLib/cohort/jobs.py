@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from DiffSegLungLib import __version__
-from DiffSegLungLib.cases import without_names
 from DiffSegLungLib.commands import SegmentRequest, segment_to_files
 from DiffSegLungLib.errors import (
     DiffSegLungError,
@@ -23,9 +21,11 @@ from DiffSegLungLib.errors import (
     UnusableInputError,
     is_out_of_memory,
 )
-from DiffSegLungLib.files import walk
-from DiffSegLungLib.outputs import remove_leftovers, write_json
+from DiffSegLungLib.io.atomic import remove_leftovers, write_json
+from DiffSegLungLib.io.cases import without_names
+from DiffSegLungLib.io.files import walk
 from DiffSegLungLib.progress import peak_memory_mb, silent
+from DiffSegLungLib.version import __version__
 
 RECORD = "job.json"
 SEGMENTATION, MEASURES, MANIFEST = "segmentation.seg.nrrd", "measures.csv", "manifest.json"

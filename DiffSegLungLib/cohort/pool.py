@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from DiffSegLungLib.cohort.jobs import OUR_FAULT, Job, Outcome, failure, limit_threads, run_job, write_record
-from DiffSegLungLib.files import ours_alone
+from DiffSegLungLib.io.files import ours_alone
 
 PATIENCE_S = 10.0
 """Seconds a worker has to remove its unfinished files before it is killed."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.cohort.jobs import DONE, FAILED, MANIFEST, MEASURES, Job, read_record
-from DiffSegLungLib.outputs import write_text, write_together
+from DiffSegLungLib.io.atomic import write_text, write_together
 from DiffSegLungLib.scores import scores
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 
 from DiffSegLungLib.evaluation import baselines
 from DiffSegLungLib.features import fine_descriptors
+from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.models import Model
 from DiffSegLungLib.naming import NAMED, log_density_prior, tissue_posterior
 from DiffSegLungLib.pipeline import Result, segment
@@ -27,7 +28,6 @@ from DiffSegLungLib.tissues import (
     VESSEL,
 )
 from DiffSegLungLib.vessels import Parenchyma
-from DiffSegLungLib.volume import load_mask
 
 SLICE_CASES = ("train/P001", "train/cap001")
 HEALTHY_CASE = "ct/normal001"

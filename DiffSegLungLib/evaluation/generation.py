@@ -17,8 +17,8 @@ from scipy import linalg, ndimage
 
 from DiffSegLungLib.diffusion.sampling import METHODS, densities_of, sample
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.io.atomic import write_json
 from DiffSegLungLib.models import Model, load
-from DiffSegLungLib.outputs import write_json
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.training.judge import HeldBack, draw_held_back, region_embeddings
 from DiffSegLungLib.training.split import read_split

@@ -22,10 +22,10 @@ from DiffSegLungLib.evaluation.cases import Case
 from DiffSegLungLib.evaluation.metrics import KEYS, mean
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.features import embed
+from DiffSegLungLib.io.resampling import resample
 from DiffSegLungLib.models import Model
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.tissues import BY_KEY
-from DiffSegLungLib.volume import resample
 
 HOUNSFIELD, TEACHER = "seven HU numbers", "34 radiomic numbers"
 EMBEDDING, BOTTLENECK = "student embedding", "bottleneck"

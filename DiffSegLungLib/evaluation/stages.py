@@ -8,12 +8,12 @@ import numpy as np
 
 from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.features import embed, fine_descriptors
+from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.lungs import Lungs, segment_lungs
 from DiffSegLungLib.models import Model
 from DiffSegLungLib.pipeline import Grid, Tissues, classify, refine, to_volume, working_grid
 from DiffSegLungLib.quality import STANDARD, quality_of
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
-from DiffSegLungLib.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def fuse_and_map(prepared: Prepared, model: Model, tissues: Tissues) -> tuple[np
 
 def labels_to_volume(labels: np.ndarray, prepared: Prepared) -> np.ndarray:
     """Labels of the working grid on the CT's own grid, by the nearest voxel."""
-    from DiffSegLungLib.volume import resample
+    from DiffSegLungLib.io.resampling import resample
 
     grid, volume = prepared.grid, prepared.volume
     shape = volume.hu[grid.box].shape

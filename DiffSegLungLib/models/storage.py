@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
+from DiffSegLungLib.io.atomic import atomic_path, write_json
 from DiffSegLungLib.lung_network import LungNetwork, build_unet
 from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models import (
@@ -33,7 +34,6 @@ from DiffSegLungLib.models import (
 )
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.naming import NamingRule
-from DiffSegLungLib.outputs import atomic_path, write_json
 from DiffSegLungLib.regions import RegionSettings
 from DiffSegLungLib.representation.network import TissueNetwork
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, LEFT, RIGHT, WHOLE, number_text
+from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
+from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, number_text
 from DiffSegLungLib.report.change import INTRODUCTION as CHANGE
 from DiffSegLungLib.report.change import TRANSITIONS, Change, change_of, signed_text
 from DiffSegLungLib.scores import scores

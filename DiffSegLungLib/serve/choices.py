@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from DiffSegLungLib.acquisition import acquired_on
-from DiffSegLungLib.series import Series, list_series
+from DiffSegLungLib.io.acquisition import acquired_on
+from DiffSegLungLib.io.series import Series, list_series
 
 SEVERAL_STUDIES = (
     "CT of {count} studies lie in this folder: other points in time, or other patients. Choose a series from "

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from DiffSegLungLib.cases import Case, find_listed
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.io.cases import Case, find_listed
 from DiffSegLungLib.quality import STANDARD, quality_of
 from DiffSegLungLib.serve.access import HEADERS, LARGEST_MESSAGE, Access, limit_messages
 
@@ -102,7 +102,7 @@ def require_packages() -> None:
 
 
 def _require_folder(folder: Path) -> None:
-    from DiffSegLungLib.outputs import require_writable
+    from DiffSegLungLib.io.atomic import require_writable
 
     if folder.exists() and not folder.is_dir():
         raise UnusableInputError(f"Output {folder} is a file: give the name of a folder.")

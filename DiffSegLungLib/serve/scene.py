@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from DiffSegLungLib.io.label_maps import labels_on_grid
+from DiffSegLungLib.io.volume import Volume, to_input_geometry
 from DiffSegLungLib.tissues import BY_KEY, HEALTHY, OUTSIDE, REPORTED
-from DiffSegLungLib.volume import Volume, labels_on_grid, to_input_geometry
 
 HEALTHY_KEY = next(tissue.key for tissue in REPORTED if tissue.label == HEALTHY)
 WINDOWS = {"lung": (1500.0, -600.0), "mediastinum": (400.0, 40.0)}

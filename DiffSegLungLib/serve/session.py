@@ -16,33 +16,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib.cases import Case, code_of, listed
+from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
 from DiffSegLungLib.commands import write_report_of
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError, UnusableInputError
-from DiffSegLungLib.files import SEGMENTATION_SUFFIX
+from DiffSegLungLib.io.atomic import write_json, write_together
+from DiffSegLungLib.io.cases import Case, code_of, listed
+from DiffSegLungLib.io.files import SEGMENTATION_SUFFIX
+from DiffSegLungLib.io.segmentations import load_lungs
+from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
 from DiffSegLungLib.measure_command import CORRECTED, read_manifest
-from DiffSegLungLib.measures import (
-    DEFINITIONS,
-    DENSITOMETRY,
-    LEFT,
-    RIGHT,
-    WHOLE,
-    measure_corrected,
-    number_text,
-)
-from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_json, write_segmentation, write_together
+from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure_corrected, number_text
+from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_segmentation
 from DiffSegLungLib.quality import QUALITIES
-from DiffSegLungLib.segmentations import load_lungs
 from DiffSegLungLib.serve.choices import SEVERAL_STUDIES, choices, series_of, unique
 from DiffSegLungLib.serve.computation import Computation
 from DiffSegLungLib.serve.scene import LOOK, Scene, most_of
 from DiffSegLungLib.tissues import BY_KEY, DISEASES, HEALTHY, REPORTED, TISSUES
-from DiffSegLungLib.volume import Volume, load_volume, to_input_geometry
 
 if TYPE_CHECKING:
     import pandas
 
-    from DiffSegLungLib.series import Series
+    from DiffSegLungLib.io.series import Series
 
 IDLE, OPENING, SEGMENTING, SAVING = "", "opening", "segmenting", "saving"
 SETTLING_SECONDS = 0.3

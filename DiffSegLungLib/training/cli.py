@@ -258,7 +258,7 @@ def _stored_settings(folder: Path) -> dict[str, Any]:
 
 def _describe_run(folder: Path, spacing: float, patients: list[str]) -> None:
     """Write ``training.json``; a resumed run must have the data it began with."""
-    from DiffSegLungLib.outputs import write_json
+    from DiffSegLungLib.io.atomic import write_json
 
     facts = {"spacing_mm": spacing, "patients": patients}
     if (folder / CHECKPOINT).exists() and _run_facts(folder) not in ({}, facts):
@@ -335,8 +335,8 @@ def _add_fit(actions: Any) -> None:
 
 
 def _fit(arguments: argparse.Namespace, progress: Progress) -> Path:
+    from DiffSegLungLib.io.atomic import write_text
     from DiffSegLungLib.models import DESCRIPTION as MODEL_DESCRIPTION
-    from DiffSegLungLib.outputs import write_text
     from DiffSegLungLib.training.reference import ReferenceSettings, write_model
 
     settings, spacing = _finished_run(arguments)
@@ -377,8 +377,8 @@ def plan_for(patch: tuple[int, int, int], timesteps: Sequence[int] | None = None
 
 
 def _model_facts(arguments: argparse.Namespace) -> dict[str, Any]:
-    from DiffSegLungLib import __version__
     from DiffSegLungLib.tissues import TISSUES
+    from DiffSegLungLib.version import __version__
 
     sources = [source.name for source in arguments.sources]
     return {
@@ -483,7 +483,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def _require_writable(folder: Path) -> None:
-    from DiffSegLungLib.outputs import require_writable
+    from DiffSegLungLib.io.atomic import require_writable
 
     require_writable(folder / DESCRIPTION)
 

@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 
 from DiffSegLungLib import models
 from DiffSegLungLib.errors import CancelledError, MissingPartError, UnusableInputError
+from DiffSegLungLib.io.atomic import atomic_path, require_writable, write_json
 from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.outputs import atomic_path, require_writable, write_json
 from DiffSegLungLib.pipeline import choose_device
 from DiffSegLungLib.progress import Progress, part, silent
 from DiffSegLungLib.training import checkpoint

@@ -19,6 +19,8 @@ from torch.nn import functional
 from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
 from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.io.label_maps import load_mask
+from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.lung_network import (
     CHANNELS,
     NETWORK_MM,
@@ -35,7 +37,6 @@ from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.lung_lesions import depth_of, paint_disease
 from DiffSegLungLib.training.run_files import CHECKPOINT, LOG, TRAINING_STAGE
-from DiffSegLungLib.volume import load_mask, load_volume
 
 MASK_SUFFIX = "_lungmask.nii.gz"
 """A file of the CT's name with this ending is the expert's mask of its lungs."""

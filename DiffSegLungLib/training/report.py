@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib.outputs import atomic_path, write_text
+from DiffSegLungLib.io.atomic import atomic_path, write_text
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.run_files import CHECKPOINT, COLLAPSED, read_log

@@ -20,8 +20,8 @@ from DiffSegLungLib.cell_numbers import CONTEXT, cell_numbers, inner, without_ri
 from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
 from DiffSegLungLib.distillation import EMBEDDING, TARGETS, TeacherHead, collapse, info_nce, warm_up
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
+from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.outputs import write_text
 from DiffSegLungLib.progress import Progress
 from DiffSegLungLib.radiomics.batched import teacher_for_patches
 from DiffSegLungLib.signals import handled

@@ -22,9 +22,9 @@ from safetensors.torch import load as load_tensors
 from DiffSegLungLib import cli
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation.command import default_data
+from DiffSegLungLib.io.atomic import write_json
 from DiffSegLungLib.models import DESCRIPTION as MODEL
 from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.outputs import write_json
 from DiffSegLungLib.progress import BarProgress
 from DiffSegLungLib.training.cli import DESCRIPTION, processor
 from DiffSegLungLib.training.store import Patient, load_store, spacing_of_store

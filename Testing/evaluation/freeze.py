@@ -93,9 +93,9 @@ METHODS: dict[str, Callable[[Any, Any], np.ndarray]] = {
 def label_maps(ct: Path, lungs: Path | None) -> dict[str, sitk.Image]:
     """The label maps of one CT by each method, in its own geometry."""
     from DiffSegLungLib.evaluation import stages
+    from DiffSegLungLib.io.volume import load_volume, to_input_geometry
     from DiffSegLungLib.models import load
     from DiffSegLungLib.pipeline import find_lungs
-    from DiffSegLungLib.volume import load_volume, to_input_geometry
 
     model, volume = load(None), load_volume(ct)
     prepared = stages.prepare(volume, model, found=find_lungs(volume, lungs, model.lungs))
@@ -161,7 +161,7 @@ def _older(host: Any, seed: int, data: Path) -> tuple[sitk.Image, str]:
     from DiffSegLungLib.evaluation.cases import draw_lesions, make_case
     from DiffSegLungLib.evaluation.hosts import load_host
     from DiffSegLungLib.evaluation.known_truth import case_volume
-    from DiffSegLungLib.volume import canonical_image
+    from DiffSegLungLib.io.volume import canonical_image
 
     volume = case_volume(make_case(load_host(host, data), draw_lesions(seed)))
     return canonical_image(volume.hu, volume), ""

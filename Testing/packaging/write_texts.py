@@ -13,8 +13,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from DiffSegLungLib.anatomy import LOBES, LUNGS
-from DiffSegLungLib.measures import DEFINITIONS, WHOLE
+from DiffSegLungLib.anatomy import LOBES, LUNGS, WHOLE
+from DiffSegLungLib.measures import DEFINITIONS
 from DiffSegLungLib.tissues import REPORTED
 
 ROOT = Path(__file__).resolve().parents[2]

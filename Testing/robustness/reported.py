@@ -16,8 +16,8 @@ from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
 from DiffSegLungLib.dicom_seg import write_dicom_seg
+from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.tissues import HEALTHY
-from DiffSegLungLib.volume import load_volume
 from Testing.robustness.battery import (
     Case,
     Check,

@@ -17,9 +17,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from DiffSegLungLib import cli, features, models, outputs
+from DiffSegLungLib import cli, features, models
 from DiffSegLungLib.errors import UnusableInputError, is_out_of_memory
 from DiffSegLungLib.features import _in_batches_that_fit
+from DiffSegLungLib.io import atomic
 from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.pipeline import STAGES
 from Testing.robustness.scans import finer, image_of, phantom, save
@@ -112,32 +113,32 @@ def test_killed_while_it_writes_the_next_run_clears_up(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(tmp_path)], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     assert len(hidden(tmp_path)) == 2 == len(list(tmp_path.iterdir()))
-    outputs.write_text(tmp_path / "other.txt", "whole")
+    atomic.write_text(tmp_path / "other.txt", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
 
 
 def test_files_that_others_write_at_this_moment_are_left_alone(tmp_path: Path) -> None:
     from_another_computer = tmp_path / ".partial-abcdef-1-00000000-r.nrrd"
     from_another_computer.write_text("half")
-    with outputs.atomic_path(tmp_path / "a.txt") as ours:
+    with atomic.atomic_path(tmp_path / "a.txt") as ours:
         ours.write_text("half")
-        outputs.write_text(tmp_path / "b.txt", "whole")
+        atomic.write_text(tmp_path / "b.txt", "whole")
         assert ours.exists()
     assert from_another_computer.exists()
-    long_ago = time.time() - 2 * outputs.OLD_SECONDS
+    long_ago = time.time() - 2 * atomic.OLD_SECONDS
     os.utime(from_another_computer, (long_ago, long_ago))
-    outputs.write_text(tmp_path / "c.txt", "whole")
+    atomic.write_text(tmp_path / "c.txt", "whole")
     assert not from_another_computer.exists()
 
 
 def test_a_clock_that_jumps_forward_harms_no_file_of_a_living_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with outputs.atomic_path(tmp_path / "a.txt") as ours:
+    with atomic.atomic_path(tmp_path / "a.txt") as ours:
         ours.write_text("half")
         now = time.time()
-        monkeypatch.setattr(outputs.time, "time", lambda: now + 10 * outputs.OLD_SECONDS)
-        outputs.write_text(tmp_path / "b.txt", "whole")
+        monkeypatch.setattr(atomic.time, "time", lambda: now + 10 * atomic.OLD_SECONDS)
+        atomic.write_text(tmp_path / "b.txt", "whole")
         assert ours.exists()
     assert (tmp_path / "a.txt").read_text() == "half"
 
@@ -149,7 +150,7 @@ def test_what_a_dead_process_left_goes_though_the_clock_was_put_back(tmp_path: P
     tomorrow = time.time() + 86400
     for left in tmp_path.iterdir():
         os.utime(left, (tomorrow, tomorrow))
-    outputs.write_text(tmp_path / "other.txt", "whole")
+    atomic.write_text(tmp_path / "other.txt", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
 
 
@@ -501,7 +502,7 @@ def test_without_memory_it_says_so(tmp_path: Path, megabytes: int) -> None:
 def test_a_ct_that_memory_cannot_hold_is_refused_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from DiffSegLungLib import image_files
+    from DiffSegLungLib.io import image_files
 
     save(image_of(phantom().hu), tmp_path / "ct.nrrd")
     monkeypatch.setattr(image_files, "free_memory_mb", lambda: 1.0)
@@ -521,5 +522,5 @@ def test_an_output_that_cannot_be_written_takes_no_result_away(tmp_path: Path) -
         path.write_text("new")
 
     with pytest.raises(UnusableInputError, match="Cannot write"):
-        outputs.write_together({target: write, target / "below a file.csv": write})
+        atomic.write_together({target: write, target / "below a file.csv": write})
     assert target.read_text() == "the old one" and hidden(tmp_path) == []

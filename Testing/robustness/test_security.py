@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from DiffSegLungLib import cli, models
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.volume import load_volume
+from DiffSegLungLib.io.volume import load_volume
 from Testing.robustness import audit
 from Testing.robustness.scans import SIDE, chest, image_of, phantom, save
 from Testing.unit.dicom_series import write_series
@@ -313,7 +313,7 @@ def test_a_series_number_is_a_number(tmp_path: Path, number: str) -> None:
 
 def test_outputs_stay_in_their_folder(tmp_path: Path) -> None:
     """The cohort names folders by what it finds in DICOM; none leads out."""
-    from DiffSegLungLib.cases import find_cases
+    from DiffSegLungLib.io.cases import find_cases
 
     planted(tmp_path / "in" / "a", StudyInstanceUID="1.2.3", PatientName="../../../evil")
     (tmp_path / "in" / "..hidden.nrrd").write_bytes(b"")

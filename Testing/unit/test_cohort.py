@@ -20,15 +20,15 @@ import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
 from DiffSegLungLib import cli, models
-from DiffSegLungLib.cases import code_of, file_code, find_cases, without_names
 from DiffSegLungLib.cohort import CohortRequest, jobs, run_cohort
 from DiffSegLungLib.cohort import command as cohort_command
 from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run_job, write_record
 from DiffSegLungLib.cohort.pool import LocalPool, run_jobs
 from DiffSegLungLib.cohort.tables import TIMES, gather
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.io.cases import code_of, file_code, find_cases, without_names
+from DiffSegLungLib.io.volume import canonical_image, load_volume, to_input_geometry
 from DiffSegLungLib.manifest import code_digest
-from DiffSegLungLib.volume import canonical_image, load_volume, to_input_geometry
 from Testing.cohort.small_cases import SmallCases
 from Testing.unit.dicom_series import write_series
 
@@ -215,7 +215,7 @@ def test_parquet_is_the_same_table(done: CohortRequest) -> None:
 def leave_unfinished_file(folder: Path) -> None:
     """Of a process that was killed while it wrote."""
     writing = (
-        "import os, sys\nfrom DiffSegLungLib.outputs import atomic_path\n"
+        "import os, sys\nfrom DiffSegLungLib.io.atomic import atomic_path\n"
         "with atomic_path(sys.argv[1]) as partial:\n    partial.touch()\n    os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", writing, str(folder / "x.nrrd")], check=False, cwd=ROOT)

@@ -16,9 +16,9 @@ from pydicom.uid import generate_uid
 from DiffSegLungLib import cli, dicom_seg, tissues
 from DiffSegLungLib.dicom_seg import require_dicom, write_dicom_seg
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.io.volume import Volume, canonical_image, load_volume, to_input_geometry
 from DiffSegLungLib.outputs import write_segmentation
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
-from DiffSegLungLib.volume import Volume, canonical_image, load_volume, to_input_geometry
 from Testing.unit.dicom_series import write_series
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom is optional: pip install highdicom")

@@ -16,10 +16,11 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from DiffSegLungLib import cli
-from DiffSegLungLib.measures import DEFINITIONS, measure, regions_from_sides, thirds_from_sides
+from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
+from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
+from DiffSegLungLib.measures import DEFINITIONS, measure
 from DiffSegLungLib.outputs import write_segmentation
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, HEALTHY
-from DiffSegLungLib.volume import Volume, load_volume, to_input_geometry
 from Testing.unit.dicom_series import write_series
 
 pytest.importorskip("highdicom", reason="highdicom is optional: pip install highdicom")

@@ -13,12 +13,13 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from DiffSegLungLib import cli
+from DiffSegLungLib.anatomy import LEFT, WHOLE, regions_from_sides
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.io.volume import load_volume, to_input_geometry
 from DiffSegLungLib.longitudinal import change_warnings, changes, overlap, read_measures, transitions
-from DiffSegLungLib.measures import LEFT, WHOLE, measure, regions_from_sides
+from DiffSegLungLib.measures import measure
 from DiffSegLungLib.outputs import write_segmentation
 from DiffSegLungLib.tissues import CONSOLIDATION, GROUND_GLASS, HEALTHY
-from DiffSegLungLib.volume import load_volume, to_input_geometry
 from Testing.unit.dicom_series import write_series
 
 SPACING = 3.0

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from DiffSegLungLib import outputs, tissues
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.io import atomic
 
 SHAPE = (4, 5, 6)
 
@@ -37,7 +38,7 @@ def left_in(folder: Path) -> list[str]:
 
 def test_atomic_path_keeps_the_suffix_and_leaves_only_the_target(tmp_path: Path) -> None:
     target = tmp_path / "new folder" / "a.b.seg.nrrd"
-    with outputs.atomic_path(target) as partial:
+    with atomic.atomic_path(target) as partial:
         assert partial.name.endswith("a.b.seg.nrrd") and partial.parent == target.parent
         partial.write_text("whole")
         assert not target.exists()
@@ -49,7 +50,7 @@ def test_atomic_path_keeps_the_suffix_and_leaves_only_the_target(tmp_path: Path)
 def test_after_an_error_the_old_file_stands_and_nothing_else(tmp_path: Path, error: type | Exception) -> None:
     target = tmp_path / "out.txt"
     target.write_text("old")
-    with pytest.raises((KeyboardInterrupt, RuntimeError)), outputs.atomic_path(target) as partial:  # noqa: PT012
+    with pytest.raises((KeyboardInterrupt, RuntimeError)), atomic.atomic_path(target) as partial:  # noqa: PT012
         partial.write_text("half")
         raise error
     assert target.read_text() == "old"
@@ -59,7 +60,7 @@ def test_after_an_error_the_old_file_stands_and_nothing_else(tmp_path: Path, err
 def test_a_folder_that_is_a_file_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnusableInputError) as caught:
-        outputs.write_text(tmp_path / "file" / "out.txt", "text")
+        atomic.write_text(tmp_path / "file" / "out.txt", "text")
     assert "\n" not in str(caught.value) and str(tmp_path / "file" / "out.txt") in str(caught.value)
 
 
@@ -99,27 +100,27 @@ def test_files_written_together_appear_together(tmp_path: Path) -> None:
 
     writers = {tmp_path / "first": lambda path: path.write_text("1"), tmp_path / "second": fail}
     with pytest.raises(UnusableInputError, match="second: No space left"):
-        outputs.write_together(writers)
+        atomic.write_together(writers)
     assert left_in(tmp_path) == []
     writers[tmp_path / "second"] = lambda path: path.write_text("2")
-    outputs.write_together(writers)
+    atomic.write_together(writers)
     assert left_in(tmp_path) == ["first", "second"]
 
 
 def test_require_writable_leaves_no_trace_and_keeps_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "out.txt").write_text("old")
-    outputs.require_writable(tmp_path / "out.txt")
+    atomic.require_writable(tmp_path / "out.txt")
     assert left_in(tmp_path) == ["out.txt"] and (tmp_path / "out.txt").read_text() == "old"
     with pytest.raises(UnusableInputError, match="is a folder"):
-        outputs.require_writable(tmp_path)
+        atomic.require_writable(tmp_path)
 
 
 def test_json_is_utf8_and_has_no_nan(tmp_path: Path) -> None:
-    outputs.write_json(tmp_path / "m.json", {"who": "Zoë", "value": 1.5})
+    atomic.write_json(tmp_path / "m.json", {"who": "Zoë", "value": 1.5})
     assert "Zoë" in (tmp_path / "m.json").read_bytes().decode("utf-8")
     assert json.loads((tmp_path / "m.json").read_text("utf-8")) == {"who": "Zoë", "value": 1.5}
     with pytest.raises(ValueError, match="Out of range|not JSON compliant"):
-        outputs.write_json(tmp_path / "nan.json", {"value": float("nan")})
+        atomic.write_json(tmp_path / "nan.json", {"value": float("nan")})
     assert not (tmp_path / "nan.json").exists()
 
 

@@ -16,6 +16,7 @@ from pydicom.uid import generate_uid
 
 from DiffSegLungLib import cli, models
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.io.volume import load_volume, to_input_geometry
 from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_segmentation
 from DiffSegLungLib.phantom import Phantom, make_phantom, phantom_image
 from DiffSegLungLib.pipeline import Result, segment
@@ -31,7 +32,6 @@ from DiffSegLungLib.tissues import (
     REPORTED,
     VESSEL,
 )
-from DiffSegLungLib.volume import load_volume, to_input_geometry
 from Testing.unit.dicom_series import write_series
 
 FINE = (1.5, 1.5, 1.5)

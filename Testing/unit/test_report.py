@@ -19,16 +19,10 @@ import pandas
 import pytest
 from PIL import Image
 
+from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
 from DiffSegLungLib.compare_command import Compared
 from DiffSegLungLib.longitudinal import changes, transitions
-from DiffSegLungLib.measures import (
-    DEFINITIONS,
-    DENSITOMETRY,
-    measure,
-    number_text,
-    regions_from_sides,
-    thirds_from_sides,
-)
+from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure, number_text
 from DiffSegLungLib.report import NOT_CLINICAL, _write, slices, write_overview, write_report
 from DiffSegLungLib.report.change import signed_text
 from DiffSegLungLib.report.page import METHOD, METHOD_UNKNOWN, Picture, content_of, render

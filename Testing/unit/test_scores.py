@@ -6,8 +6,8 @@ import numpy as np
 import pandas
 import pytest
 
-from DiffSegLungLib.anatomy import LOBES
-from DiffSegLungLib.measures import DEFINITIONS, THIRD_NAMES, thirds_from_sides
+from DiffSegLungLib.anatomy import LOBES, THIRD_NAMES, thirds_from_sides
+from DiffSegLungLib.measures import DEFINITIONS
 from DiffSegLungLib.scores import goddard_points, scores, severity_points
 
 

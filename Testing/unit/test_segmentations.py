@@ -11,10 +11,10 @@ import SimpleITK as sitk
 from DiffSegLungLib import anatomy, outputs, tissues
 from DiffSegLungLib.anatomy import LEFT_SIDE, LOBES, LUNGS, RIGHT_SIDE, is_lungs, structure_of
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.segmentations import load_lungs, load_regions, load_tissues, read_segmentation
+from DiffSegLungLib.io.segmentations import load_lungs, load_regions, load_tissues, read_segmentation
+from DiffSegLungLib.io.volume import Volume, load_volume
 from DiffSegLungLib.terminology import Terminology, parse_terminology
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, VESSEL, Code
-from DiffSegLungLib.volume import Volume, load_volume
 
 SHAPE = (12, 20, 24)
 SPACING = (2.0, 0.8, 0.7)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from DiffSegLungLib import cli
-from DiffSegLungLib.cases import find_listed, listed
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.io.cases import find_listed, listed
 from DiffSegLungLib.serve import command
 from DiffSegLungLib.serve.access import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, Access, Allowance
 from Testing.unit.dicom_series import write_series

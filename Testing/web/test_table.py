@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffSegLungLib.measures import measure, regions_from_sides
+from DiffSegLungLib.anatomy import regions_from_sides
+from DiffSegLungLib.measures import measure
 from DiffSegLungLib.tissues import HEALTHY
 
 

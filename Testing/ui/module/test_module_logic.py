@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib.cases import file_code
+from DiffSegLungLib.io.cases import file_code
 from Testing.ui.module import steps
 
 FOLDER = steps.MODULE.parent
@@ -123,7 +123,7 @@ def test_a_sharp_kernel_is_warned_of_in_slicer_too(module: Any, tmp_path: Path) 
     pytest.importorskip("pydicom", reason="needs pydicom")
     import standin
 
-    from DiffSegLungLib.volume import load_volume
+    from DiffSegLungLib.io.volume import load_volume
     from DiffSegLungSlicer.exchange import exportVolume
     from Testing.unit.dicom_series import write_series
 
@@ -160,6 +160,7 @@ def filesOf(volume: Any, folder: Path) -> Path:
     import slicer
 
     from DiffSegLungLib import outputs, tissues
+    from DiffSegLungLib.io import atomic
     from DiffSegLungLib.manifest import describe_software
     from DiffSegLungSlicer.exchange import _imageOf
 
@@ -173,7 +174,7 @@ def filesOf(volume: Any, folder: Path) -> Path:
     outputs.write_segmentation(folder / "segmentation.seg.nrrd", _imageOf(labels, volume))
     outputs.write_segmentation(folder / "lungs.seg.nrrd", _imageOf(sides, volume), outputs.LUNG_SEGMENTS)
     outputs.write_image(folder / "uncertainty.nrrd", _imageOf(air.astype(np.float32), volume))
-    outputs.write_json(
+    atomic.write_json(
         folder / "manifest.json", {"software": describe_software(), "input": {"size": list(size)}}
     )
     return folder

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from DiffSegLungLib import outputs, tissues
-from DiffSegLungLib.volume import load_volume, to_input_geometry
+from DiffSegLungLib.io.volume import load_volume, to_input_geometry
 from Testing.ui.module import steps
 
 KEYS = [tissue.key for tissue in tissues.REPORTED]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.ndimage import label
 
-from DiffSegLungLib.image_files import unusable
+from DiffSegLungLib.io.image_files import unusable
 
 AIR_HU = -1024.0
 PADDING_HU = -1100.0

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from DiffSegLungLib.acquisition import is_sharp
-from DiffSegLungLib.dicom_images import HOUNSFIELD, DicomFile, Slice, read_header, slices_of
-from DiffSegLungLib.files import files_below, require_there
-from DiffSegLungLib.headers import is_dicom
-from DiffSegLungLib.image_files import FEWEST_SLICES, FORMATS, quiet, unusable
+from DiffSegLungLib.io.acquisition import is_sharp
+from DiffSegLungLib.io.dicom_images import HOUNSFIELD, DicomFile, Slice, read_header, slices_of
+from DiffSegLungLib.io.files import files_below, require_there
+from DiffSegLungLib.io.headers import is_dicom
+from DiffSegLungLib.io.image_files import FEWEST_SLICES, FORMATS, quiet, unusable
 
 SAME_SPACING, SAME_COSINE = 1e-3, 0.01
 """What slices of one stack may differ by: a share of the pixel spacing, and each cosine."""

@@ -77,20 +77,6 @@ def require_different(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
             raise UnusableInputError(f"Two outputs have the same name, {first}: give each its own.")
 
 
-def require_places(outputs: Iterable[Path], folder: Path | None) -> None:
-    """Finds out before the long work that the files, and a folder for the report, can be written.
-
-    Raises:
-        UnusableInputError: nothing can be written there, or the folder is a file.
-    """
-    from DiffSegLungLib.outputs import require_writable
-
-    for path in outputs:
-        require_writable(path)
-    if folder and os.path.exists(folder) and not os.path.isdir(folder):
-        raise UnusableInputError(f"Report {folder} is a file: give the name of a folder.")
-
-
 def files_below(folder: Path) -> list[Path]:
     """All files of a folder and the folders in it, sorted; a link that leads nowhere is none."""
     found = (place / name for place, _, names in walk(folder) for name in names)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DiffSegLungLib.acquisition import MODALITY_TAG, read_acquisition, tag_value
-from DiffSegLungLib.dicom_elements import fault_of_values
+from DiffSegLungLib.io.acquisition import MODALITY_TAG, read_acquisition, tag_value
+from DiffSegLungLib.io.dicom_elements import fault_of_values
 
 MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 """Enhanced CT, and the legacy converted kind: their geometry is never at the root."""
@@ -158,7 +158,7 @@ def read_header(path: Path) -> DicomFile | None:
 def _planes(reader: sitk.ImageFileReader, path: Path) -> tuple[Plane, ...]:
     size = reader.GetSize()
     if tag_value(reader, "0008|0016") in MULTI_FRAME or (len(size) == 3 and size[2] > 1):
-        from DiffSegLungLib.multiframe import read_planes
+        from DiffSegLungLib.io.multiframe import read_planes
 
         return read_planes(path)
     slope, intercept = (_numbers(tag_value(reader, tag), 1) for tag in ("0028|1053", "0028|1052"))

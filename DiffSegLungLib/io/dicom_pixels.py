@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
 
-from DiffSegLungLib.dicom_images import DicomFile, Slice
+from DiffSegLungLib.io.dicom_images import DicomFile, Slice
 
 PIXELS = (
     "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DiffSegLungLib.dicom_images import DicomFile, Slice, read_header
-from DiffSegLungLib.dicom_pixels import forget, slice_hu
-from DiffSegLungLib.headers import fault_of_header, is_dicom
-from DiffSegLungLib.image_files import quiet
+from DiffSegLungLib.io.dicom_images import DicomFile, Slice, read_header
+from DiffSegLungLib.io.dicom_pixels import forget, slice_hu
+from DiffSegLungLib.io.headers import fault_of_header, is_dicom
+from DiffSegLungLib.io.image_files import quiet
 
 SAME_VOXEL, SAME_HU = 0.05, 1.0
 MOST_TRIED = 200

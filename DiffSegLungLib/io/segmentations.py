@@ -14,13 +14,22 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DiffSegLungLib.anatomy import Structure, is_lungs, structure_of
+from DiffSegLungLib.anatomy import (
+    LEFT,
+    RIGHT,
+    THIRDS,
+    WHOLE,
+    Structure,
+    is_lungs,
+    structure_of,
+    thirds_from_sides,
+)
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.given_lungs import require_lungs_alone
-from DiffSegLungLib.measures import LEFT, RIGHT, THIRDS, WHOLE, thirds_from_sides
+from DiffSegLungLib.io.given_lungs import require_lungs_alone
+from DiffSegLungLib.io.label_maps import labels_on_grid, load_mask, read_labels
+from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.terminology import TAG, Terminology, parse_terminology
 from DiffSegLungLib.tissues import BY_KEY, TISSUES, Tissue
-from DiffSegLungLib.volume import Volume, labels_on_grid, load_mask, read_labels
 
 Source = str | os.PathLike[str] | sitk.Image
 

@@ -13,21 +13,17 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import SimpleITK as sitk
 
-from DiffSegLungLib.acquisition import read_acquisition
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError, is_out_of_memory
-from DiffSegLungLib.files import is_ours_alone, require_there
-from DiffSegLungLib.headers import fault_of_header
+from DiffSegLungLib.io.acquisition import read_acquisition
+from DiffSegLungLib.io.files import is_ours_alone, require_there
+from DiffSegLungLib.io.headers import fault_of_header
 from DiffSegLungLib.progress import free_memory_mb
-
-if TYPE_CHECKING:
-    from DiffSegLungLib.series import Series
 
 FEWEST_SLICES = 8
 MOST_VOXELS = 2**31
@@ -46,31 +42,6 @@ NIFTI_HEADER_BYTES = 348
 _EIGHT_BIT = (sitk.sitkUInt8, sitk.sitkInt8)
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 FORMATS = "NRRD, NIfTI, MetaImage or a DICOM folder"
-
-
-@dataclass
-class Source:
-    """A CT as it was read, before any check of its values.
-
-    Attributes:
-        image: its voxels.
-        name: for messages to who gave it; a file's name, which may be a patient's.
-        metadata: of the acquisition.
-        warnings: whole sentences.
-        dicom_files: in the order of the slices.
-        title: for what is written; never a file's name.
-        series: all CT series of a DICOM folder.
-        dicom_frames: of each slice the place in its file, from 0.
-    """
-
-    image: sitk.Image
-    name: str
-    metadata: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    dicom_files: tuple[Path, ...] = ()
-    title: str = "CT"
-    series: tuple[Series, ...] = ()
-    dicom_frames: tuple[int, ...] = ()
 
 
 def read_file(path: Path, as_ct: bool = False, name: str | None = None) -> tuple[sitk.Image, dict[str, str]]:
@@ -127,9 +98,6 @@ def safe_title(path: Path) -> str:
     """Return the file's name without its endings, with only characters that any file system takes."""
     stem = re.sub(r"(?i)(\.seg)?\.(nrrd|nhdr|nii\.gz|nii|mha|mhd|dcm|hdr|img)$", "", path.name)
     return re.sub(r"[^\w .()+-]", "_", stem).strip(" .")[:80] or "CT"
-
-
-# --- ITK's own lines ------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -230,9 +198,6 @@ def _second_standard_error() -> TextIO:
     return os.fdopen(os.dup(STANDARD_ERROR), "w", buffering=1, errors="backslashreplace")
 
 
-# --- is the file whole? ---------------------------------------------------------------------------
-
-
 def check_size(size: Sequence[int], components: int, name: str) -> None:
     """Refuse what says it is huge before memory is taken for it: a small file may say so, too.
 
@@ -319,9 +284,6 @@ def _unreadable(path: Path, name: str, reason: str) -> UnusableInputError:
         if start[place : place + len(sign)] == sign and not path.name.lower().endswith(endings):
             return unusable(name, f"is {kind} by its content; let its name end in {endings[0]}.")
     return unusable(name, f"cannot be read; it is damaged or not {FORMATS}; export the CT again.")
-
-
-# --- is it a CT? ----------------------------------------------------------------------------------
 
 
 def unusable(name: str, sentence: str) -> UnusableInputError:

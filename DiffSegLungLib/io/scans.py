@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from DiffSegLungLib.dicom_images import Slice
-from DiffSegLungLib.dicom_pixels import slice_hu
-from DiffSegLungLib.image_files import FEWEST_SLICES, unusable
+from DiffSegLungLib.io.dicom_images import Slice
+from DiffSegLungLib.io.dicom_pixels import slice_hu
+from DiffSegLungLib.io.image_files import FEWEST_SLICES, unusable
 
 SAME_PLACE_MM = 0.01
 FEWEST_AMONG = 2

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DiffSegLungLib.dicom_images import Slice
-from DiffSegLungLib.dicom_pixels import forget, stack_hu
-from DiffSegLungLib.geometry import Geometry
-from DiffSegLungLib.image_files import Source, check_kind, check_size, check_spacing, quiet, unusable
-from DiffSegLungLib.scans import heights, one_scan
-from DiffSegLungLib.series import Series, choose_series, list_series, series_of_file
+from DiffSegLungLib.io.dicom_images import Slice
+from DiffSegLungLib.io.dicom_pixels import forget, stack_hu
+from DiffSegLungLib.io.geometry import Geometry
+from DiffSegLungLib.io.image_files import check_kind, check_size, check_spacing, quiet, unusable
+from DiffSegLungLib.io.scans import heights, one_scan
+from DiffSegLungLib.io.series import Series, choose_series, list_series, series_of_file
+from DiffSegLungLib.io.source import Source
 
 LARGEST_SLICE_SHIFT_MM = 5.0
 MOST_MISSING_SLICES = 0.05

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from DiffSegLungLib.duplicates import copies_of
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.files import (
+from DiffSegLungLib.io.duplicates import copies_of
+from DiffSegLungLib.io.files import (
     CT_SUFFIXES,
     LABEL_SUFFIXES,
     SEGMENTATION_SUFFIX,
@@ -27,9 +27,9 @@ from DiffSegLungLib.files import (
     require_there,
     walk,
 )
-from DiffSegLungLib.headers import is_dicom
-from DiffSegLungLib.image_files import safe_title
-from DiffSegLungLib.series import study_of
+from DiffSegLungLib.io.headers import is_dicom
+from DiffSegLungLib.io.image_files import safe_title
+from DiffSegLungLib.io.series import study_of
 
 Study = tuple[str, str]
 """Study UID and a code of the patient."""
@@ -240,7 +240,7 @@ def companion(case: Case, folder: Path | None, what: str) -> Path | None:
 
 def write_key(path: Path, cases: Iterable[Case]) -> None:
     """Write which case is which source, for its owner's eyes; it may name patients (.csv)."""
-    from DiffSegLungLib.outputs import write_private
+    from DiffSegLungLib.io.atomic import write_private
 
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")

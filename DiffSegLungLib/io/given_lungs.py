@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from DiffSegLungLib.image_files import unusable
-from DiffSegLungLib.volume import Volume
+from DiffSegLungLib.io.image_files import unusable
+from DiffSegLungLib.io.volume import Volume
 
 SOLID_HU = -150.0
 """Median from which a label holds no aerated lung; so does consolidated lung."""

@@ -3,9 +3,8 @@
 Every stage after this one works on ``Volume.hu``: float32 Hounsfield units, axes (z, y, x), index +x towards
 the patient's Left, +y Posterior, +z Superior.  ``to_input_geometry`` is the way back, voxel by voxel.
 
-What belongs to the way in and out lies in files of its own and is imported from here: ``image_files`` reads a
-file, ``series`` and ``dicom_folder`` a folder, ``label_maps`` a mask, ``hounsfield`` checks the values,
-``acquisition`` warns, ``resampling`` changes the grid.
+Beside it ``image_files`` reads a file, ``series`` and ``dicom_folder`` a folder, ``label_maps`` a mask,
+``hounsfield`` checks the values, ``acquisition`` warns, ``resampling`` changes the grid.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DiffSegLungLib.acquisition import ACQUISITION_TAGS, MODALITY_TAG, quality_warnings
-from DiffSegLungLib.dicom_folder import read_dicom_folder, read_multi_frame
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.geometry import Geometry
-from DiffSegLungLib.headers import is_dicom
-from DiffSegLungLib.hounsfield import AIR_HU, clean
-from DiffSegLungLib.image_files import (
-    Source,
+from DiffSegLungLib.io.acquisition import quality_warnings
+from DiffSegLungLib.io.dicom_folder import read_dicom_folder, read_multi_frame
+from DiffSegLungLib.io.geometry import Geometry
+from DiffSegLungLib.io.headers import is_dicom
+from DiffSegLungLib.io.hounsfield import clean
+from DiffSegLungLib.io.image_files import (
     check_kind,
     check_spacing,
     existing,
@@ -33,29 +31,9 @@ from DiffSegLungLib.image_files import (
     safe_title,
     three_dimensional,
 )
-from DiffSegLungLib.label_maps import labels_on_grid, load_mask, read_labels
-from DiffSegLungLib.resampling import resample
-from DiffSegLungLib.series import Series, study_of
-from DiffSegLungLib.told_geometry import geometry_warnings
-
-__all__ = [
-    "ACQUISITION_TAGS",
-    "AIR_HU",
-    "MODALITY_TAG",
-    "Geometry",
-    "Volume",
-    "canonical_image",
-    "edge_warnings",
-    "is_dicom",
-    "labels_on_grid",
-    "load_mask",
-    "load_volume",
-    "read_labels",
-    "resample",
-    "safe_title",
-    "study_of",
-    "to_input_geometry",
-]
+from DiffSegLungLib.io.series import Series
+from DiffSegLungLib.io.source import Source
+from DiffSegLungLib.io.told_geometry import geometry_warnings
 
 LUNG_ON_EDGE_CM2 = 5.0
 

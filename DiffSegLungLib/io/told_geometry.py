@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from DiffSegLungLib.headers import HEADER_BYTES
-from DiffSegLungLib.image_files import GZIP_SIGN, NIFTI_HEADER_BYTES, unusable
+from DiffSegLungLib.io.headers import HEADER_BYTES
+from DiffSegLungLib.io.image_files import GZIP_SIGN, NIFTI_HEADER_BYTES, unusable
 
 NOT_SET = (
     "The voxel size was probably never set: 1 x 1 x 1 mm at the origin is what programs write that do not "

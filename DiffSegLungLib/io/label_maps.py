@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from DiffSegLungLib.dicom_seg_reader import is_dicom_segmentation, read_dicom_segmentation
-from DiffSegLungLib.geometry import Geometry
-from DiffSegLungLib.image_files import existing, read_file, unusable
+from DiffSegLungLib.io.dicom_seg_reader import is_dicom_segmentation, read_dicom_segmentation
+from DiffSegLungLib.io.geometry import Geometry
+from DiffSegLungLib.io.image_files import existing, read_file, unusable
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.volume import Volume
+    from DiffSegLungLib.io.volume import Volume
 
 
 def load_mask(source: str | os.PathLike[str] | sitk.Image, volume: Volume) -> np.ndarray:

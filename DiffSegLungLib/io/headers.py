@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from DiffSegLungLib.dicom_elements import fault_of_values
+from DiffSegLungLib.io.dicom_elements import fault_of_values
 
 HEADER_BYTES = 4_000_000
 """A segmentation of Slicer with its terminology has some ten thousand."""
