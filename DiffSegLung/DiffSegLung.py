@@ -451,7 +451,7 @@ class DiffSegLungLogic(ScriptedLoadableModuleLogic):
 
     def models(self) -> list:
         """The weights at hand."""
-        from DiffSegLungLib.models import list_models
+        from DiffSegLungLib.models.store import list_models
 
         return list_models()
 

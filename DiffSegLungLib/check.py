@@ -29,8 +29,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib import models
 from DiffSegLungLib.errors import MissingPartError
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.version import __version__
 
 if TYPE_CHECKING:

@@ -414,7 +414,7 @@ def _verify_models(arguments: argparse.Namespace) -> int:
 
 
 def _remove_model(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.models import remove
+    from DiffSegLungLib.models.store import remove
 
     print(f"Removed {remove(arguments.model)}")
     return DONE

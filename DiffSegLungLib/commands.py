@@ -358,7 +358,7 @@ def phantom_to_files(
 
 def models_table() -> str:
     """The installed models, one a line: name, version, start of the checksum, folder."""
-    from DiffSegLungLib.models import list_models
+    from DiffSegLungLib.models.store import list_models
 
     rows = [("name", "version", "sha256", "folder")]
     rows += [(model.name, model.version, model.sha256[:12], str(model.folder)) for model in list_models()]
@@ -377,7 +377,7 @@ def verify_models(name: str | None, report: Callable[[str], None]) -> None:
     Raises:
         MissingPartError: no model is there, or the first damaged one; the others are checked all the same.
     """
-    from DiffSegLungLib.models import list_models, verify
+    from DiffSegLungLib.models.store import list_models, verify
 
     names = [name] if name else [model.name for model in list_models()]
     if not names:

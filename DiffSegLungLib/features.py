@@ -25,7 +25,7 @@ from DiffSegLungLib.filters import box_around, masked_mean, masked_means, masked
 from DiffSegLungLib.parallel import run_all, threads
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.models.student import Student
+    from DiffSegLungLib.representation.student import Student
     from DiffSegLungLib.vessels import Parenchyma
 
 DESCRIPTORS = ("density", "density_5mm", "lines_5mm", "holes_5mm")

@@ -29,6 +29,7 @@ from DiffSegLungLib.decision.by_network import (
     shares_of_tissues,
     vessels_of,
 )
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.dependent import dependent_warnings
 from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
@@ -44,7 +45,7 @@ from DiffSegLungLib.io.volume import Volume, edge_warnings, load_volume, to_inpu
 from DiffSegLungLib.lung_network import LungNetwork
 from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
 from DiffSegLungLib.mixture import Mixture, adapt
-from DiffSegLungLib.models import Model, load
+from DiffSegLungLib.models.store import load
 from DiffSegLungLib.naming import (
     NAMED,
     NamingRule,

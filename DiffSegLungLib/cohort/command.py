@@ -166,12 +166,12 @@ def plan(request: CohortRequest) -> list[Job]:
         MissingPartError: the weights or the device.
     """
     from DiffSegLungLib.io.cases import find_cases, write_key
-    from DiffSegLungLib.models import verify
+    from DiffSegLungLib.models.store import digest_of, verify
     from DiffSegLungLib.pipeline import choose_device
 
     _check(request)
     choose_device(request.device)
-    model = verify(request.model).digest
+    model = digest_of(verify(request.model))
     cases = [case for case in find_cases(request.source, request.keep_names) if _is_mine(case, request.shard)]
     if request.key:
         write_key(request.key, cases)

@@ -13,7 +13,7 @@ from DiffSegLungLib.diffusion.unet import HU_MAXIMUM, HU_MINIMUM, from_hounsfiel
 from DiffSegLungLib.errors import MissingPartError
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.models.student import Student
+    from DiffSegLungLib.representation.student import Student
 
 METHODS = ("ddim", "dpm-solver")
 BATCH = 16

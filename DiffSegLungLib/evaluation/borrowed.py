@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.evaluation import baselines
 from DiffSegLungLib.features import fine_descriptors
 from DiffSegLungLib.io.label_maps import load_mask
-from DiffSegLungLib.models import Model
 from DiffSegLungLib.naming import NAMED, log_density_prior, tissue_posterior
 from DiffSegLungLib.pipeline import Result, segment
 from DiffSegLungLib.tissues import (

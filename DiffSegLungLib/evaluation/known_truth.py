@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.evaluation import baselines, metrics, probe, stages
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.io.geometry import Geometry
 from DiffSegLungLib.io.volume import Volume
-from DiffSegLungLib.models import Model
 from DiffSegLungLib.quality import QUALITIES, STANDARD
 from DiffSegLungLib.tissues import HEALTHY
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.diffusion import encode, from_hounsfield
 from DiffSegLungLib.distillation import EMBEDDING as LENGTH
 from DiffSegLungLib.evaluation.baselines import CELL, cell_grid, cut_cells
@@ -23,8 +24,7 @@ from DiffSegLungLib.evaluation.metrics import KEYS, mean
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.features import embed
 from DiffSegLungLib.io.resampling import resample
-from DiffSegLungLib.models import Model
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import BY_KEY
 
 HOUNSFIELD, TEACHER = "seven HU numbers", "34 radiomic numbers"

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.features import embed, fine_descriptors
 from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.lungs import Lungs, segment_lungs
-from DiffSegLungLib.models import Model
 from DiffSegLungLib.pipeline import Grid, Tissues, classify, refine, to_volume, working_grid
 from DiffSegLungLib.quality import STANDARD, quality_of
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels

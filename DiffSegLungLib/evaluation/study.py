@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation import (
     borrowed,
@@ -40,7 +41,7 @@ from DiffSegLungLib.evaluation.hosts import (
 from DiffSegLungLib.evaluation.kept import Kept, fingerprint
 from DiffSegLungLib.evaluation.known_truth import run_case
 from DiffSegLungLib.evaluation.read_ct import ReadCt
-from DiffSegLungLib.models import Model, list_models, load
+from DiffSegLungLib.models.store import list_models, load
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.progress import Progress, silent
 

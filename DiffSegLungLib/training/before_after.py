@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from DiffSegLungLib import models
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.models import storage
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.pipeline import Result, segment
 from DiffSegLungLib.progress import Progress, part
 from DiffSegLungLib.report.slices import Chest, bare_picture, choose_cuts, overlay_picture, plane_millimetres
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import REPORTED, TISSUES
 from DiffSegLungLib.training.finetune import (
     DRIFT_POINTS,

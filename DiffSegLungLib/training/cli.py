@@ -22,7 +22,7 @@ from DiffSegLungLib.training.run_files import CHECKPOINT
 
 if TYPE_CHECKING:
     from DiffSegLungLib.features import EmbeddingPlan
-    from DiffSegLungLib.models.student import Student
+    from DiffSegLungLib.representation.student import Student
     from DiffSegLungLib.training.store import Patient
     from DiffSegLungLib.training.trainer import Settings, Watch
 
@@ -200,8 +200,8 @@ def _with_unet_of(model: str, settings: Settings) -> Student:
     """A student whose U-Net is a model's and whose head knows nothing yet."""
     import torch
 
-    from DiffSegLungLib import models
-    from DiffSegLungLib.models.student import Student
+    from DiffSegLungLib.models import store as models
+    from DiffSegLungLib.representation.student import Student
 
     base = models.load(model)
     channels = tuple(base.description["architecture"]["channels"])
@@ -336,7 +336,7 @@ def _add_fit(actions: Any) -> None:
 
 def _fit(arguments: argparse.Namespace, progress: Progress) -> Path:
     from DiffSegLungLib.io.atomic import write_text
-    from DiffSegLungLib.models import DESCRIPTION as MODEL_DESCRIPTION
+    from DiffSegLungLib.models.format import DESCRIPTION as MODEL_DESCRIPTION
     from DiffSegLungLib.training.reference import ReferenceSettings, write_model
 
     settings, spacing = _finished_run(arguments)
@@ -433,7 +433,7 @@ def _add_lungs(actions: Any) -> None:
 
 
 def _lungs(arguments: argparse.Namespace, progress: Progress) -> Path:
-    from DiffSegLungLib.models import find
+    from DiffSegLungLib.models.store import find
     from DiffSegLungLib.pipeline import choose_device
     from DiffSegLungLib.training import lungs
     from DiffSegLungLib.training.sources import require_different_names

@@ -7,14 +7,14 @@ from functools import cache
 
 import numpy as np
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.features import embed, fine_descriptors
 from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.lungs import lungs_from_mask
-from DiffSegLungLib.models import Model
-from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.naming import NAMED
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.pipeline import Grid, classify, refine, working_grid
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import HEALTHY
 from DiffSegLungLib.vessels import Parenchyma, separate_vessels
 

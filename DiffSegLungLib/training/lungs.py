@@ -30,7 +30,8 @@ from DiffSegLungLib.lung_network import (
     to_network_grid,
 )
 from DiffSegLungLib.lungs import lungs_from_mask, segment_lungs, to_work_grid
-from DiffSegLungLib.models import LUNGS, storage
+from DiffSegLungLib.models import storage
+from DiffSegLungLib.models.format import LUNGS
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.progress import Progress
 from DiffSegLungLib.signals import handled

@@ -14,11 +14,11 @@ from DiffSegLungLib.features import EmbeddingPlan, embed
 from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.mixture import Mixture, Projection, fit_mixture, fit_projection
 from DiffSegLungLib.models import storage
-from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.naming import NamingRule, healthy_density, name_by_rule
 from DiffSegLungLib.pipeline import descriptors_of, prepare_for_fit
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.regions import RegionSettings
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.training import checkpoint
 
 BINS = (24, 12)

@@ -21,9 +21,9 @@ from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_houns
 from DiffSegLungLib.distillation import EMBEDDING, TARGETS, TeacherHead, collapse, info_nce, warm_up
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
 from DiffSegLungLib.io.atomic import write_text
-from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.progress import Progress
 from DiffSegLungLib.radiomics.batched import teacher_for_patches
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.distributed import Ranks, share_batch_norm

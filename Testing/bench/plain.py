@@ -25,8 +25,8 @@ import torch
 from scipy import ndimage
 
 from DiffSegLungLib import features, pipeline
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.mixture import Mixture, Projection
-from DiffSegLungLib.models import Model
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 
 FILTERING = ["dense_lung", "features", "filters", "fusion", "lung_shapes", "lung_warnings", "lungs"]

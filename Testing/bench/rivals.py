@@ -164,7 +164,7 @@ def _posterior(seed: int) -> tuple[str, Cost, Cost]:
     """scikit-learn's posterior of the shipped mixture, or ours."""
     from sklearn.mixture import GaussianMixture
 
-    from DiffSegLungLib.models import load
+    from DiffSegLungLib.models.store import load
 
     mixture = load().mixture
     random = np.random.default_rng(seed)

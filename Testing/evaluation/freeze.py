@@ -94,7 +94,7 @@ def label_maps(ct: Path, lungs: Path | None) -> dict[str, sitk.Image]:
     """The label maps of one CT by each method, in its own geometry."""
     from DiffSegLungLib.evaluation import stages
     from DiffSegLungLib.io.volume import load_volume, to_input_geometry
-    from DiffSegLungLib.models import load
+    from DiffSegLungLib.models.store import load
     from DiffSegLungLib.pipeline import find_lungs
 
     model, volume = load(None), load_volume(ct)

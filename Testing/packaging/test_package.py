@@ -71,7 +71,7 @@ def test_library_finds_its_weights_there(extension: Any, tree: str, tmp_path: Pa
     folder = getattr(extension, tree)
     code = (
         "import DiffSegLungLib, DiffSegLungLib.report;"
-        "from DiffSegLungLib.models import verify;"
+        "from DiffSegLungLib.models.store import verify;"
         "print(DiffSegLungLib.__file__); print(verify().folder)"
     )
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}

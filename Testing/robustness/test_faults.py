@@ -17,12 +17,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from DiffSegLungLib import cli, features, models
+from DiffSegLungLib import cli, features
 from DiffSegLungLib.errors import UnusableInputError, is_out_of_memory
 from DiffSegLungLib.features import _in_batches_that_fit
 from DiffSegLungLib.io import atomic
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.pipeline import STAGES
+from DiffSegLungLib.representation.student import Student
 from Testing.robustness.scans import finer, image_of, phantom, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -485,7 +486,7 @@ def test_without_memory_it_says_so(tmp_path: Path, megabytes: int) -> None:
     """The program has loaded its packages; then it gets so much more and no more, for a large CT."""
     save(finer((4, 4, 4)), tmp_path / "ct.nrrd")
     limit = (
-        "import DiffSegLungLib.pipeline; import DiffSegLungLib.models as m; m.load(); "
+        "import DiffSegLungLib.pipeline; import DiffSegLungLib.models.store as m; m.load(); "
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize(); "
         f"most = used + {megabytes} * 2**20; resource.setrlimit(resource.RLIMIT_AS, (most, most))"
     )

@@ -18,9 +18,10 @@ import pytest
 import SimpleITK as sitk
 from packaging.requirements import Requirement
 
-from DiffSegLungLib import cli, models
+from DiffSegLungLib import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.io.volume import load_volume
+from DiffSegLungLib.models import store as models
 from Testing.robustness import audit
 from Testing.robustness.scans import SIDE, chest, image_of, phantom, save
 from Testing.unit.dicom_series import write_series

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from DiffSegLungLib import check, cli, models
+from DiffSegLungLib import check, cli
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.version import __version__
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli, models
+from DiffSegLungLib import cli
 from DiffSegLungLib.cohort import CohortRequest, jobs, run_cohort
 from DiffSegLungLib.cohort import command as cohort_command
 from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run_job, write_record
@@ -29,6 +29,7 @@ from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.io.cases import code_of, file_code, find_cases, without_names
 from DiffSegLungLib.io.volume import canonical_image, load_volume, to_input_geometry
 from DiffSegLungLib.manifest import code_digest
+from DiffSegLungLib.models import store as models
 from Testing.cohort.small_cases import SmallCases
 from Testing.unit.dicom_series import write_series
 

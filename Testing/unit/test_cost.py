@@ -19,7 +19,7 @@ from DiffSegLungLib.features import EmbeddingPlan, embed, fine_descriptors
 from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse
 from DiffSegLungLib.lungs import segment_lungs
 from DiffSegLungLib.mixture import Mixture
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.vessels import separate_vessels
 
 MM = 1.5
@@ -147,7 +147,7 @@ def test_lungs_are_found_on_the_coarse_grid(transforms: list[int], monkeypatch: 
 def test_neither_monai_nor_pandas_is_loaded_with_a_model() -> None:
     """MONAI takes twice as long to import as torch."""
     code = (
-        "import sys; from DiffSegLungLib.models import load; import DiffSegLungLib.pipeline;"
+        "import sys; from DiffSegLungLib.models.store import load; import DiffSegLungLib.pipeline;"
         "model = load(); heavy = {'monai', 'pandas', 'sklearn', 'matplotlib', 'skimage', 'scipy.stats'};"
         "print(sorted(heavy & set(sys.modules)) if model.lungs else 'no lung network')"
     )

@@ -18,7 +18,7 @@ from DiffSegLungLib.distillation import (
     info_nce,
     warm_up,
 )
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.representation.student import Student
 
 
 def random_embeddings(count: int, seed: int = 0) -> torch.Tensor:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from scipy import ndimage
 
-from DiffSegLungLib import models
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation import (
     baselines,
@@ -41,9 +40,10 @@ from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.evaluation.study import Outcome, Plan
 from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.lungs import Lungs
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.pipeline import working_grid
 from DiffSegLungLib.quality import QUALITIES, STANDARD
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import (
     CAVITY,
     CONSOLIDATION,

@@ -20,7 +20,7 @@ from DiffSegLungLib.features import (
     upsample_cells,
 )
 from DiffSegLungLib.mixture import Projection
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.vessels import separate_vessels
 
 PLAN = EmbeddingPlan(window=(16, 16, 16), stride=(16, 8, 8), timesteps=(10, 50), batch=4)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from DiffSegLungLib import cli, models
+from DiffSegLungLib import cli
 from DiffSegLungLib.dense_lung import borne_out, tips_of_domes
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.evaluation.cases import Case, make_case
@@ -21,6 +21,7 @@ from DiffSegLungLib.evaluation.lesions import Lesion
 from DiffSegLungLib.lung_network import LungNetwork, build_unet, from_hounsfield
 from DiffSegLungLib.lungs import LEFT, RIGHT, Lungs, segment_lungs
 from DiffSegLungLib.models import storage
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.tissues import CONSOLIDATION
 from DiffSegLungLib.training import lungs as training

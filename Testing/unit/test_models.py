@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib import cli, models
+from DiffSegLungLib import cli
 from DiffSegLungLib.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.distillation import EMBEDDING
 from DiffSegLungLib.errors import MissingPartError
@@ -18,9 +18,10 @@ from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models import storage
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.naming import NamingRule
 from DiffSegLungLib.regions import RegionSettings
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import BY_LABEL
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ import torch
 from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.features import EmbeddingPlan, _windows, embed
-from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.quality import QUALITIES, STANDARD, quality_of
+from DiffSegLungLib.representation.student import Student
 
 PLAN = EmbeddingPlan()
 

@@ -91,8 +91,8 @@ def raiseZeroDivision(*_arguments: Any) -> None:
 
 def test_a_half_made_model_is_no_model(panel: Any, tmp_path: Path) -> None:
     """A fine-tuning writes into a hidden folder, which may stay behind where it was killed."""
-    from DiffSegLungLib import models
     from DiffSegLungLib.errors import MissingPartError
+    from DiffSegLungLib.models import store as models
 
     store = tmp_path / "models"
     shutil.copytree(models.find(), store / ".ours.partial")

@@ -418,7 +418,7 @@ def test_the_store_beside_slicers_settings(module: Any, monkeypatch: pytest.Monk
     """Without a setting of the user's; the library and its child processes see it."""
     import slicer
 
-    from DiffSegLungLib import models
+    from DiffSegLungLib.models import store as models
     from DiffSegLungSlicer import ownModels
     from DiffSegLungSlicer.childProcess import childEnvironment
 
