@@ -42,8 +42,8 @@ from DiffSegLungLib.interpolation import enlarged_slabs
 from DiffSegLungLib.io.resampling import resample
 from DiffSegLungLib.io.segmentations import load_lungs, more_regions
 from DiffSegLungLib.io.volume import Volume, edge_warnings, load_volume, to_input_geometry
-from DiffSegLungLib.lung_network import LungNetwork
-from DiffSegLungLib.lungs import Lungs, lungs_from_mask, segment_lungs
+from DiffSegLungLib.lungs.lungs import Lungs, lungs_from_mask, segment_lungs
+from DiffSegLungLib.lungs.network import LungNetwork
 from DiffSegLungLib.mixture import Mixture, adapt
 from DiffSegLungLib.models.store import load
 from DiffSegLungLib.naming import (

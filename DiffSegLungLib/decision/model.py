@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from DiffSegLungLib.features import EmbeddingPlan
     from DiffSegLungLib.fusion import FusionSettings
-    from DiffSegLungLib.lung_network import LungNetwork
+    from DiffSegLungLib.lungs.network import LungNetwork
     from DiffSegLungLib.mixture import Mixture, Projection
     from DiffSegLungLib.naming import NamingRule
     from DiffSegLungLib.regions import RegionSettings

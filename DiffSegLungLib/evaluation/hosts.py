@@ -15,7 +15,7 @@ from scipy import ndimage
 from DiffSegLungLib.evaluation.site import Grain, Triple, measure_grain, vessel_share
 from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.io.volume import load_volume
-from DiffSegLungLib.lungs import segment_lungs
+from DiffSegLungLib.lungs.lungs import segment_lungs
 from DiffSegLungLib.vessels import mediastinal_distance
 
 OWN_LESION_MM = 8.0

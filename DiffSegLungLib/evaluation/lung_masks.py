@@ -16,8 +16,8 @@ from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.lesions import Lesion
 from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.io.volume import load_volume
-from DiffSegLungLib.lung_network import LungNetwork
-from DiffSegLungLib.lungs import segment_lungs
+from DiffSegLungLib.lungs.lungs import segment_lungs
+from DiffSegLungLib.lungs.network import LungNetwork
 from DiffSegLungLib.tissues import CONSOLIDATION
 
 EXPERT_MASKS = ("ct/LCTSC-Test-S1-102", "ct/LCTSC-Test-S1-203", "train/LCTSC-Test-S1-104")

@@ -20,7 +20,7 @@ from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.io.atomic import atomic_path, write_json
-from DiffSegLungLib.lung_network import LungNetwork, build_unet
+from DiffSegLungLib.lungs.network import LungNetwork, build_unet
 from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models.format import DESCRIPTION, FORMAT, LUNGS, MIXTURE, TISSUES, WEIGHTS, sha256_of
 from DiffSegLungLib.naming import NamingRule

@@ -10,7 +10,7 @@ import numpy as np
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.features import embed, fine_descriptors
 from DiffSegLungLib.io.volume import load_volume
-from DiffSegLungLib.lungs import lungs_from_mask
+from DiffSegLungLib.lungs.lungs import lungs_from_mask
 from DiffSegLungLib.naming import NAMED
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.pipeline import Grid, classify, refine, working_grid

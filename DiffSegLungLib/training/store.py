@@ -21,7 +21,7 @@ from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.io.atomic import atomic_path
 from DiffSegLungLib.io.resampling import resample
 from DiffSegLungLib.io.volume import Volume, load_volume
-from DiffSegLungLib.lungs import segment_lungs
+from DiffSegLungLib.lungs.lungs import segment_lungs
 
 MARGIN = 8
 """Voxels kept around the lungs."""

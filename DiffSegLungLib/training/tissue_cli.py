@@ -59,7 +59,7 @@ def _hosts(arguments: argparse.Namespace, progress: Progress) -> Path:
 
 
 def _write_hosts(source: Path, name: str, folder: Path, readings: Path | None, shallow: bool) -> None:
-    from DiffSegLungLib.lungs import segment_lungs
+    from DiffSegLungLib.lungs.lungs import segment_lungs
     from DiffSegLungLib.models.store import load
     from DiffSegLungLib.pipeline import segment
     from DiffSegLungLib.training.painting_hosts import ZOOMS, prepare

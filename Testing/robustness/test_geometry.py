@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from DiffSegLungLib.anatomy import regions_from_sides
 from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
-from DiffSegLungLib.lungs import segment_lungs
+from DiffSegLungLib.lungs.lungs import segment_lungs
 from DiffSegLungLib.measures import measure
 from DiffSegLungLib.tissues import EMPHYSEMA, HEALTHY
 from Testing.robustness.scans import SIDE, chest, phantom

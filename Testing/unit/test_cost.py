@@ -17,7 +17,7 @@ from DiffSegLungLib.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.diffusion import build_unet, encode
 from DiffSegLungLib.features import EmbeddingPlan, embed, fine_descriptors
 from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse
-from DiffSegLungLib.lungs import segment_lungs
+from DiffSegLungLib.lungs.lungs import segment_lungs
 from DiffSegLungLib.mixture import Mixture
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.vessels import separate_vessels

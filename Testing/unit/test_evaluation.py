@@ -39,7 +39,7 @@ from DiffSegLungLib.evaluation.lesions import KINDS, Lesion
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.evaluation.study import Outcome, Plan
 from DiffSegLungLib.features import EmbeddingPlan
-from DiffSegLungLib.lungs import Lungs
+from DiffSegLungLib.lungs.lungs import Lungs
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.pipeline import working_grid
 from DiffSegLungLib.quality import QUALITIES, STANDARD

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from DiffSegLungLib import cli
-from DiffSegLungLib.lung_network import build_unet
+from DiffSegLungLib.lungs.network import build_unet
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.training import checkpoint

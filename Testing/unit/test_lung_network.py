@@ -13,13 +13,13 @@ import torch
 from scipy import ndimage
 
 from DiffSegLungLib import cli
-from DiffSegLungLib.dense_lung import borne_out, tips_of_domes
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.evaluation.cases import Case, make_case
 from DiffSegLungLib.evaluation.hosts import make_host
 from DiffSegLungLib.evaluation.lesions import Lesion
-from DiffSegLungLib.lung_network import LungNetwork, build_unet, from_hounsfield
-from DiffSegLungLib.lungs import LEFT, RIGHT, Lungs, segment_lungs
+from DiffSegLungLib.lungs.dense import borne_out, tips_of_domes
+from DiffSegLungLib.lungs.lungs import LEFT, RIGHT, Lungs, segment_lungs
+from DiffSegLungLib.lungs.network import LungNetwork, build_unet, from_hounsfield
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.phantom import make_phantom

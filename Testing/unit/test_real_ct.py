@@ -17,7 +17,7 @@ from DiffSegLungLib.anatomy import WHOLE
 from DiffSegLungLib.evaluation.cases import make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.lesions import Lesion
-from DiffSegLungLib.lungs import segment_lungs
+from DiffSegLungLib.lungs.lungs import segment_lungs
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.pipeline import Result, segment
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, VESSEL

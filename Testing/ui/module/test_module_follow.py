@@ -268,7 +268,7 @@ def test_what_the_library_says_can_be_translated(
 
 def test_warnings_of_the_library_are_among_the_texts(module: Any) -> None:
     from DiffSegLungLib.io.acquisition import quality_warnings
-    from DiffSegLungLib.lung_warnings import missed_warnings
+    from DiffSegLungLib.lungs.warnings import missed_warnings
     from DiffSegLungLib.tissues import REPORTED
     from DiffSegLungSlicer import words
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DiffSegLungLib.lung_shapes import WORK_MM
+from DiffSegLungLib.lungs.shapes import WORK_MM
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def build_unet(channels: Sequence[int] = CHANNELS) -> torch.nn.Module:
     """
     from torch import nn
 
-    from DiffSegLungLib.lung_unet import Blocks, ResidualUNet
+    from DiffSegLungLib.lungs.unet import Blocks, ResidualUNet
 
     unet = ResidualUNet(2 * 8, 3 * 8, channels)
     return nn.Sequential(Blocks(back=False), unet, Blocks(back=True))

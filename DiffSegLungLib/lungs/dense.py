@@ -14,7 +14,7 @@ from scipy import ndimage
 from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
 from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
 from DiffSegLungLib.filters import box_around, within
-from DiffSegLungLib.lung_shapes import (
+from DiffSegLungLib.lungs.shapes import (
     AIR_HU,
     CLOSING_MM,
     SLIT_MM,
@@ -26,7 +26,7 @@ from DiffSegLungLib.lung_shapes import (
     middle_of_tissue,
     voxels,
 )
-from DiffSegLungLib.lung_warnings import missed_warnings
+from DiffSegLungLib.lungs.warnings import missed_warnings
 from DiffSegLungLib.parallel import run_all
 
 Network = Callable[[np.ndarray], np.ndarray]

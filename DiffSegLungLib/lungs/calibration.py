@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import ndimage
 
-from DiffSegLungLib.aorta import between_middles, find_aorta
 from DiffSegLungLib.filters import box_around
+from DiffSegLungLib.lungs.aorta import between_middles, find_aorta
 
 TRACHEA_HU = -978.0
 """Its inner air, median of the ten training CT: scatter and breathing keep it above -1000."""

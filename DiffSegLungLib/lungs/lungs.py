@@ -10,8 +10,11 @@ from scipy import ndimage
 
 from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
 from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
-from DiffSegLungLib.calibration import Calibration, calibrate
-from DiffSegLungLib.dense_lung import (
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.filters import box_around, squared_distance, within
+from DiffSegLungLib.interpolation import averaging_matrix, by_matrices, enlarged_slabs
+from DiffSegLungLib.lungs.calibration import Calibration, calibrate
+from DiffSegLungLib.lungs.dense import (
     Network,
     around_lungs,
     behind_dense,
@@ -20,10 +23,7 @@ from DiffSegLungLib.dense_lung import (
     dense_in_bays,
     tips_of_domes,
 )
-from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.filters import box_around, squared_distance, within
-from DiffSegLungLib.interpolation import averaging_matrix, by_matrices, enlarged_slabs
-from DiffSegLungLib.lung_shapes import (
+from DiffSegLungLib.lungs.shapes import (
     AIR_HU,
     CLOSING_MM,
     SLIT_MM,
@@ -35,7 +35,7 @@ from DiffSegLungLib.lung_shapes import (
     middle_of_tissue,
     voxels,
 )
-from DiffSegLungLib.lung_warnings import (
+from DiffSegLungLib.lungs.warnings import (
     density_warnings,
     gas_warnings,
     left_out_warnings,

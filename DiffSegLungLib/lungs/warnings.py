@@ -8,7 +8,7 @@ from scipy import ndimage
 from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
 from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
 from DiffSegLungLib.filters import box_around, within
-from DiffSegLungLib.lung_shapes import THINNEST_MM, WORK_MM, litres
+from DiffSegLungLib.lungs.shapes import THINNEST_MM, WORK_MM, litres
 
 BULLA_HU, THINNEST_GAS_MM = -970.0, 8.0  # gas in a space of its own
 MUCH_GAS_ML, MUCH_GAS_SHARE = 50.0, 0.1  # of a lung; whichever is less
