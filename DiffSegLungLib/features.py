@@ -25,8 +25,8 @@ from DiffSegLungLib.filters import box_around, masked_mean, masked_means, masked
 from DiffSegLungLib.parallel import run_all, threads
 
 if TYPE_CHECKING:
+    from DiffSegLungLib.parenchyma.vessels import Parenchyma
     from DiffSegLungLib.representation.student import Student
-    from DiffSegLungLib.vessels import Parenchyma
 
 DESCRIPTORS = ("density", "density_5mm", "lines_5mm", "holes_5mm")
 """The fine descriptors, in order; HU / 100 for the first two, log(1 + HU / 20) for the others."""
@@ -65,7 +65,7 @@ def fine_descriptors(hu: np.ndarray, mask: np.ndarray, parenchyma: Parenchyma, s
     Args:
         hu: float32 (z, y, x), isotropic grid.
         mask: bool (z, y, x), the lungs.
-        parenchyma: what :func:`DiffSegLungLib.vessels.separate_vessels` found.
+        parenchyma: what :func:`DiffSegLungLib.parenchyma.vessels.separate_vessels` found.
         spacing: voxel side in mm.
 
     Returns:

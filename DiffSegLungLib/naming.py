@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from DiffSegLungLib.filters import masked_mean
-from DiffSegLungLib.grain import Grain
+from DiffSegLungLib.parenchyma.grain import Grain
 from DiffSegLungLib.tissues import (
     BY_LABEL,
     CONSOLIDATION,

@@ -20,7 +20,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiffSegLungLib import measures as measuring
-from DiffSegLungLib.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.decision.by_network import (
     NetworkReading,
     calibrated,
@@ -37,7 +36,6 @@ from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precis
 from DiffSegLungLib.filters import nearest_inside
 from DiffSegLungLib.forks import require_no_fork
 from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio, keep_share
-from DiffSegLungLib.grain import Grain, grain_of
 from DiffSegLungLib.interpolation import enlarged_slabs
 from DiffSegLungLib.io.resampling import resample
 from DiffSegLungLib.io.segmentations import load_lungs, more_regions
@@ -62,6 +60,9 @@ from DiffSegLungLib.naming import (
     upper_shift,
 )
 from DiffSegLungLib.parallel import run_all
+from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
+from DiffSegLungLib.parenchyma.grain import Grain, grain_of
+from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quality import STANDARD, Quality, quality_of
 from DiffSegLungLib.regions import (
@@ -76,7 +77,6 @@ from DiffSegLungLib.regions import (
 )
 from DiffSegLungLib.representation.network import TissueNetwork
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
-from DiffSegLungLib.vessels import Parenchyma, separate_vessels
 
 if TYPE_CHECKING:
     import pandas

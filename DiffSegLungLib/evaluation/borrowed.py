@@ -14,6 +14,7 @@ from DiffSegLungLib.evaluation import baselines
 from DiffSegLungLib.features import fine_descriptors
 from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.naming import NAMED, log_density_prior, tissue_posterior
+from DiffSegLungLib.parenchyma.vessels import Parenchyma
 from DiffSegLungLib.pipeline import Result, segment
 from DiffSegLungLib.tissues import (
     BY_LABEL,
@@ -27,7 +28,6 @@ from DiffSegLungLib.tissues import (
     REPORTED,
     VESSEL,
 )
-from DiffSegLungLib.vessels import Parenchyma
 
 SLICE_CASES = ("train/P001", "train/cap001")
 HEALTHY_CASE = "ct/normal001"

@@ -11,9 +11,9 @@ from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.features import embed, fine_descriptors
 from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.lungs.lungs import Lungs, segment_lungs
+from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.pipeline import Grid, Tissues, classify, refine, to_volume, working_grid
 from DiffSegLungLib.quality import STANDARD, quality_of
-from DiffSegLungLib.vessels import Parenchyma, separate_vessels
 
 
 @dataclass(frozen=True)

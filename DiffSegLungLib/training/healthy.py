@@ -12,11 +12,11 @@ from DiffSegLungLib.features import embed, fine_descriptors
 from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.lungs.lungs import lungs_from_mask
 from DiffSegLungLib.naming import NAMED
+from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.pipeline import Grid, classify, refine, working_grid
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import HEALTHY
-from DiffSegLungLib.vessels import Parenchyma, separate_vessels
 
 PHANTOM_MM = (2.0, 1.5, 1.5)
 SLAB_MM = 48.0

@@ -19,7 +19,6 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from DiffSegLungLib.grain import grain_of
 from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.io.volume import edge_warnings, load_volume
 from DiffSegLungLib.longitudinal import change_warnings
@@ -27,6 +26,7 @@ from DiffSegLungLib.lungs.lungs import LEFT, RIGHT, lungs_from_mask, segment_lun
 from DiffSegLungLib.measure_command import CORRECTED, OTHER_LUNGS, MeasureRequest, measure_to_files
 from DiffSegLungLib.naming import NamingRule, blur_warnings
 from DiffSegLungLib.outputs import TISSUE_SEGMENTS, Segment, write_segmentation
+from DiffSegLungLib.parenchyma.grain import grain_of
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.remeasure import remeasure
 from DiffSegLungLib.tissues import GROUND_GLASS, HEALTHY

@@ -19,8 +19,8 @@ from DiffSegLungLib.features import EmbeddingPlan, embed, fine_descriptors
 from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse
 from DiffSegLungLib.lungs.lungs import segment_lungs
 from DiffSegLungLib.mixture import Mixture
+from DiffSegLungLib.parenchyma.vessels import separate_vessels
 from DiffSegLungLib.representation.student import Student
-from DiffSegLungLib.vessels import separate_vessels
 
 MM = 1.5
 SHAPE = (64, 96, 128)

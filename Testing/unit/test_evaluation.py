@@ -41,6 +41,7 @@ from DiffSegLungLib.evaluation.study import Outcome, Plan
 from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.lungs.lungs import Lungs
 from DiffSegLungLib.models import store as models
+from DiffSegLungLib.parenchyma.vessels import Parenchyma
 from DiffSegLungLib.pipeline import working_grid
 from DiffSegLungLib.quality import QUALITIES, STANDARD
 from DiffSegLungLib.representation.student import Student
@@ -52,7 +53,6 @@ from DiffSegLungLib.tissues import (
     GROUND_GLASS,
     HEALTHY,
 )
-from DiffSegLungLib.vessels import Parenchyma
 from Testing.unit.tiny_model import write_tiny_model
 
 SPACING = (2.5, 1.2, 1.2)

@@ -20,8 +20,8 @@ from DiffSegLungLib.features import (
     upsample_cells,
 )
 from DiffSegLungLib.mixture import Projection
+from DiffSegLungLib.parenchyma.vessels import separate_vessels
 from DiffSegLungLib.representation.student import Student
-from DiffSegLungLib.vessels import separate_vessels
 
 PLAN = EmbeddingPlan(window=(16, 16, 16), stride=(16, 8, 8), timesteps=(10, 50), batch=4)
 MM = 1.5

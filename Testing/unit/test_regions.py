@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.naming import NAMED, NamingRule, hole_edge, share_by_texture
+from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.regions import (
     RegionSettings,
     _opened_by_cube,

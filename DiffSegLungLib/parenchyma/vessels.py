@@ -23,8 +23,8 @@ from DiffSegLungLib.filters import (
     squared_distance,
     within,
 )
-from DiffSegLungLib.nodules import find_nodules
 from DiffSegLungLib.parallel import run_all
+from DiffSegLungLib.parenchyma.nodules import find_nodules
 
 SMALL_MM = 3.0
 """Half the side of the cube that removes peripheral vessels, airway walls and reticular lines."""
