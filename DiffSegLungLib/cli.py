@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from DiffSegLungLib.errors import DiffSegLungError, MissingPartError, UnusableInputError, is_out_of_memory
 from DiffSegLungLib.io.files import ours_alone
-from DiffSegLungLib.quality import QUALITIES, STANDARD
+from DiffSegLungLib.representation.quality import QUALITIES, STANDARD
 from DiffSegLungLib.signals import handled
 from DiffSegLungLib.tissues import DISEASES
 

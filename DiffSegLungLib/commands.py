@@ -21,7 +21,7 @@ from DiffSegLungLib.io.files import (
     seen_from,
 )
 from DiffSegLungLib.progress import Progress, part
-from DiffSegLungLib.quality import STANDARD, quality_of
+from DiffSegLungLib.representation.quality import STANDARD, quality_of
 
 if TYPE_CHECKING:
     import numpy as np

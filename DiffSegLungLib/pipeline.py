@@ -30,9 +30,7 @@ from DiffSegLungLib.decision.by_network import (
 )
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.dependent import dependent_warnings
-from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.features import DESCRIPTORS, embed, fine_descriptors, precision, upsample_cells
 from DiffSegLungLib.filters import nearest_inside
 from DiffSegLungLib.forks import require_no_fork
 from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio, keep_share
@@ -64,7 +62,6 @@ from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.parenchyma.grain import Grain, grain_of
 from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.progress import Progress, silent
-from DiffSegLungLib.quality import STANDARD, Quality, quality_of
 from DiffSegLungLib.regions import (
     agree_on_texture,
     drop_bundles,
@@ -75,7 +72,16 @@ from DiffSegLungLib.regions import (
     likeliest,
     part_rims,
 )
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING
+from DiffSegLungLib.representation.features import (
+    DESCRIPTORS,
+    embed,
+    fine_descriptors,
+    precision,
+    upsample_cells,
+)
 from DiffSegLungLib.representation.network import TissueNetwork
+from DiffSegLungLib.representation.quality import STANDARD, Quality, quality_of
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 
 if TYPE_CHECKING:

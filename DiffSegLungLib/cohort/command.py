@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.progress import Progress, silent
-from DiffSegLungLib.quality import QUALITIES, STANDARD
+from DiffSegLungLib.representation.quality import QUALITIES, STANDARD
 
 if TYPE_CHECKING:
     from DiffSegLungLib.cohort.jobs import Job, Outcome

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.features import EmbeddingPlan
     from DiffSegLungLib.fusion import FusionSettings
     from DiffSegLungLib.lungs.network import LungNetwork
     from DiffSegLungLib.mixture import Mixture, Projection
     from DiffSegLungLib.naming import NamingRule
     from DiffSegLungLib.regions import RegionSettings
+    from DiffSegLungLib.representation.features import EmbeddingPlan
     from DiffSegLungLib.representation.network import TissueNetwork
     from DiffSegLungLib.representation.student import Student
 

@@ -75,7 +75,7 @@ def hounsfield_mixture(hu: np.ndarray, mask: np.ndarray, seed: int) -> np.ndarra
 
 def radiomic_clusters(hu: np.ndarray, mask: np.ndarray, seed: int) -> np.ndarray:
     """k-means (five clusters) on the 34 radiomic numbers of each cell, named by the clusters' mean HU."""
-    from DiffSegLungLib.radiomics.batched import teacher_for_patches
+    from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches
 
     blocks, insides, shape = cut_cells(hu, -1000.0), cut_cells(mask, False), cell_grid(mask.shape)
     chosen = insides.mean(axis=(1, 2, 3)) > 0.05

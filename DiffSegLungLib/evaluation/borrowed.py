@@ -11,11 +11,11 @@ import numpy as np
 
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.evaluation import baselines
-from DiffSegLungLib.features import fine_descriptors
 from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.naming import NAMED, log_density_prior, tissue_posterior
 from DiffSegLungLib.parenchyma.vessels import Parenchyma
 from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.representation.features import fine_descriptors
 from DiffSegLungLib.tissues import (
     BY_LABEL,
     CAVITY,

@@ -16,11 +16,11 @@ import numpy as np
 from scipy import linalg, ndimage
 
 from DiffSegLungLib.decision.model import Model
-from DiffSegLungLib.diffusion.sampling import METHODS, densities_of, sample
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.io.atomic import write_json
 from DiffSegLungLib.models.store import load
 from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.representation.diffusion.sampling import METHODS, densities_of, sample
 from DiffSegLungLib.training.judge import HeldBack, draw_held_back, region_embeddings
 from DiffSegLungLib.training.split import read_split
 from DiffSegLungLib.training.store import Patient, load_store

@@ -17,7 +17,7 @@ from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.io.geometry import Geometry
 from DiffSegLungLib.io.volume import Volume
-from DiffSegLungLib.quality import QUALITIES, STANDARD
+from DiffSegLungLib.representation.quality import QUALITIES, STANDARD
 from DiffSegLungLib.tissues import HEALTHY
 
 CALIBRATION_VOXELS = 300_000

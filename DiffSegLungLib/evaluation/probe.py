@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from DiffSegLungLib.decision.model import Model
-from DiffSegLungLib.diffusion import encode, from_hounsfield
-from DiffSegLungLib.distillation import EMBEDDING as LENGTH
 from DiffSegLungLib.evaluation.baselines import CELL, cell_grid, cut_cells
 from DiffSegLungLib.evaluation.cases import Case
 from DiffSegLungLib.evaluation.metrics import KEYS, mean
 from DiffSegLungLib.evaluation.stages import Prepared
-from DiffSegLungLib.features import embed
 from DiffSegLungLib.io.resampling import resample
+from DiffSegLungLib.representation.diffusion import encode, from_hounsfield
+from DiffSegLungLib.representation.distillation import EMBEDDING as LENGTH
+from DiffSegLungLib.representation.features import embed
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import BY_KEY
 
@@ -87,7 +87,7 @@ def describe_cells(
         model: ours.
         retrained: models trained with a part left out, by the name of the ablation.
     """
-    from DiffSegLungLib.radiomics.batched import teacher_for_patches
+    from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches
 
     hu, mask = prepared.grid.hu, prepared.grid.mask
     labels = tissue_of_cells(truth_on_grid(case, prepared), mask)

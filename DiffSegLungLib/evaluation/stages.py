@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from DiffSegLungLib.decision.model import Model
-from DiffSegLungLib.diffusion import DOWNSAMPLING
-from DiffSegLungLib.features import embed, fine_descriptors
 from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.lungs.lungs import Lungs, segment_lungs
 from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.pipeline import Grid, Tissues, classify, refine, to_volume, working_grid
-from DiffSegLungLib.quality import STANDARD, quality_of
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING
+from DiffSegLungLib.representation.features import embed, fine_descriptors
+from DiffSegLungLib.representation.quality import STANDARD, quality_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def labels_to_volume(labels: np.ndarray, prepared: Prepared) -> np.ndarray:
 
 def without_embedding(model: Model) -> Model:
     """The same mixture with the dimensions of the embedding marginalised out."""
-    from DiffSegLungLib.features import DESCRIPTORS
+    from DiffSegLungLib.representation.features import DESCRIPTORS
 
     fine = len(DESCRIPTORS)
     mixture = replace(

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from DiffSegLungLib.decision.model import Model, ModelInfo
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.io.atomic import atomic_path, write_json
 from DiffSegLungLib.lungs.network import LungNetwork, build_unet
@@ -25,6 +24,7 @@ from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models.format import DESCRIPTION, FORMAT, LUNGS, MIXTURE, TISSUES, WEIGHTS, sha256_of
 from DiffSegLungLib.naming import NamingRule
 from DiffSegLungLib.regions import RegionSettings
+from DiffSegLungLib.representation.features import EmbeddingPlan
 from DiffSegLungLib.representation.network import TissueNetwork
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet

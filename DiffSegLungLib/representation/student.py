@@ -7,9 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from DiffSegLungLib.diffusion.schedule import noise_schedule
-from DiffSegLungLib.diffusion.unet import build_unet, encode, from_hounsfield, predict_noise_and_encode
-from DiffSegLungLib.distillation import StudentHead
+from DiffSegLungLib.representation.diffusion.schedule import noise_schedule
+from DiffSegLungLib.representation.diffusion.unet import (
+    build_unet,
+    encode,
+    from_hounsfield,
+    predict_noise_and_encode,
+)
+from DiffSegLungLib.representation.distillation import StudentHead
 
 
 class Student(nn.Module):

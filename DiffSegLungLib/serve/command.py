@@ -16,7 +16,7 @@ from typing import Any
 
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.io.cases import Case, find_listed
-from DiffSegLungLib.quality import STANDARD, quality_of
+from DiffSegLungLib.representation.quality import STANDARD, quality_of
 from DiffSegLungLib.serve.access import HEADERS, LARGEST_MESSAGE, Access, limit_messages
 
 PACKAGES = ("slicer", "trame", "trame_slicer", "trame_rca", "trame_vuetify", "slicer_layer_dm")

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from DiffSegLungLib.quality import QUALITIES
 from DiffSegLungLib.report import NOT_CLINICAL
+from DiffSegLungLib.representation.quality import QUALITIES
 from DiffSegLungLib.serve.scene import ERASE, LOOK, PAINT, WINDOWS
 from DiffSegLungLib.serve.session import LARGEST_BRUSH_MM, Session
 from DiffSegLungLib.tissues import REPORTED

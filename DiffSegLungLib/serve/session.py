@@ -27,7 +27,7 @@ from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
 from DiffSegLungLib.measure_command import CORRECTED, read_manifest
 from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure_corrected, number_text
 from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_segmentation
-from DiffSegLungLib.quality import QUALITIES
+from DiffSegLungLib.representation.quality import QUALITIES
 from DiffSegLungLib.serve.choices import SEVERAL_STUDIES, choices, series_of, unique
 from DiffSegLungLib.serve.computation import Computation
 from DiffSegLungLib.serve.scene import LOOK, Scene, most_of

@@ -64,7 +64,7 @@ def patches_of(trainer: Trainer, count: int) -> HeldBack:
 
 def samples_picture(trainer: Trainer, shown: HeldBack, steps: int) -> np.ndarray:
     """Real patches above, samples of the averaged network in the same lungs below; grey (rows, columns)."""
-    from DiffSegLungLib.diffusion.sampling import sample
+    from DiffSegLungLib.representation.diffusion.sampling import sample
 
     made = sample(trainer.average, shown.mask, steps, method="ddim", seed=trainer.settings.seed)
     return patches_picture([shown.hu, np.where(shown.mask > 0, made, shown.hu)])

@@ -21,7 +21,7 @@ from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training.run_files import CHECKPOINT
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.features import EmbeddingPlan
+    from DiffSegLungLib.representation.features import EmbeddingPlan
     from DiffSegLungLib.representation.student import Student
     from DiffSegLungLib.training.store import Patient
     from DiffSegLungLib.training.trainer import Settings, Watch
@@ -366,8 +366,8 @@ def _finished_run(arguments: argparse.Namespace) -> tuple[dict[str, Any], float]
 
 def plan_for(patch: tuple[int, int, int], timesteps: Sequence[int] | None = None) -> EmbeddingPlan:
     """Windows as large as the training patches, since normalisation looks at the whole window."""
-    from DiffSegLungLib.diffusion import TIMESTEPS
-    from DiffSegLungLib.features import EmbeddingPlan
+    from DiffSegLungLib.representation.diffusion import TIMESTEPS
+    from DiffSegLungLib.representation.features import EmbeddingPlan
 
     read_at = tuple(timesteps or EmbeddingPlan().timesteps)
     if max(read_at) >= TIMESTEPS:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from DiffSegLungLib.features import EmbeddingPlan, embed
 from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.mixture import Mixture, Projection, fit_mixture, fit_projection
 from DiffSegLungLib.models import storage
@@ -18,6 +17,7 @@ from DiffSegLungLib.naming import NamingRule, healthy_density, name_by_rule
 from DiffSegLungLib.pipeline import descriptors_of, prepare_for_fit
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.regions import RegionSettings
+from DiffSegLungLib.representation.features import EmbeddingPlan, embed
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.training import checkpoint
 

@@ -16,13 +16,20 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from DiffSegLungLib.cell_numbers import CONTEXT, cell_numbers, inner, without_rim
-from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
-from DiffSegLungLib.distillation import EMBEDDING, TARGETS, TeacherHead, collapse, info_nce, warm_up
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
 from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.progress import Progress
-from DiffSegLungLib.radiomics.batched import teacher_for_patches
+from DiffSegLungLib.representation.cell_numbers import CONTEXT, cell_numbers, inner, without_rim
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
+from DiffSegLungLib.representation.distillation import (
+    EMBEDDING,
+    TARGETS,
+    TeacherHead,
+    collapse,
+    info_nce,
+    warm_up,
+)
+from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training import checkpoint

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from DiffSegLungLib import features, pipeline
+from DiffSegLungLib import pipeline
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.phantom import make_phantom, phantom_image
+from DiffSegLungLib.representation import features
 
 FILTERING = ["dense_lung", "features", "filters", "fusion", "lung_shapes", "lung_warnings", "lungs"]
 FILTERING += ["nodules", "pipeline", "regions", "vessels"]

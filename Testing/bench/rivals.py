@@ -92,7 +92,7 @@ def networks(
         spacing: mm (z, y, x).
         lung_patches: patches of the published size at 1 mm that hold lung, without overlap.
     """
-    from DiffSegLungLib.diffusion.network import DiffusionUNet
+    from DiffSegLungLib.representation.diffusion.network import DiffusionUNet
 
     extent = [count * step for count, step in zip(shape, spacing, strict=True)]
     cube = torch.randn(1, 1, *[NNUNET_PATCH] * 3)

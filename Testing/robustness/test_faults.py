@@ -17,12 +17,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from DiffSegLungLib import cli, features
+from DiffSegLungLib import cli
 from DiffSegLungLib.errors import UnusableInputError, is_out_of_memory
-from DiffSegLungLib.features import _in_batches_that_fit
 from DiffSegLungLib.io import atomic
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.pipeline import STAGES
+from DiffSegLungLib.representation import features
+from DiffSegLungLib.representation.features import _in_batches_that_fit
 from DiffSegLungLib.representation.student import Student
 from Testing.robustness.scans import finer, image_of, phantom, save
 

@@ -13,13 +13,13 @@ import torch
 from scipy import ndimage
 from torch.utils.flop_counter import FlopCounterMode
 
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS
-from DiffSegLungLib.diffusion import build_unet, encode
-from DiffSegLungLib.features import EmbeddingPlan, embed, fine_descriptors
 from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse
 from DiffSegLungLib.lungs.lungs import segment_lungs
 from DiffSegLungLib.mixture import Mixture
 from DiffSegLungLib.parenchyma.vessels import separate_vessels
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
+from DiffSegLungLib.representation.diffusion import build_unet, encode
+from DiffSegLungLib.representation.features import EmbeddingPlan, embed, fine_descriptors
 from DiffSegLungLib.representation.student import Student
 
 MM = 1.5
@@ -74,12 +74,15 @@ def test_the_encoder_costs_what_it_did() -> None:
 
 def test_the_embedding_costs_no_more_than_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows lie tight around each lung: 1.8 times its voxels by the overlap, and the rim's beside."""
-    monkeypatch.setattr("DiffSegLungLib.features.threads", lambda: 1)  # it counts for its own thread alone
+    monkeypatch.setattr(
+        "DiffSegLungLib.representation.features.threads", lambda: 1
+    )  # it counts for its own thread alone
     student = Student((8, 8, 8, 8), groups=4, hidden=16).eval()
     plan = EmbeddingPlan(timesteps=(50,))
     cells = [-(-side // 8) for side in HU.shape]
     monkeypatch.setattr(  # done once, whatever the windows
-        "DiffSegLungLib.features.cell_numbers_by_slabs", lambda hu, mask: torch.zeros(CELL_NUMBERS, *cells)
+        "DiffSegLungLib.representation.features.cell_numbers_by_slabs",
+        lambda hu, mask: torch.zeros(CELL_NUMBERS, *cells),
     )
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         embed(student, HU, SIDES > 0, lambda cells: cells[..., :2], plan)
@@ -91,7 +94,7 @@ def test_the_embedding_costs_no_more_than_its_windows(monkeypatch: pytest.Monkey
 
 
 def test_more_air_around_the_lungs_costs_no_window() -> None:
-    from DiffSegLungLib.features import _windows
+    from DiffSegLungLib.representation.features import _windows
 
     plan, wide = EmbeddingPlan(), np.pad(SIDES > 0, ((0, 0), (64, 64), (64, 64)))
     assert len(list(_windows(wide, plan))) == len(list(_windows(SIDES > 0, plan)))

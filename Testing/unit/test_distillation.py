@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS, cell_numbers
-from DiffSegLungLib.distillation import (
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS, cell_numbers
+from DiffSegLungLib.representation.distillation import (
     EMBEDDING,
     TARGETS,
     StudentHead,

@@ -38,12 +38,12 @@ from DiffSegLungLib.evaluation.known_truth import Scorer, ablations, case_volume
 from DiffSegLungLib.evaluation.lesions import KINDS, Lesion
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.evaluation.study import Outcome, Plan
-from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.lungs.lungs import Lungs
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.parenchyma.vessels import Parenchyma
 from DiffSegLungLib.pipeline import working_grid
-from DiffSegLungLib.quality import QUALITIES, STANDARD
+from DiffSegLungLib.representation.features import EmbeddingPlan
+from DiffSegLungLib.representation.quality import QUALITIES, STANDARD
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import (
     CAVITY,

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from DiffSegLungLib import cli
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS
-from DiffSegLungLib.distillation import EMBEDDING
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.features import EmbeddingPlan
 from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.naming import NamingRule
 from DiffSegLungLib.regions import RegionSettings
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
+from DiffSegLungLib.representation.distillation import EMBEDDING
+from DiffSegLungLib.representation.features import EmbeddingPlan
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import BY_LABEL
 

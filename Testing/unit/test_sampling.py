@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.diffusion import noise_schedule, sampling
-from DiffSegLungLib.diffusion.sampling import densities_of, sample
+from DiffSegLungLib.representation.diffusion import noise_schedule, sampling
+from DiffSegLungLib.representation.diffusion.sampling import densities_of, sample
 from DiffSegLungLib.representation.student import Student
 
 MEAN, DEVIATION = -0.5, 0.3

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from DiffSegLungLib import cli
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.models import store as models
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.store import load_store, store_facts
 from Testing.unit.tiny_model import write_tiny_model

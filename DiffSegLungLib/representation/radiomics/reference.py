@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from DiffSegLungLib import radiomics as constants
+from DiffSegLungLib.representation import radiomics as constants
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

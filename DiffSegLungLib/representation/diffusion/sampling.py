@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from DiffSegLungLib.diffusion.schedule import TIMESTEPS, noise_schedule
-from DiffSegLungLib.diffusion.unet import HU_MAXIMUM, HU_MINIMUM, from_hounsfield, to_hounsfield
 from DiffSegLungLib.errors import MissingPartError
+from DiffSegLungLib.representation.diffusion.schedule import TIMESTEPS, noise_schedule
+from DiffSegLungLib.representation.diffusion.unet import (
+    HU_MAXIMUM,
+    HU_MINIMUM,
+    from_hounsfield,
+    to_hounsfield,
+)
 
 if TYPE_CHECKING:
     from DiffSegLungLib.representation.student import Student

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from DiffSegLungLib import radiomics as constants
-from DiffSegLungLib.radiomics.reference import gabor_kernels
+from DiffSegLungLib.representation import radiomics as constants
+from DiffSegLungLib.representation.radiomics.reference import gabor_kernels
 
 
 class RadiomicTeacher(torch.nn.Module):

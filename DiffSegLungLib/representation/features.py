@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from DiffSegLungLib.cell_numbers import cell_numbers_by_slabs
-from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import is_out_of_memory
 from DiffSegLungLib.filters import box_around, masked_mean, masked_means, masked_opening
 from DiffSegLungLib.parallel import run_all, threads
+from DiffSegLungLib.representation.cell_numbers import cell_numbers_by_slabs
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING
 
 if TYPE_CHECKING:
     from DiffSegLungLib.parenchyma.vessels import Parenchyma

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from DiffSegLungLib.diffusion import DOWNSAMPLING, from_hounsfield
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING, from_hounsfield
 
 CONTEXT = 24
 """Voxels beyond a window, on each side, on which the numbers of its cells depend."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
 
 LEARNED = 20
 """Numbers of the embedding that distillation teaches; the others are density and texture as they are.  A

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from DiffSegLungLib.diffusion.network import DiffusionUNet
+from DiffSegLungLib.representation.diffusion.network import DiffusionUNet
 
 HU_MINIMUM = -1000.0
 HU_MAXIMUM = 400.0
