@@ -28,21 +28,10 @@ from DiffSegLungLib.decision.by_network import (
     shares_of_tissues,
     vessels_of,
 )
+from DiffSegLungLib.decision.fusion import edge_map, fuse, keep_ratio, keep_share
+from DiffSegLungLib.decision.mixture import Mixture, adapt
 from DiffSegLungLib.decision.model import Model
-from DiffSegLungLib.dependent import dependent_warnings
-from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.filters import nearest_inside
-from DiffSegLungLib.forks import require_no_fork
-from DiffSegLungLib.fusion import edge_map, fuse, keep_ratio, keep_share
-from DiffSegLungLib.interpolation import enlarged_slabs
-from DiffSegLungLib.io.resampling import resample
-from DiffSegLungLib.io.segmentations import load_lungs, more_regions
-from DiffSegLungLib.io.volume import Volume, edge_warnings, load_volume, to_input_geometry
-from DiffSegLungLib.lungs.lungs import Lungs, lungs_from_mask, segment_lungs
-from DiffSegLungLib.lungs.network import LungNetwork
-from DiffSegLungLib.mixture import Mixture, adapt
-from DiffSegLungLib.models.store import load
-from DiffSegLungLib.naming import (
+from DiffSegLungLib.decision.naming import (
     NAMED,
     NamingRule,
     blur_warnings,
@@ -57,12 +46,7 @@ from DiffSegLungLib.naming import (
     tissue_posterior,
     upper_shift,
 )
-from DiffSegLungLib.parallel import run_all
-from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
-from DiffSegLungLib.parenchyma.grain import Grain, grain_of
-from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
-from DiffSegLungLib.progress import Progress, silent
-from DiffSegLungLib.regions import (
+from DiffSegLungLib.decision.regions import (
     agree_on_texture,
     drop_bundles,
     drop_faint_holes,
@@ -72,6 +56,22 @@ from DiffSegLungLib.regions import (
     likeliest,
     part_rims,
 )
+from DiffSegLungLib.dependent import dependent_warnings
+from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.filters import nearest_inside
+from DiffSegLungLib.forks import require_no_fork
+from DiffSegLungLib.interpolation import enlarged_slabs
+from DiffSegLungLib.io.resampling import resample
+from DiffSegLungLib.io.segmentations import load_lungs, more_regions
+from DiffSegLungLib.io.volume import Volume, edge_warnings, load_volume, to_input_geometry
+from DiffSegLungLib.lungs.lungs import Lungs, lungs_from_mask, segment_lungs
+from DiffSegLungLib.lungs.network import LungNetwork
+from DiffSegLungLib.models.store import load
+from DiffSegLungLib.parallel import run_all
+from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
+from DiffSegLungLib.parenchyma.grain import Grain, grain_of
+from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
+from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.representation.diffusion import DOWNSAMPLING
 from DiffSegLungLib.representation.features import (
     DESCRIPTORS,

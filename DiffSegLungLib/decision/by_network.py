@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
+from DiffSegLungLib.decision.naming import NAMED
 from DiffSegLungLib.interpolation import AxisMap
-from DiffSegLungLib.naming import NAMED
 from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.representation.reading import Reading
 from DiffSegLungLib.representation.tissue_unet import SPACING

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.fusion import FusionSettings
+    from DiffSegLungLib.decision.fusion import FusionSettings
+    from DiffSegLungLib.decision.mixture import Mixture, Projection
+    from DiffSegLungLib.decision.naming import NamingRule
+    from DiffSegLungLib.decision.regions import RegionSettings
     from DiffSegLungLib.lungs.network import LungNetwork
-    from DiffSegLungLib.mixture import Mixture, Projection
-    from DiffSegLungLib.naming import NamingRule
-    from DiffSegLungLib.regions import RegionSettings
     from DiffSegLungLib.representation.features import EmbeddingPlan
     from DiffSegLungLib.representation.network import TissueNetwork
     from DiffSegLungLib.representation.student import Student

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from DiffSegLungLib.decision.model import Model
+from DiffSegLungLib.decision.naming import NAMED, log_density_prior, tissue_posterior
 from DiffSegLungLib.evaluation import baselines
 from DiffSegLungLib.io.label_maps import load_mask
-from DiffSegLungLib.naming import NAMED, log_density_prior, tissue_posterior
 from DiffSegLungLib.parenchyma.vessels import Parenchyma
 from DiffSegLungLib.pipeline import Result, segment
 from DiffSegLungLib.representation.features import fine_descriptors

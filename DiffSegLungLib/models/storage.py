@@ -15,15 +15,15 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
+from DiffSegLungLib.decision.fusion import FusionSettings
+from DiffSegLungLib.decision.mixture import Mixture, Projection
 from DiffSegLungLib.decision.model import Model, ModelInfo
+from DiffSegLungLib.decision.naming import NamingRule
+from DiffSegLungLib.decision.regions import RegionSettings
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.fusion import FusionSettings
 from DiffSegLungLib.io.atomic import atomic_path, write_json
 from DiffSegLungLib.lungs.network import LungNetwork, build_unet
-from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models.format import DESCRIPTION, FORMAT, LUNGS, MIXTURE, TISSUES, WEIGHTS, sha256_of
-from DiffSegLungLib.naming import NamingRule
-from DiffSegLungLib.regions import RegionSettings
 from DiffSegLungLib.representation.features import EmbeddingPlan
 from DiffSegLungLib.representation.network import TissueNetwork
 from DiffSegLungLib.representation.student import Student

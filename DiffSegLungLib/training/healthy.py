@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 
 from DiffSegLungLib.decision.model import Model
+from DiffSegLungLib.decision.naming import NAMED
 from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.lungs.lungs import lungs_from_mask
-from DiffSegLungLib.naming import NAMED
 from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.pipeline import Grid, classify, refine, working_grid

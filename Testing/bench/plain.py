@@ -25,8 +25,8 @@ import torch
 from scipy import ndimage
 
 from DiffSegLungLib import pipeline
+from DiffSegLungLib.decision.mixture import Mixture, Projection
 from DiffSegLungLib.decision.model import Model
-from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.representation import features
 

@@ -191,7 +191,7 @@ def _smoothing(seed: int) -> tuple[str, Cost, Cost]:
     """A median of labels over 5 voxels, or the fusion of five posteriors."""
     import SimpleITK as sitk
 
-    from DiffSegLungLib.fusion import FusionSettings, fuse
+    from DiffSegLungLib.decision.fusion import FusionSettings, fuse
 
     random = np.random.default_rng(seed)
     shape = (96, 128, 160)

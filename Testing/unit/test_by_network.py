@@ -15,7 +15,7 @@ from DiffSegLungLib.decision.by_network import (
     shares_of_tissues,
     vessels_of,
 )
-from DiffSegLungLib.naming import NAMED
+from DiffSegLungLib.decision.naming import NAMED
 from DiffSegLungLib.representation.network import on_grid
 from DiffSegLungLib.representation.reading import Reading, read
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet

@@ -13,9 +13,9 @@ import torch
 from scipy import ndimage
 from torch.utils.flop_counter import FlopCounterMode
 
-from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse
+from DiffSegLungLib.decision.fusion import FusionSettings, edge_map, fuse
+from DiffSegLungLib.decision.mixture import Mixture
 from DiffSegLungLib.lungs.lungs import segment_lungs
-from DiffSegLungLib.mixture import Mixture
 from DiffSegLungLib.parenchyma.vessels import separate_vessels
 from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.representation.diffusion import build_unet, encode

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.mixture import Projection
+from DiffSegLungLib.decision.mixture import Projection
 from DiffSegLungLib.parenchyma.vessels import separate_vessels
 from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.representation.diffusion import DOWNSAMPLING

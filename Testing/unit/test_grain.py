@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib.naming import LEAST_KEPT, NamingRule, blur_warnings, lines_kept
+from DiffSegLungLib.decision.naming import LEAST_KEPT, NamingRule, blur_warnings, lines_kept
 from DiffSegLungLib.parenchyma.grain import Grain, grain_of
 
 RULE = NamingRule()

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from DiffSegLungLib import cli
+from DiffSegLungLib.decision.fusion import FusionSettings
+from DiffSegLungLib.decision.mixture import Mixture, Projection
+from DiffSegLungLib.decision.naming import NamingRule
+from DiffSegLungLib.decision.regions import RegionSettings
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.fusion import FusionSettings
-from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models
-from DiffSegLungLib.naming import NamingRule
-from DiffSegLungLib.regions import RegionSettings
 from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.representation.distillation import EMBEDDING
 from DiffSegLungLib.representation.features import EmbeddingPlan

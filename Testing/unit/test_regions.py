@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib.naming import NAMED, NamingRule, hole_edge, share_by_texture
-from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
-from DiffSegLungLib.regions import (
+from DiffSegLungLib.decision.naming import NAMED, NamingRule, hole_edge, share_by_texture
+from DiffSegLungLib.decision.regions import (
     RegionSettings,
     _opened_by_cube,
     agree_on_texture,
@@ -19,6 +18,7 @@ from DiffSegLungLib.regions import (
     grow_holes,
     part_rims,
 )
+from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 SIDE, SPACING = 40, 1.5

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from DiffSegLungLib.decision.regions import RegionSettings, drop_specks
 from DiffSegLungLib.filters import masked_mean, masked_opening, masked_share
 from DiffSegLungLib.parenchyma.cavities import find_cavities
 from DiffSegLungLib.parenchyma.vessels import Parenchyma, mediastinal_distance, separate_vessels
-from DiffSegLungLib.regions import RegionSettings, drop_specks
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 MM = 1.5
