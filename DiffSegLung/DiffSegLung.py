@@ -430,7 +430,7 @@ class DiffSegLungLogic(ScriptedLoadableModuleLogic):
     def measures(self, segmentationNode: vtkMRMLSegmentationNode):
         """Measures the segments as they are now, corrections included; table and charts follow.
 
-        :return: pandas.DataFrame, region x measure; DiffSegLungLib.measures.DEFINITIONS says what each means.
+        :return: pandas.DataFrame, region x measure, as DiffSegLungLib.quantify.measures.DEFINITIONS says.
         """
         return results.measure(segmentationNode)
 

@@ -344,9 +344,9 @@ def _request(kind: type[Any], arguments: argparse.Namespace) -> Any:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.compare_command import CompareRequest
-    from DiffSegLungLib.longitudinal import changes_text
     from DiffSegLungLib.measure_command import MeasureRequest, measure_to_files
+    from DiffSegLungLib.quantify.comparison import CompareRequest
+    from DiffSegLungLib.quantify.longitudinal import changes_text
 
     earlier = _request(CompareRequest, arguments)
     measured, compared = measure_to_files(_request(MeasureRequest, arguments), earlier)
@@ -360,8 +360,8 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def _print_measures(measures: Any) -> None:
     """The table on standard output, and the scores whose zones were measured."""
-    from DiffSegLungLib.measures import table_text
-    from DiffSegLungLib.scores import scores
+    from DiffSegLungLib.quantify.measures import table_text
+    from DiffSegLungLib.quantify.scores import scores
 
     _set_encoding(sys.stdout, errors="replace")
     print("\n".join([table_text(measures), *(score.text for score in scores(measures))]), flush=True)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import pandas
     import SimpleITK
 
-    from DiffSegLungLib.compare_command import Compared
     from DiffSegLungLib.io.volume import Volume
     from DiffSegLungLib.outputs import Segment
     from DiffSegLungLib.pipeline import Result
+    from DiffSegLungLib.quantify.comparison import Compared
 
 Writer = Callable[[Path], None]
 WRITING_STARTS = 0.95

@@ -16,7 +16,7 @@ from DiffSegLungLib.anatomy import LUNG, SIDE_CODES, WHOLE, Structure, structure
 from DiffSegLungLib.dicom_seg import PRODUCT, SERIES_OFFSET, concept
 from DiffSegLungLib.dicom_sources import source_images
 from DiffSegLungLib.io.atomic import atomic_path
-from DiffSegLungLib.measures import DEFINITIONS
+from DiffSegLungLib.quantify.measures import DEFINITIONS
 from DiffSegLungLib.tissues import REGION, REPORTED, Code, Tissue
 from DiffSegLungLib.version import __version__
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.commands import check_dicom, model_provenance, write_report_of, write_table
-from DiffSegLungLib.compare_command import Compared, CompareRequest, check_compare, compare
+from DiffSegLungLib.compare_command import check_compare, table_writers
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.io.atomic import require_places
 from DiffSegLungLib.io.files import require_different, require_suffix
+from DiffSegLungLib.quantify.comparison import Compared, CompareRequest, compare
 
 if TYPE_CHECKING:
     from DiffSegLungLib.dicom_writers import DicomWriters
-    from DiffSegLungLib.remeasure import Measured
+    from DiffSegLungLib.quantify.remeasure import Measured
 
 CORRECTED = "The segmentation was corrected by hand; the measures are those of the corrected one."
 
@@ -93,7 +94,7 @@ def measure_to_files(
     from DiffSegLungLib.dicom_writers import DicomWriters
     from DiffSegLungLib.io.atomic import write_together
     from DiffSegLungLib.output_checks import require_fitting
-    from DiffSegLungLib.remeasure import remeasure
+    from DiffSegLungLib.quantify.remeasure import remeasure
 
     require_fitting(request.source, request.series, request.outputs, request.dicom_seg is not None)
 
@@ -112,7 +113,7 @@ def measure_to_files(
         measured.labels, measured.volume, measured.measures, model_provenance(manifest), request.corrected
     )
     writers = _writers(request, measured, manifest, compared, dicom)
-    write_together(writers | (earlier.writers(compared) if earlier and compared else {}))
+    write_together(writers | (table_writers(earlier, compared) if earlier and compared else {}))
     dicom.raise_fault()
     return replace(measured, warnings=tuple(said)), compared
 

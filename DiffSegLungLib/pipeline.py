@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
-from DiffSegLungLib import measures as measuring
 from DiffSegLungLib.decision.by_network import (
     NetworkReading,
     calibrated,
@@ -56,7 +55,6 @@ from DiffSegLungLib.decision.regions import (
     likeliest,
     part_rims,
 )
-from DiffSegLungLib.dependent import dependent_warnings
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.filters import nearest_inside
 from DiffSegLungLib.forks import require_no_fork
@@ -72,6 +70,8 @@ from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.parenchyma.grain import Grain, grain_of
 from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.quantify import measures as measuring
+from DiffSegLungLib.quantify.dependent import dependent_warnings
 from DiffSegLungLib.representation.diffusion import DOWNSAMPLING
 from DiffSegLungLib.representation.features import (
     DESCRIPTORS,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.cohort.jobs import DONE, FAILED, MANIFEST, MEASURES, Job, read_record
 from DiffSegLungLib.io.atomic import write_text, write_together
-from DiffSegLungLib.scores import scores
+from DiffSegLungLib.quantify.scores import scores
 
 if TYPE_CHECKING:
     import pandas

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib.measures import DEFINITIONS
+from DiffSegLungLib.quantify.measures import DEFINITIONS
+from DiffSegLungLib.quantify.scores import scores
 from DiffSegLungLib.report import figures
 from DiffSegLungLib.report.figures import NOT_CLINICAL
 from DiffSegLungLib.report.page import Picture, content_of, render
 from DiffSegLungLib.report.pdf import pdf_bytes
 from DiffSegLungLib.report.slices import PLANE_NAMES, Chest, Cut, choose_cuts, plane
-from DiffSegLungLib.scores import scores
 from DiffSegLungLib.tissues import DISEASES
 
 if TYPE_CHECKING:
     import pandas
 
-    from DiffSegLungLib.compare_command import Compared
+    from DiffSegLungLib.quantify.comparison import Compared
 
 __all__ = ["NOT_CLINICAL", "PDF_NAME", "write_overview", "write_report"]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, number_text
+from DiffSegLungLib.quantify.measures import DEFINITIONS, DENSITOMETRY, number_text
 from DiffSegLungLib.tissues import BY_KEY, REPORTED, VESSEL
 
 if TYPE_CHECKING:
     import pandas
 
-    from DiffSegLungLib.compare_command import Compared
+    from DiffSegLungLib.quantify.comparison import Compared
 
 INTRODUCTION = (
     "Change = later - earlier, in the measure's own unit; of shares in percentage points. Another level of "

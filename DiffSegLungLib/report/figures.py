@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
-from DiffSegLungLib.measures import DEFINITIONS, number_text
+from DiffSegLungLib.quantify.measures import DEFINITIONS, number_text
 from DiffSegLungLib.report import slices
 from DiffSegLungLib.report.relief import FRONT, GRID_MM, VIEWS, relief
 from DiffSegLungLib.report.slices import CORONAL, Chest, Cut

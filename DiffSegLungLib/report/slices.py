@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from DiffSegLungLib.measures import lung_box
+from DiffSegLungLib.quantify.measures import lung_box
 from DiffSegLungLib.tissues import BY_LABEL, DISEASES, HEALTHY, OUTSIDE
 
 LUNG_WINDOW = (-600.0, 1500.0)

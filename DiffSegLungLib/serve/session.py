@@ -25,8 +25,8 @@ from DiffSegLungLib.io.files import SEGMENTATION_SUFFIX
 from DiffSegLungLib.io.segmentations import load_lungs
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
 from DiffSegLungLib.measure_command import CORRECTED, read_manifest
-from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure_corrected, number_text
 from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_segmentation
+from DiffSegLungLib.quantify.measures import DEFINITIONS, DENSITOMETRY, measure_corrected, number_text
 from DiffSegLungLib.representation.quality import QUALITIES
 from DiffSegLungLib.serve.choices import SEVERAL_STUDIES, choices, series_of, unique
 from DiffSegLungLib.serve.computation import Computation

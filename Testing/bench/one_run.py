@@ -54,7 +54,7 @@ def counter(meter: StageMeter) -> Any:
 
 def facts(result: Any) -> dict[str, Any]:
     """What was worked on, and the bytes that each stage moves at the least."""
-    from DiffSegLungLib.measures import lung_box
+    from DiffSegLungLib.quantify.measures import lung_box
 
     labels, volume = result.label_array, result.volume
     ct, lung = labels.size, int((labels > 0).sum())

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from DiffSegLungLib.anatomy import LOBES, LUNGS, WHOLE
-from DiffSegLungLib.measures import DEFINITIONS
+from DiffSegLungLib.quantify.measures import DEFINITIONS
 from DiffSegLungLib.tissues import REPORTED
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from DiffSegLungLib.anatomy import regions_from_sides
 from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
 from DiffSegLungLib.lungs.lungs import segment_lungs
-from DiffSegLungLib.measures import measure
+from DiffSegLungLib.quantify.measures import measure
 from DiffSegLungLib.tissues import EMPHYSEMA, HEALTHY
 from Testing.robustness.scans import SIDE, chest, phantom
 

@@ -22,13 +22,13 @@ from scipy import ndimage
 from DiffSegLungLib.decision.naming import NamingRule, blur_warnings
 from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.io.volume import edge_warnings, load_volume
-from DiffSegLungLib.longitudinal import change_warnings
 from DiffSegLungLib.lungs.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
 from DiffSegLungLib.measure_command import CORRECTED, OTHER_LUNGS, MeasureRequest, measure_to_files
 from DiffSegLungLib.outputs import TISSUE_SEGMENTS, Segment, write_segmentation
 from DiffSegLungLib.parenchyma.grain import grain_of
 from DiffSegLungLib.pipeline import segment
-from DiffSegLungLib.remeasure import remeasure
+from DiffSegLungLib.quantify.longitudinal import change_warnings
+from DiffSegLungLib.quantify.remeasure import remeasure
 from DiffSegLungLib.tissues import GROUND_GLASS, HEALTHY
 from Testing.robustness.scans import (
     SIDE,

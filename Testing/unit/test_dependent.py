@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib.dependent import dependent_warnings
 from DiffSegLungLib.io.geometry import Geometry
 from DiffSegLungLib.io.volume import Volume
+from DiffSegLungLib.quantify.dependent import dependent_warnings
 from DiffSegLungLib.tissues import FIBROSIS, GROUND_GLASS, HEALTHY, VESSEL
 
 SHAPE = (10, 50, 24)

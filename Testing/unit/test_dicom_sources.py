@@ -24,9 +24,9 @@ from DiffSegLungLib.dicom_writers import DicomWriters
 from DiffSegLungLib.errors import IncompleteOutputError, UnusableInputError
 from DiffSegLungLib.io.segmentations import load_lungs, load_regions, load_tissues
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
-from DiffSegLungLib.measures import measure
 from DiffSegLungLib.output_checks import require_fitting
 from DiffSegLungLib.outputs import write_image, write_segmentation
+from DiffSegLungLib.quantify.measures import measure
 from DiffSegLungLib.tissues import EMPHYSEMA, HEALTHY, VESSEL
 from Testing.unit.dicom_series import frames_of, write_enhanced, write_series
 from Testing.unit.test_dicom_seg import TAGS, hounsfield, labels_of

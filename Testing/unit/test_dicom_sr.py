@@ -18,8 +18,8 @@ from pydicom.uid import generate_uid
 from DiffSegLungLib import cli
 from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
-from DiffSegLungLib.measures import DEFINITIONS, measure
 from DiffSegLungLib.outputs import write_segmentation
+from DiffSegLungLib.quantify.measures import DEFINITIONS, measure
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, HEALTHY
 from Testing.unit.dicom_series import write_series
 

@@ -16,9 +16,9 @@ from DiffSegLungLib import cli
 from DiffSegLungLib.anatomy import LEFT, WHOLE, regions_from_sides
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.io.volume import load_volume, to_input_geometry
-from DiffSegLungLib.longitudinal import change_warnings, changes, overlap, read_measures, transitions
-from DiffSegLungLib.measures import measure
 from DiffSegLungLib.outputs import write_segmentation
+from DiffSegLungLib.quantify.longitudinal import change_warnings, changes, overlap, read_measures, transitions
+from DiffSegLungLib.quantify.measures import measure
 from DiffSegLungLib.tissues import CONSOLIDATION, GROUND_GLASS, HEALTHY
 from Testing.unit.dicom_series import write_series
 
@@ -129,8 +129,8 @@ def test_registration_finds_a_patient_who_moved(
 ) -> None:
     """The deformable one, too, must not stretch the lesion out of the smaller one that it was."""
     pytest.importorskip("itk", reason="registration needs ITKElastix: pip install itk-elastix")
-    from DiffSegLungLib import registration
-    from DiffSegLungLib.registration import bring_onto
+    from DiffSegLungLib.quantify import registration
+    from DiffSegLungLib.quantify.registration import bring_onto
 
     monkeypatch.setattr(registration, "ITERATIONS", 50)  # enough for so small a thorax
     before, after = Thorax(15, shift_mm=(9, -12, 6)), Thorax(24)

@@ -7,7 +7,7 @@ import pytest
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE, regions_from_sides
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.measures import (
+from DiffSegLungLib.quantify.measures import (
     DEFINITIONS,
     DENSITOMETRY,
     lung_box,

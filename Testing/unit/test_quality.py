@@ -71,7 +71,10 @@ def test_an_unknown_quality_is_refused() -> None:
 
 
 def test_the_table_needs_no_torch() -> None:
-    code = "import sys, DiffSegLungLib.representation.quality; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = (
+        "import sys, DiffSegLungLib.representation.quality; "
+        "print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
     root = Path(__file__).parents[2]
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True

@@ -71,7 +71,7 @@ def test_densitometry_of_a_region() -> None:
     from radiomics.firstorder import RadiomicsFirstOrder
     from radiomics.shape import RadiomicsShape
 
-    from DiffSegLungLib.measures import measure
+    from DiffSegLungLib.quantify.measures import measure
     from DiffSegLungLib.tissues import HEALTHY
 
     spacing = (2.5, 0.7, 0.9)

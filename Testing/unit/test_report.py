@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
-from DiffSegLungLib.compare_command import Compared
-from DiffSegLungLib.longitudinal import changes, transitions
-from DiffSegLungLib.measures import DEFINITIONS, DENSITOMETRY, measure, number_text
+from DiffSegLungLib.quantify.comparison import Compared
+from DiffSegLungLib.quantify.longitudinal import changes, transitions
+from DiffSegLungLib.quantify.measures import DEFINITIONS, DENSITOMETRY, measure, number_text
 from DiffSegLungLib.report import NOT_CLINICAL, _write, slices, write_overview, write_report
 from DiffSegLungLib.report.change import signed_text
 from DiffSegLungLib.report.page import METHOD, METHOD_UNKNOWN, Picture, content_of, render
@@ -415,7 +415,7 @@ PDF_AGAIN = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 from Testing.unit import test_report
-from DiffSegLungLib.measures import measure, regions_from_sides, thirds_from_sides
+from DiffSegLungLib.quantify.measures import measure, regions_from_sides, thirds_from_sides
 import numpy as np
 labels = np.ones((4, 6, 6), np.uint8)
 table = measure(labels, labels - 800.0, (1.0, 1.0, 1.0), regions_from_sides(labels))

@@ -7,8 +7,8 @@ import pandas
 import pytest
 
 from DiffSegLungLib.anatomy import LOBES, THIRD_NAMES, thirds_from_sides
-from DiffSegLungLib.measures import DEFINITIONS
-from DiffSegLungLib.scores import goddard_points, scores, severity_points
+from DiffSegLungLib.quantify.measures import DEFINITIONS
+from DiffSegLungLib.quantify.scores import goddard_points, scores, severity_points
 
 
 @pytest.mark.parametrize(

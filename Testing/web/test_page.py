@@ -13,8 +13,8 @@ from DiffSegLungLib.anatomy import WHOLE
 from DiffSegLungLib.io.cases import file_code
 from DiffSegLungLib.io.segmentations import read_segmentation
 from DiffSegLungLib.measure_command import CORRECTED
-from DiffSegLungLib.measures import number_text
-from DiffSegLungLib.remeasure import Measured, remeasure
+from DiffSegLungLib.quantify.measures import number_text
+from DiffSegLungLib.quantify.remeasure import Measured, remeasure
 from DiffSegLungLib.report import NOT_CLINICAL
 from DiffSegLungLib.serve.session import UNSAVED
 from DiffSegLungLib.tissues import REPORTED

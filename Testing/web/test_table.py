@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from DiffSegLungLib.anatomy import regions_from_sides
-from DiffSegLungLib.measures import measure
+from DiffSegLungLib.quantify.measures import measure
 from DiffSegLungLib.tissues import HEALTHY
 
 

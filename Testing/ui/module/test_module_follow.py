@@ -76,7 +76,7 @@ def test_only_what_a_stroke_touched_gives_the_same_numbers(
     """A stroke within the lungs changes volumes by its own voxels; one beyond them makes all be measured."""
     import pandas
 
-    from DiffSegLungLib import measures
+    from DiffSegLungLib.quantify import measures
     from DiffSegLungSlicer import measuring, results
 
     before = measuring.compute(results.taken(result))

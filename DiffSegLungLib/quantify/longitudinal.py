@@ -9,7 +9,7 @@ import numpy as np
 
 from DiffSegLungLib.anatomy import WHOLE
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.measures import DEFINITIONS
+from DiffSegLungLib.quantify.measures import DEFINITIONS
 from DiffSegLungLib.tissues import OUTSIDE, TISSUES
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from DiffSegLungLib.anatomy import regions_from_sides
-from DiffSegLungLib.dependent import dependent_warnings
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.io.segmentations import load_lungs, load_tissues, more_regions
 from DiffSegLungLib.io.volume import Volume, edge_warnings, load_volume
 from DiffSegLungLib.lungs.lungs import Lungs, lungs_from_mask, segment_lungs
-from DiffSegLungLib.measures import complete, measure
 from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.quantify.dependent import dependent_warnings
+from DiffSegLungLib.quantify.measures import complete, measure
 from DiffSegLungLib.tissues import VESSEL
 
 if TYPE_CHECKING:
