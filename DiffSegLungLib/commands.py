@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.export.labels import model_provenance, write_labels, write_report_of, write_table
 from DiffSegLungLib.io.atomic import require_places
 from DiffSegLungLib.io.files import (
     LABEL_SUFFIXES,
@@ -24,14 +25,8 @@ from DiffSegLungLib.progress import Progress, part
 from DiffSegLungLib.representation.quality import STANDARD, quality_of
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas
-    import SimpleITK
-
-    from DiffSegLungLib.io.volume import Volume
-    from DiffSegLungLib.outputs import Segment
     from DiffSegLungLib.pipeline import Result
-    from DiffSegLungLib.quantify.comparison import Compared
+
 
 Writer = Callable[[Path], None]
 WRITING_STARTS = 0.95
@@ -157,7 +152,7 @@ def check_request(request: SegmentRequest) -> None:
         MissingPartError: the package that writes DICOM SEG.
     """
     from DiffSegLungLib.anatomy import THIRDS
-    from DiffSegLungLib.outputs import IMAGE_SUFFIXES
+    from DiffSegLungLib.export.segmentation_file import IMAGE_SUFFIXES
 
     quality_of(request.quality)
     require_suffix("output", request.output, LABEL_SUFFIXES)
@@ -174,7 +169,7 @@ def check_request(request: SegmentRequest) -> None:
             require_there(path)
     check_dicom(request.dicom_seg, request.dicom_sr, request.source)
     require_places(request.outputs.values(), request.report)
-    from DiffSegLungLib.output_checks import require_fitting
+    from DiffSegLungLib.export.output_checks import require_fitting
 
     outputs = request.outputs.values()
     require_fitting(request.source, request.series, outputs, request.dicom_seg is not None)
@@ -193,14 +188,14 @@ def check_dicom(segmentation: Path | None, report: Path | None, source: Path) ->
     require_suffix("DICOM report", report, (".dcm",))
     if segmentation is None:
         raise UnusableInputError("A DICOM report refers to the DICOM segmentation: give --dicom-seg, too.")
-    from DiffSegLungLib.dicom_seg import require_dicom, require_highdicom
+    from DiffSegLungLib.export.dicom_seg import require_dicom, require_highdicom
 
     require_highdicom()
     require_dicom(source)
 
 
 def _write_results(request: SegmentRequest, result: Result) -> None:
-    from DiffSegLungLib.dicom_writers import DicomWriters
+    from DiffSegLungLib.export.dicom_writers import DicomWriters
     from DiffSegLungLib.io.atomic import write_together
 
     provenance = model_provenance(result.manifest)
@@ -221,8 +216,8 @@ def _write_results(request: SegmentRequest, result: Result) -> None:
 
 def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[str, Any]) -> Writer:
     """The function that writes one of `SegmentRequest.outputs`, beside DICOM, to the path it is given."""
+    from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, TISSUE_SEGMENTS, write_image
     from DiffSegLungLib.io.atomic import write_json
-    from DiffSegLungLib.outputs import LUNG_SEGMENTS, TISSUE_SEGMENTS, write_image
 
     writers: dict[str, Writer] = {
         "manifest": partial(write_json, content=manifest),
@@ -235,85 +230,17 @@ def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[s
     return writers[what]
 
 
-def model_provenance(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Name, version and checksum of the model, as a DICOM segmentation keeps them; empty if unknown."""
-    model = manifest.get("model")
-    if not isinstance(model, Mapping):
-        return {}
-    checksums = model.get("sha256")
-    weights = checksums.get("weights.safetensors", "") if isinstance(checksums, Mapping) else ""
-    facts = {"model": model.get("name"), "version": model.get("version"), "sha256": weights}
-    return {name: str(value) for name, value in facts.items() if value}
-
-
-def write_labels(path: Path, labels: SimpleITK.Image, segments: Sequence[Segment]) -> None:
-    """As the name says: a segmentation of the segments, or the whole label map with what is no segment."""
-    from DiffSegLungLib.outputs import write_image, write_segmentation
-
-    if path.name.endswith(SEGMENTATION_SUFFIX):
-        write_segmentation(path, labels, segments)
-    else:
-        write_image(path, labels)
-
-
-def write_table(path: Path, measures: pandas.DataFrame) -> None:
-    """The measures as CSV, every digit kept; the same file as in the report's folder."""
-    from DiffSegLungLib.io.atomic import write_text
-
-    write_text(path, measures.to_csv(lineterminator="\n"))
-
-
 def _write_overview(path: Path, result: Result) -> None:
-    from DiffSegLungLib.report import write_overview
+    from DiffSegLungLib.export.report import write_overview
 
     volume = result.volume
     write_overview(path, volume.hu, result.label_array, volume.spacing, volume.name, measures=result.measures)
 
 
-def write_report_of(
-    folder: Path,
-    volume: Volume,
-    labels: np.ndarray,
-    measures: pandas.DataFrame,
-    manifest: Mapping[str, Any],
-    compared: Compared | None = None,
-) -> None:
-    """Writes the report's folder.
-
-    Args:
-        folder: made if it is not there.
-        volume: the CT.
-        labels: uint8 (z, y, x), canonical axes.
-        measures: of the labels.
-        manifest: of the run.
-        compared: with an earlier point in time, None for none.
-
-    Raises:
-        UnusableInputError: it cannot be written there.
-    """
-    from DiffSegLungLib.report import write_report
-
-    try:
-        write_report(
-            folder,
-            hu=volume.hu,
-            labels=labels,
-            spacing=volume.spacing,
-            measures=measures,
-            manifest=manifest,
-            name=volume.name,
-            compared=compared,
-        )
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"Cannot write the report to {folder}: {reason}. Choose another folder."
-        raise UnusableInputError(message) from error
-
-
 def _written_names(request: SegmentRequest) -> dict[str, str]:
     """What was written, as seen from the manifest's folder: the folder may move as a whole."""
     folder = request.manifest_path.resolve().parent
-    from DiffSegLungLib.report import PDF_NAME
+    from DiffSegLungLib.export.report import PDF_NAME
 
     folders = {"report": request.report, "report_pdf": request.report / PDF_NAME} if request.report else {}
     written = request.outputs | folders
@@ -339,8 +266,8 @@ def phantom_to_files(
     Raises:
         UnusableInputError: an unknown lesion, an impossible spacing, or a place where nothing can be written.
     """
+    from DiffSegLungLib.export.segmentation_file import IMAGE_SUFFIXES, TISSUE_SEGMENTS, write_image
     from DiffSegLungLib.io.atomic import require_writable, write_together
-    from DiffSegLungLib.outputs import IMAGE_SUFFIXES, TISSUE_SEGMENTS, write_image
 
     if truth and same_file(output, truth):
         raise UnusableInputError(f"CT and truth have the same name, {output}: give each its own.")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from DiffSegLungLib.commands import write_table
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export.labels import write_table
 from DiffSegLungLib.io.atomic import require_places
 from DiffSegLungLib.io.files import require_different, require_suffix
 from DiffSegLungLib.quantify.comparison import KINDS, Compared, CompareRequest

@@ -9,15 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib.commands import check_dicom, model_provenance, write_report_of, write_table
+from DiffSegLungLib.commands import check_dicom
 from DiffSegLungLib.compare_command import check_compare, table_writers
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export.labels import model_provenance, write_report_of, write_table
 from DiffSegLungLib.io.atomic import require_places
 from DiffSegLungLib.io.files import require_different, require_suffix
 from DiffSegLungLib.quantify.comparison import Compared, CompareRequest, compare
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.dicom_writers import DicomWriters
+    from DiffSegLungLib.export.dicom_writers import DicomWriters
     from DiffSegLungLib.quantify.remeasure import Measured
 
 CORRECTED = "The segmentation was corrected by hand; the measures are those of the corrected one."
@@ -91,9 +92,9 @@ def measure_to_files(
     require_different(request.inputs, request.outputs)
     require_places(request.outputs, request.report)
     run = read_manifest(request.manifest) if request.manifest else {}
-    from DiffSegLungLib.dicom_writers import DicomWriters
+    from DiffSegLungLib.export.dicom_writers import DicomWriters
+    from DiffSegLungLib.export.output_checks import require_fitting
     from DiffSegLungLib.io.atomic import write_together
-    from DiffSegLungLib.output_checks import require_fitting
     from DiffSegLungLib.quantify.remeasure import remeasure
 
     require_fitting(request.source, request.series, request.outputs, request.dicom_seg is not None)
@@ -155,7 +156,7 @@ def manifest_of(
     request: MeasureRequest, measured: Measured, run: dict[str, Any], warnings: list[str]
 ) -> dict[str, Any]:
     """What the report says: the run's own manifest where there is one, and the warnings."""
-    from DiffSegLungLib.manifest import describe_input, describe_software
+    from DiffSegLungLib.export.manifest import describe_input, describe_software
 
     own = {"software": describe_software(), "parameters": {"segmentation": "given"}}
     return {**(run or own), "input": describe_input(measured.volume), "warnings": warnings}

@@ -653,7 +653,7 @@ def _manifest(
     scan: dict[str, Any],
     clock: Clock,
 ) -> dict[str, Any]:
-    from DiffSegLungLib.manifest import describe_input, describe_software, describe_time
+    from DiffSegLungLib.export.manifest import describe_input, describe_software, describe_time
 
     return {
         "software": describe_software(),

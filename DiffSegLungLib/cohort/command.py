@@ -184,7 +184,7 @@ def _check(request: CohortRequest) -> None:
 
     require_suffix("key", request.key, (".csv",))
     if request.dicom:
-        from DiffSegLungLib.dicom_seg import require_highdicom
+        from DiffSegLungLib.export.dicom_seg import require_highdicom
 
         require_highdicom()
     for folder in filter(None, (request.lungs, None if str(request.regions) == THIRDS else request.regions)):
@@ -265,8 +265,8 @@ def _status(outcomes: list[Outcome]) -> int:
 
 
 def _write_manifest(request: CohortRequest, result: CohortOutcome, total: int, seconds: float) -> None:
+    from DiffSegLungLib.export.manifest import describe_software
     from DiffSegLungLib.io.atomic import write_json
-    from DiffSegLungLib.manifest import describe_software
 
     parameters = {name: getattr(request, name) for name in ("engine", "quality", "seed", "device", "retries")}
     write_json(

@@ -116,7 +116,7 @@ def fingerprint(job: Job) -> dict[str, Any]:
 
     Not the device: another one changes hardly a voxel, and a cohort may go on where there is another.
     """
-    from DiffSegLungLib.manifest import code_digest
+    from DiffSegLungLib.export.manifest import code_digest
 
     request = job.request
     return {

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from DiffSegLungLib.report import NOT_CLINICAL
+from DiffSegLungLib.export.report import NOT_CLINICAL
 from DiffSegLungLib.representation.quality import QUALITIES
 from DiffSegLungLib.serve.scene import ERASE, LOOK, PAINT, WINDOWS
 from DiffSegLungLib.serve.session import LARGEST_BRUSH_MM, Session

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
-from DiffSegLungLib.commands import write_report_of
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError, UnusableInputError
+from DiffSegLungLib.export.labels import write_report_of
+from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_segmentation
 from DiffSegLungLib.io.atomic import write_json, write_together
 from DiffSegLungLib.io.cases import Case, code_of, listed
 from DiffSegLungLib.io.files import SEGMENTATION_SUFFIX
 from DiffSegLungLib.io.segmentations import load_lungs
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
 from DiffSegLungLib.measure_command import CORRECTED, read_manifest
-from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_segmentation
 from DiffSegLungLib.quantify.measures import DEFINITIONS, DENSITOMETRY, measure_corrected, number_text
 from DiffSegLungLib.representation.quality import QUALITIES
 from DiffSegLungLib.serve.choices import SEVERAL_STUDIES, choices, series_of, unique

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export.report.slices import (
+    Chest,
+    bare_picture,
+    choose_cuts,
+    overlay_picture,
+    plane_millimetres,
+)
 from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.pipeline import Result, segment
 from DiffSegLungLib.progress import Progress, part
-from DiffSegLungLib.report.slices import Chest, bare_picture, choose_cuts, overlay_picture, plane_millimetres
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import REPORTED, TISSUES
 from DiffSegLungLib.training.finetune import (

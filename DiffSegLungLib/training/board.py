@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.report.slices import windowed
+from DiffSegLungLib.export.report.slices import windowed
 
 if TYPE_CHECKING:
     from DiffSegLungLib.training.judge import HeldBack

@@ -70,7 +70,7 @@ def test_everything_is_in_its_place_and_nothing_else(extension: Any, tree: str) 
 def test_library_finds_its_weights_there(extension: Any, tree: str, tmp_path: Path) -> None:
     folder = getattr(extension, tree)
     code = (
-        "import DiffSegLungLib, DiffSegLungLib.report;"
+        "import DiffSegLungLib, DiffSegLungLib.export.report;"
         "from DiffSegLungLib.models.store import verify;"
         "print(DiffSegLungLib.__file__); print(verify().folder)"
     )

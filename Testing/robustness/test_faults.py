@@ -96,7 +96,7 @@ def test_killed_at_any_stage_nothing_half_written_stays(inputs: Path, tmp_path: 
 WRITE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from DiffSegLungLib.outputs import write_together
+from DiffSegLungLib.export.segmentation_file import write_together
 
 def write(path):
     path.write_text("half")
@@ -178,7 +178,7 @@ def test_a_clock_that_jumps_changes_no_duration(inputs: Path, tmp_path: Path) ->
 TWO_FILES = """
 import sys, time
 from pathlib import Path
-from DiffSegLungLib.outputs import write_together
+from DiffSegLungLib.export.segmentation_file import write_together
 folder, who = Path(sys.argv[1]), sys.argv[2]
 for _ in range(60):
     write_together({folder / "m.json": lambda path: path.write_text(who),

@@ -229,7 +229,7 @@ from pathlib import Path
 # Tests that run in the background hand down that this signal is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from DiffSegLungLib import cli
-from DiffSegLungLib.outputs import atomic_path
+from DiffSegLungLib.export.segmentation_file import atomic_path
 
 def wait(arguments):
     with atomic_path(sys.argv[1]) as partial:

@@ -26,9 +26,9 @@ from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run
 from DiffSegLungLib.cohort.pool import LocalPool, run_jobs
 from DiffSegLungLib.cohort.tables import TIMES, gather
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.export.manifest import code_digest
 from DiffSegLungLib.io.cases import code_of, file_code, find_cases, without_names
 from DiffSegLungLib.io.volume import canonical_image, load_volume, to_input_geometry
-from DiffSegLungLib.manifest import code_digest
 from DiffSegLungLib.models import store as models
 from Testing.cohort.small_cases import SmallCases
 from Testing.unit.dicom_series import write_series
@@ -307,7 +307,7 @@ def test_another_version_or_code_is_not_whole(whole: CohortRequest, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr("DiffSegLungLib.cohort.jobs.__version__", "99.0")
         assert is_done_again(whole)
-    monkeypatch.setattr("DiffSegLungLib.manifest.code_digest", lambda: "edited")
+    monkeypatch.setattr("DiffSegLungLib.export.manifest.code_digest", lambda: "edited")
     assert is_done_again(whole)
 
 

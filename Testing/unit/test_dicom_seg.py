@@ -13,11 +13,12 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli, dicom_seg, tissues
-from DiffSegLungLib.dicom_seg import require_dicom, write_dicom_seg
+from DiffSegLungLib import cli, tissues
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.export import dicom_seg
+from DiffSegLungLib.export.dicom_seg import require_dicom, write_dicom_seg
+from DiffSegLungLib.export.segmentation_file import write_segmentation
 from DiffSegLungLib.io.volume import Volume, canonical_image, load_volume, to_input_geometry
-from DiffSegLungLib.outputs import write_segmentation
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
 from Testing.unit.dicom_series import write_series
 

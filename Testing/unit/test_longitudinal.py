@@ -15,8 +15,8 @@ from scipy import ndimage
 from DiffSegLungLib import cli
 from DiffSegLungLib.anatomy import LEFT, WHOLE, regions_from_sides
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export.segmentation_file import write_segmentation
 from DiffSegLungLib.io.volume import load_volume, to_input_geometry
-from DiffSegLungLib.outputs import write_segmentation
 from DiffSegLungLib.quantify.longitudinal import change_warnings, changes, overlap, read_measures, transitions
 from DiffSegLungLib.quantify.measures import measure
 from DiffSegLungLib.tissues import CONSOLIDATION, GROUND_GLASS, HEALTHY

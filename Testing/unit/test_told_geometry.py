@@ -135,7 +135,7 @@ for language in {languages}:
         pass
 else:
     sys.exit(3)
-from DiffSegLungLib.outputs import write_image
+from DiffSegLungLib.export.segmentation_file import write_image
 from DiffSegLungLib.io.volume import canonical_image, load_volume
 volume = load_volume(sys.argv[1])
 write_image(sys.argv[2], canonical_image(volume.hu.astype("int16"), volume))

@@ -112,7 +112,7 @@ def _segmentOne(case, outFolder: Path, parameters: dict) -> Outcome:
 
 def _segmentAndSave(case, outFolder: Path, parameters: dict) -> Path:
     from DiffSegLung import DiffSegLungLogic
-    from DiffSegLungLib.commands import write_table
+    from DiffSegLungLib.export.labels import write_table
     from DiffSegLungLib.io.files import SEGMENTATION_SUFFIX
 
     segmentationNode = DiffSegLungLogic().process(_loadScan(case), parameters=parameters)
@@ -135,8 +135,8 @@ def _loadScan(case):
 
     The library reads it: it chooses the series and checks it, and unlike Slicer's readers it prints no name.
     """
+    from DiffSegLungLib.export.segmentation_file import write_image
     from DiffSegLungLib.io.volume import load_volume, to_input_geometry
-    from DiffSegLungLib.outputs import write_image
 
     volume = load_volume(case.source)
     with tempfile.TemporaryDirectory() as folder:

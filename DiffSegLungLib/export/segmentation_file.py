@@ -88,7 +88,7 @@ def write_image(path: PathLike, image: SimpleITK.Image) -> None:
     if not Path(path).name.endswith(IMAGE_SUFFIXES):
         suffixes = " or ".join(IMAGE_SUFFIXES)
         raise UnusableInputError(f"Cannot write {path}: give a name that ends in {suffixes}.")
-    from DiffSegLungLib.output_checks import require_square
+    from DiffSegLungLib.export.output_checks import require_square
 
     require_square(Path(path), image)
     with atomic_path(path) as partial:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib.dicom_sources import not_dicom, source_images
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.export.dicom_sources import not_dicom, source_images
 from DiffSegLungLib.io.atomic import atomic_path
 from DiffSegLungLib.tissues import CATEGORY, REGION, REPORTED, Code, Tissue
 from DiffSegLungLib.version import __version__

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from DiffSegLungLib.export.report import figures
+from DiffSegLungLib.export.report.figures import NOT_CLINICAL
+from DiffSegLungLib.export.report.page import Picture, content_of, render
+from DiffSegLungLib.export.report.pdf import pdf_bytes
+from DiffSegLungLib.export.report.slices import PLANE_NAMES, Chest, Cut, choose_cuts, plane
 from DiffSegLungLib.quantify.measures import DEFINITIONS
 from DiffSegLungLib.quantify.scores import scores
-from DiffSegLungLib.report import figures
-from DiffSegLungLib.report.figures import NOT_CLINICAL
-from DiffSegLungLib.report.page import Picture, content_of, render
-from DiffSegLungLib.report.pdf import pdf_bytes
-from DiffSegLungLib.report.slices import PLANE_NAMES, Chest, Cut, choose_cuts, plane
 from DiffSegLungLib.tissues import DISEASES
 
 if TYPE_CHECKING:

@@ -40,13 +40,13 @@ class DicomWriters:
 
     @cached_property
     def _segmentation(self) -> Dataset:
-        from DiffSegLungLib.dicom_seg import build_dicom_seg
+        from DiffSegLungLib.export.dicom_seg import build_dicom_seg
 
         return build_dicom_seg(self.labels, self.volume, self.corrected, self.provenance)
 
     @cached_property
     def _report(self) -> Dataset:
-        from DiffSegLungLib.dicom_sr import build_dicom_sr
+        from DiffSegLungLib.export.dicom_sr import build_dicom_sr
 
         return build_dicom_sr(self._segmentation, self.volume, self.measures)
 

@@ -34,7 +34,7 @@ def require_fitting(source: Path, series: str | None, outputs: Iterable[Path], a
         if niftis and _is_sheared(_direction(source)):
             raise _cannot_hold(niftis[0])
         return
-    from DiffSegLungLib.dicom_sources import require_referable
+    from DiffSegLungLib.export.dicom_sources import require_referable
     from DiffSegLungLib.io.dicom_folder import find_slices
 
     slices, geometry, name = find_slices(source, series)

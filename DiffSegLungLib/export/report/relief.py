@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from DiffSegLungLib.report.slices import Chest
+from DiffSegLungLib.export.report.slices import Chest
 from DiffSegLungLib.tissues import BY_LABEL, OUTSIDE
 
 GRID_MM = 2.0

@@ -15,17 +15,18 @@ from DiffSegLungLib.progress import peak_memory_mb
 from DiffSegLungLib.version import __version__
 
 PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "scikit-learn", "pandas", "safetensors")
-BESIDE = ("cohort", "evaluation", "phantom", "report", "serve", "training")
+LIBRARY = Path(__file__).parents[1]
+BESIDE = ("app", "evaluation", "export/report", "phantom", "training")
 """Folders of the library whose code decides no label and no measure."""
 
 
 @cache
-def code_digest(library: Path = Path(__file__).parent) -> str:
+def code_digest(library: Path = LIBRARY) -> str:
     """SHA-256 of the code that decides: two trees of one version may hold different rules."""
     digest = hashlib.sha256()
     for file in sorted(library.rglob("*.py")):
         name = file.relative_to(library)
-        if name.parts[0] not in BESIDE:
+        if not any(name.is_relative_to(folder) for folder in BESIDE):
             digest.update(f"{name.as_posix()}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
 

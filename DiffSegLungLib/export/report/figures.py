@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
+from DiffSegLungLib.export.report import slices
+from DiffSegLungLib.export.report.relief import FRONT, GRID_MM, VIEWS, relief
+from DiffSegLungLib.export.report.slices import CORONAL, Chest, Cut
 from DiffSegLungLib.quantify.measures import DEFINITIONS, number_text
-from DiffSegLungLib.report import slices
-from DiffSegLungLib.report.relief import FRONT, GRID_MM, VIEWS, relief
-from DiffSegLungLib.report.slices import CORONAL, Chest, Cut
 from DiffSegLungLib.tissues import BY_LABEL, DISEASES, REPORTED, TISSUES
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
+from DiffSegLungLib.export.report.change import INTRODUCTION as CHANGE
+from DiffSegLungLib.export.report.change import TRANSITIONS, Change, change_of, signed_text
 from DiffSegLungLib.quantify.measures import DEFINITIONS, DENSITOMETRY, number_text
 from DiffSegLungLib.quantify.scores import scores
-from DiffSegLungLib.report.change import INTRODUCTION as CHANGE
-from DiffSegLungLib.report.change import TRANSITIONS, Change, change_of, signed_text
 from DiffSegLungLib.tissues import REPORTED
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DiffSegLungLib.anatomy import LUNG, SIDE_CODES, WHOLE, Structure, structure_of
-from DiffSegLungLib.dicom_seg import PRODUCT, SERIES_OFFSET, concept
-from DiffSegLungLib.dicom_sources import source_images
+from DiffSegLungLib.export.dicom_seg import PRODUCT, SERIES_OFFSET, concept
+from DiffSegLungLib.export.dicom_sources import source_images
 from DiffSegLungLib.io.atomic import atomic_path
 from DiffSegLungLib.quantify.measures import DEFINITIONS
 from DiffSegLungLib.tissues import REGION, REPORTED, Code, Tissue

@@ -13,7 +13,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib.report.page import CAPTIONS, WIDEST, Content, Picture
+from DiffSegLungLib.export.report.page import CAPTIONS, WIDEST, Content, Picture
 
 if TYPE_CHECKING:
     import numpy as np
