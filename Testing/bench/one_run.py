@@ -31,7 +31,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    from DiffSegLungLib.commands import SegmentRequest, segment_to_files
+    from DiffSegLungLib.app.commands import SegmentRequest, segment_to_files
 
     request = SegmentRequest(
         source=arguments.ct, output=arguments.output, quality=arguments.quality, model=arguments.model

@@ -30,8 +30,15 @@ from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.representation import features
 
-FILTERING = ["dense_lung", "features", "filters", "fusion", "lung_shapes", "lung_warnings", "lungs"]
-FILTERING += ["nodules", "pipeline", "regions", "vessels"]
+FILTERING = ["filters", "lungs.dense", "lungs.lungs", "lungs.shapes", "lungs.warnings"]
+FILTERING += [
+    "parenchyma.nodules",
+    "parenchyma.vessels",
+    "representation.features",
+    "decision.fusion",
+    "decision.regions",
+    "pipeline",
+]
 MODULES = [import_module(f"DiffSegLungLib.{name}") for name in FILTERING]
 ROWS = 4
 """Slices at a time whose embedding of all noise levels is up-sampled: each voxel has 384 numbers."""

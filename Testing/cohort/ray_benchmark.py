@@ -23,8 +23,8 @@ from typing import Any
 import pandas
 import psutil
 
-from DiffSegLungLib.cohort.command import CASES_FOLDER
-from DiffSegLungLib.cohort.jobs import SEGMENTATION
+from DiffSegLungLib.app.cohort.command import CASES_FOLDER
+from DiffSegLungLib.app.cohort.jobs import SEGMENTATION
 from DiffSegLungLib.io.atomic import write_json
 from Testing.cohort.small_cases import SmallCases
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load as load_tensors
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation.command import default_data
 from DiffSegLungLib.io.atomic import write_json

@@ -17,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import UnusableInputError, is_out_of_memory
 from DiffSegLungLib.io import atomic
 from DiffSegLungLib.models import store as models
@@ -30,7 +30,8 @@ from Testing.robustness.scans import finer, image_of, phantom, save
 ROOT = Path(__file__).resolve().parents[2]
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and limits of POSIX")
 LIMITED = (
-    "import resource, signal, sys; from DiffSegLungLib.cli import main; {limit}; sys.exit(main(sys.argv[1:]))"
+    "import resource, signal, sys; from DiffSegLungLib.app.cli import main; {limit}; "
+    "sys.exit(main(sys.argv[1:]))"
 )
 
 
@@ -162,7 +163,7 @@ def test_a_clock_that_jumps_changes_no_duration(inputs: Path, tmp_path: Path) ->
     code = (
         "import itertools, sys, time; jumps = itertools.count(); real = time.time; "
         "time.time = lambda: real() + 36000 * (-1) ** next(jumps) * next(jumps); "
-        "from DiffSegLungLib.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from DiffSegLungLib.app.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *words(inputs, tmp_path / "r.seg.nrrd")]
     started = time.monotonic()
@@ -242,7 +243,7 @@ def test_weights(
 WITHOUT = """
 import sys
 sys.modules[{name!r}] = None
-from DiffSegLungLib.cli import main
+from DiffSegLungLib.app.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -291,7 +292,7 @@ def test_a_fault_of_a_package_that_is_too_new_names_it(
     inputs: Path, tmp_path: Path, change: str, status: int, sentence: str
 ) -> None:
     """What a new version took away, or does otherwise."""
-    code = f"import sys, scipy.ndimage; {change}; from DiffSegLungLib.cli import main; sys.exit(main())"
+    code = f"import sys, scipy.ndimage; {change}; from DiffSegLungLib.app.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, *words(inputs, tmp_path / "r.seg.nrrd")],
         capture_output=True,

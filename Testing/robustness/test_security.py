@@ -18,7 +18,7 @@ import pytest
 import SimpleITK as sitk
 from packaging.requirements import Requirement
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.models import store as models
@@ -48,9 +48,9 @@ UNSAFE_MODULES = {
 ARCHIVES = {"zipfile", "tarfile"}
 NETWORK = {"urllib", "http", "requests", "httpx", "ftplib", "smtplib", "socket", "aiohttp", "xmlrpc"}
 MAY_USE_NETWORK = {
-    "DiffSegLungLib/serve": "the page in the browser, on this computer unless told otherwise",
+    "DiffSegLungLib/app/serve": "the page in the browser, on this computer unless told otherwise",
     "DiffSegLungLib/training/distributed.py": "training on several computers that the user starts",
-    "DiffSegLungLib/cohort/ray_pool.py": "a cluster that the user names",
+    "DiffSegLungLib/app/cohort/ray_pool.py": "a cluster that the user names",
 }
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 MAY_IMPORT_BY_NAME = "DiffSegLungLib/training/lock.py"  # a module of Windows or of POSIX, both by a constant
@@ -332,7 +332,7 @@ def test_no_module_talks_to_the_network_when_it_is_loaded() -> None:
         "import sys, pkgutil, importlib\n"
         "sys.addaudithook(lambda event, args: event.startswith('socket.connect') and sys.exit(event))\n"
         "import DiffSegLungLib\n"
-        "for name in ('pipeline', 'report', 'models.storage', 'commands', 'remeasure', 'dicom_seg'):\n"
+        "for name in ('pipeline', 'export.report', 'models.storage', 'app.commands', 'export.dicom_seg'):\n"
         "    importlib.import_module('DiffSegLungLib.' + name)\n"
         "print('quiet')"
     )

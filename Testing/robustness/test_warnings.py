@@ -19,12 +19,12 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from DiffSegLungLib.app.measure_command import CORRECTED, OTHER_LUNGS, MeasureRequest, measure_to_files
 from DiffSegLungLib.decision.naming import NamingRule, blur_warnings
 from DiffSegLungLib.export.segmentation_file import TISSUE_SEGMENTS, Segment, write_segmentation
 from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.io.volume import edge_warnings, load_volume
 from DiffSegLungLib.lungs.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
-from DiffSegLungLib.measure_command import CORRECTED, OTHER_LUNGS, MeasureRequest, measure_to_files
 from DiffSegLungLib.parenchyma.grain import grain_of
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.quantify.longitudinal import change_warnings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation.study import RETRAINED
 from DiffSegLungLib.models import store as models

@@ -160,7 +160,8 @@ def test_neither_monai_nor_pandas_is_loaded_with_a_model() -> None:
 
 def test_the_command_line_and_the_library_load_nothing_heavy() -> None:
     code = (
-        "import sys, DiffSegLungLib.cli; heavy = {'torch', 'numpy', 'SimpleITK', 'scipy', 'pandas', 'monai'};"
+        "import sys, DiffSegLungLib.app.cli;"
+        "heavy = {'torch', 'numpy', 'SimpleITK', 'scipy', 'pandas', 'monai'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

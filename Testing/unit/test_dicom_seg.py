@@ -13,7 +13,8 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli, tissues
+from DiffSegLungLib import tissues
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.export import dicom_seg
 from DiffSegLungLib.export.dicom_seg import require_dicom, write_dicom_seg

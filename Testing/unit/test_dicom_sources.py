@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
-from DiffSegLungLib import cli
 from DiffSegLungLib.anatomy import regions_from_sides
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import IncompleteOutputError, UnusableInputError
 from DiffSegLungLib.export.dicom_writers import DicomWriters
 from DiffSegLungLib.export.output_checks import require_fitting

@@ -15,8 +15,8 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli
 from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.export.segmentation_file import write_segmentation
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
 from DiffSegLungLib.quantify.measures import DEFINITIONS, measure

@@ -97,7 +97,7 @@ def test_threads_do_not_count(
 ) -> None:
     hu, mask = chest()
     expected, told = embed(student, hu, mask, projection, PLAN), list[float]()
-    for module in ("parallel", "features"):
+    for module in ("parallel", "representation.features"):
         monkeypatch.setattr(f"DiffSegLungLib.{module}.threads", lambda: count)
     found = embed(student, hu, mask, projection, PLAN, progress=told.append)
     assert found == pytest.approx(expected, abs=1e-5)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.lungs.network import build_unet
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models

@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from DiffSegLungLib import cli
 from DiffSegLungLib.anatomy import LEFT, WHOLE, regions_from_sides
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.export.segmentation_file import write_segmentation
 from DiffSegLungLib.io.volume import load_volume, to_input_geometry

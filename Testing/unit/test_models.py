@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.decision.fusion import FusionSettings
 from DiffSegLungLib.decision.mixture import Mixture, Projection
 from DiffSegLungLib.decision.naming import NamingRule

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_segmentation
 from DiffSegLungLib.io.volume import load_volume, to_input_geometry

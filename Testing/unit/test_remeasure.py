@@ -10,12 +10,12 @@ import pandas
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib import cli
 from DiffSegLungLib.anatomy import regions_from_sides
+from DiffSegLungLib.app import cli
+from DiffSegLungLib.app.measure_command import CORRECTED, OTHER_LUNGS
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_image, write_segmentation
 from DiffSegLungLib.io.volume import load_volume, to_input_geometry
-from DiffSegLungLib.measure_command import CORRECTED, OTHER_LUNGS
 from DiffSegLungLib.phantom import Phantom, make_phantom, phantom_image, phantom_truth_image
 from DiffSegLungLib.quantify.measures import measure, measure_corrected
 from DiffSegLungLib.quantify.remeasure import remeasure

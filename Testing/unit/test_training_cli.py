@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.training import checkpoint

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import DiffSegLungError
 from DiffSegLungLib.evaluation import generation
 from DiffSegLungLib.phantom import make_phantom

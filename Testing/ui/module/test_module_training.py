@@ -37,7 +37,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two phantoms, as files."""
-    from DiffSegLungLib.commands import phantom_to_files
+    from DiffSegLungLib.app.commands import phantom_to_files
 
     folder = tmp_path_factory.mktemp("ct")
     for seed in (0, 1):

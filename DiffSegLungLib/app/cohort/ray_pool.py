@@ -11,7 +11,7 @@ import socket
 from importlib.util import find_spec
 from typing import Any
 
-from DiffSegLungLib.cohort.jobs import Job, Outcome, limit_threads, run_job
+from DiffSegLungLib.app.cohort.jobs import Job, Outcome, limit_threads, run_job
 from DiffSegLungLib.errors import MissingPartError
 
 QUIET = {

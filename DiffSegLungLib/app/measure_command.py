@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib.commands import check_dicom
-from DiffSegLungLib.compare_command import check_compare, table_writers
+from DiffSegLungLib.app.commands import check_dicom
+from DiffSegLungLib.app.compare_command import check_compare, table_writers
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.export.labels import model_provenance, write_report_of, write_table
 from DiffSegLungLib.io.atomic import require_places

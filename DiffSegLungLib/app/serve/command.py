@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from DiffSegLungLib.app.serve.access import HEADERS, LARGEST_MESSAGE, Access, limit_messages
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.io.cases import Case, find_listed
 from DiffSegLungLib.representation.quality import STANDARD, quality_of
-from DiffSegLungLib.serve.access import HEADERS, LARGEST_MESSAGE, Access, limit_messages
 
 PACKAGES = ("slicer", "trame", "trame_slicer", "trame_rca", "trame_vuetify", "slicer_layer_dm")
 LOOPBACK_HOST = "127.0.0.1"
@@ -115,8 +115,8 @@ async def _serve(request: ServeRequest, scans: dict[str, Case], folder: Path) ->
     from trame.app import get_server
     from trame_slicer import module
 
-    from DiffSegLungLib.serve.page import build_page
-    from DiffSegLungLib.serve.session import Session
+    from DiffSegLungLib.app.serve.page import build_page
+    from DiffSegLungLib.app.serve.session import Session
 
     server: Any = get_server(client_type="vue3", ws_max_msg_size=LARGEST_MESSAGE)
     server.enable_module(module)

@@ -16,7 +16,7 @@ from typing import Any
 
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError
 
-LIBRARY_PARENT = Path(__file__).resolve().parents[2]
+LIBRARY_PARENT = Path(__file__).resolve().parents[3]
 ERROR_PREFIX = "diffseglung: error: "
 KEPT_LINES = 50
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from DiffSegLungLib.cohort.jobs import DONE, FAILED, MANIFEST, MEASURES, Job, read_record
+from DiffSegLungLib.app.cohort.jobs import DONE, FAILED, MANIFEST, MEASURES, Job, read_record
 from DiffSegLungLib.io.atomic import write_text, write_together
 from DiffSegLungLib.quantify.scores import scores
 

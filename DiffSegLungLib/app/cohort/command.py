@@ -16,8 +16,8 @@ from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.representation.quality import QUALITIES, STANDARD
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.cohort.jobs import Job, Outcome
-    from DiffSegLungLib.cohort.pool import Pool
+    from DiffSegLungLib.app.cohort.jobs import Job, Outcome
+    from DiffSegLungLib.app.cohort.pool import Pool
     from DiffSegLungLib.io.cases import Case
 
 ENGINES = ("local", "ray")
@@ -135,9 +135,9 @@ def run_cohort(request: CohortRequest, progress: Progress = silent) -> CohortOut
     """
     import time
 
-    from DiffSegLungLib.cohort.jobs import is_whole
-    from DiffSegLungLib.cohort.pool import run_jobs
-    from DiffSegLungLib.cohort.tables import gather, write_tables
+    from DiffSegLungLib.app.cohort.jobs import is_whole
+    from DiffSegLungLib.app.cohort.pool import run_jobs
+    from DiffSegLungLib.app.cohort.tables import gather, write_tables
 
     started = time.perf_counter()
     progress("find", 0.0, "Looking for cases")
@@ -204,7 +204,7 @@ def _is_mine(case: Case, shard: tuple[int, int]) -> bool:
 
 
 def _job(case: Case, request: CohortRequest, model: str) -> Job:
-    from DiffSegLungLib.cohort.jobs import Job, request_into
+    from DiffSegLungLib.app.cohort.jobs import Job, request_into
     from DiffSegLungLib.io.cases import companion
 
     lungs, regions, missing = None, request.regions, ""
@@ -230,13 +230,13 @@ def _job(case: Case, request: CohortRequest, model: str) -> Job:
 
 
 def _pool(request: CohortRequest) -> Pool:
-    from DiffSegLungLib.cohort.pool import LocalPool
+    from DiffSegLungLib.app.cohort.pool import LocalPool
     from DiffSegLungLib.pipeline import choose_device
 
     workers = request.workers or 1
     threads = request.threads or max((os.cpu_count() or 1) // workers, 1)
     if request.engine == "ray":
-        from DiffSegLungLib.cohort.ray_pool import RayPool
+        from DiffSegLungLib.app.cohort.ray_pool import RayPool
 
         gpu = choose_device(request.device) == "cuda"
         return RayPool(request.workers, threads, gpu, request.address)

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from DiffSegLungLib.app.serve.scene import ERASE, LOOK, PAINT, WINDOWS
+from DiffSegLungLib.app.serve.session import LARGEST_BRUSH_MM, Session
 from DiffSegLungLib.export.report import NOT_CLINICAL
 from DiffSegLungLib.representation.quality import QUALITIES
-from DiffSegLungLib.serve.scene import ERASE, LOOK, PAINT, WINDOWS
-from DiffSegLungLib.serve.session import LARGEST_BRUSH_MM, Session
 from DiffSegLungLib.tissues import REPORTED
 
 PANEL_WIDTH = 430

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from DiffSegLungLib.commands import SegmentRequest, segment_to_files
+from DiffSegLungLib.app.commands import SegmentRequest, segment_to_files
 from DiffSegLungLib.errors import (
     DiffSegLungError,
     IncompleteOutputError,

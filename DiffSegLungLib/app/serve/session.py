@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
+from DiffSegLungLib.app.measure_command import CORRECTED, read_manifest
+from DiffSegLungLib.app.serve.choices import SEVERAL_STUDIES, choices, series_of, unique
+from DiffSegLungLib.app.serve.computation import Computation
+from DiffSegLungLib.app.serve.scene import LOOK, Scene, most_of
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError, UnusableInputError
 from DiffSegLungLib.export.labels import write_report_of
 from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_segmentation
@@ -25,12 +29,8 @@ from DiffSegLungLib.io.cases import Case, code_of, listed
 from DiffSegLungLib.io.files import SEGMENTATION_SUFFIX
 from DiffSegLungLib.io.segmentations import load_lungs
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
-from DiffSegLungLib.measure_command import CORRECTED, read_manifest
 from DiffSegLungLib.quantify.measures import DEFINITIONS, DENSITOMETRY, measure_corrected, number_text
 from DiffSegLungLib.representation.quality import QUALITIES
-from DiffSegLungLib.serve.choices import SEVERAL_STUDIES, choices, series_of, unique
-from DiffSegLungLib.serve.computation import Computation
-from DiffSegLungLib.serve.scene import LOOK, Scene, most_of
 from DiffSegLungLib.tissues import BY_KEY, DISEASES, HEALTHY, REPORTED, TISSUES
 
 if TYPE_CHECKING:

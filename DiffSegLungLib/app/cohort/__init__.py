@@ -1,6 +1,6 @@
 """Many CTs: one idempotent job a case, on this computer or on a Ray cluster.
 
-    from DiffSegLungLib.cohort import CohortRequest, run_cohort
+    from DiffSegLungLib.app.cohort import CohortRequest, run_cohort
     outcome = run_cohort(CohortRequest(Path("in"), Path("out"), workers=2, resume=True))
 
 ``cases`` finds the CTs, ``jobs`` does one of them, ``pool`` hands jobs to processes and outlives those that
@@ -9,6 +9,6 @@ die, ``ray_pool`` does the same on a cluster, ``tables`` gathers what is whole, 
 
 from __future__ import annotations
 
-from DiffSegLungLib.cohort.command import CohortOutcome, CohortRequest, run_cohort
+from DiffSegLungLib.app.cohort.command import CohortOutcome, CohortRequest, run_cohort
 
 __all__ = ["CohortOutcome", "CohortRequest", "run_cohort"]

@@ -161,7 +161,7 @@ def requirements() -> list[Requirement]:
 
 
 def _requirement_lines() -> Iterator[str]:
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package.parent / "DiffSegLung" / "Resources", package.parent / "Resources"):
         file = folder / "requirements.txt"
         if file.is_file():

@@ -10,6 +10,6 @@ only place of the library that imports them, and only when the command runs: the
 
 from __future__ import annotations
 
-from DiffSegLungLib.serve.command import ServeRequest, serve
+from DiffSegLungLib.app.serve.command import ServeRequest, serve
 
 __all__ = ["ServeRequest", "serve"]

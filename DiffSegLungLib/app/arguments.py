@@ -1,27 +1,29 @@
-"""The command line: arguments, exit statuses and one-line errors.  What the commands do is in `commands`."""
+"""The arguments of all commands."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import traceback
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
-from DiffSegLungLib.errors import DiffSegLungError, MissingPartError, UnusableInputError, is_out_of_memory
-from DiffSegLungLib.io.files import ours_alone
+from DiffSegLungLib.app.handlers import (
+    run_check,
+    run_finetune,
+    run_list_models,
+    run_measure,
+    run_phantom,
+    run_remove_model,
+    run_segment,
+    run_serve,
+    run_train,
+    run_verify_models,
+)
+from DiffSegLungLib.app.program import PROGRAM, WRONG_USE
 from DiffSegLungLib.representation.quality import QUALITIES, STANDARD
-from DiffSegLungLib.signals import handled
 from DiffSegLungLib.tissues import DISEASES
 
-PROGRAM = "diffseglung"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LESIONS = tuple(tissue.key for tissue in DISEASES)
-DONE, OUR_FAULT, WRONG_USE, CANCELLED = 0, 1, 2, 130
 SEED_LIMIT = 2**32
 PORT_LIMIT = 2**16
 CT_HELP = "NRRD, NIfTI, MetaImage, or a DICOM folder"
@@ -40,84 +42,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Ends with exit status 2."""
         self.exit(WRONG_USE, f"{PROGRAM}: error: {message}. See: {self.prog} --help\n")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-        argv: the arguments without the program's name; None for the process's own.
-
-    Returns:
-        Exit status: 0 done; 1 our fault; 2 wrong use or unusable input; 3 something missing; 130 cancelled.
-    """
-    words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]  # it may stand anywhere
-    try:
-        with handled(_interrupt, "SIGTERM", "SIGBREAK"):
-            with_training = "train" in words or "finetune" in words
-            arguments = build_parser(with_training).parse_args(words)
-            # The page's server reads for several at a time; any other command waits while it reads.
-            with nullcontext() if arguments.handler is _serve else ours_alone():
-                return int(arguments.handler(arguments) or DONE)
-    except SystemExit as stop:  # argparse: --help, --version or a wrong argument, already written
-        return int(stop.code or DONE)
-    except (Exception, KeyboardInterrupt) as error:
-        return _fail(error, debug)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """A request to end unwinds the stack like Ctrl+C, so that unfinished files are removed."""
-    raise KeyboardInterrupt
-
-
-def _fail(error: BaseException, debug: bool) -> int:
-    """Writes the error's one line and returns its exit status."""
-    if isinstance(error, BrokenPipeError):  # as in `... | head`: nobody reads on
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANCELLED
-    if debug:
-        traceback.print_exception(error)
-    status, message = _explain(error)
-    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
-    return status
-
-
-def _explain(error: BaseException) -> tuple[int, str]:
-    """Exit status and message of an error; those that are not ours get a remedy here."""
-    if isinstance(error, DiffSegLungError):
-        return error.exit_status, str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return CANCELLED, "Cancelled; no unfinished file is left."
-    if is_out_of_memory(error):
-        return MissingPartError.exit_status, (
-            "Not enough memory: close other programs, or use --device cpu if a graphics card was used."
-        )
-    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(str(__package__)):
-        return MissingPartError.exit_status, (
-            f"The Python package {error.name} is missing: install DiffSegLung's requirements with pip."
-        )
-    if isinstance(error, ImportError) and not str(error.name).startswith(str(__package__)):
-        return MissingPartError.exit_status, (
-            f"A Python package cannot be used: {error}.{_newer_packages()} See 'diffseglung check'."
-        )
-    return OUR_FAULT, (
-        f"{type(error).__name__}: {error}.{_newer_packages()} The fault is DiffSegLung's: add --debug and "
-        "report what it shows."
-    )
-
-
-def _newer_packages() -> str:
-    """A sentence on packages that are too new; nothing where there are none, or no way to tell."""
-    try:
-        from DiffSegLungLib.check import untried
-
-        names = ", ".join(untried())
-    except Exception:  # an error is being explained: a second one would hide it
-        return ""
-    return f" Newer than what was tried: {names}; install the tried versions with pip." if names else ""
 
 
 def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
@@ -173,7 +97,7 @@ def _add_segment(commands: Any) -> None:
     _add_segment_outputs(parser)
     progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
     parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
-    parser.set_defaults(handler=_segment)
+    parser.set_defaults(handler=run_segment)
 
 
 def _add_which(parser: argparse.ArgumentParser) -> None:
@@ -197,7 +121,7 @@ def _add_segment_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_batch(commands: Any) -> None:
-    from DiffSegLungLib.cohort.command import add_arguments
+    from DiffSegLungLib.app.cohort.command import add_arguments
 
     add_arguments(_add_command(commands, "batch", "Segment and measure every CT of a folder."))
 
@@ -219,10 +143,10 @@ def _add_measure(commands: Any) -> None:
     parser.add_argument("--manifest", metavar="M.json", type=Path, help=manifest_help)
     corrected_help = "say that the segmentation was corrected by hand"
     parser.add_argument("--corrected", action="store_true", help=corrected_help)
-    from DiffSegLungLib.compare_command import add_arguments
+    from DiffSegLungLib.app.compare_command import add_arguments
 
     add_arguments(parser)
-    parser.set_defaults(handler=_measure)
+    parser.set_defaults(handler=run_measure)
 
 
 def _add_models(commands: Any) -> None:
@@ -230,13 +154,13 @@ def _add_models(commands: Any) -> None:
     parser = commands.add_parser("models", help=summary, description=summary)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = _add_command(actions, "list", "List the weights that are installed.")
-    listing.set_defaults(handler=_list_models)
+    listing.set_defaults(handler=run_list_models)
     verify = _add_command(actions, "verify", "Check the weights' checksums.")
     verify.add_argument("model", metavar="NAME", nargs="?", help="name or folder; all if left out")
-    verify.set_defaults(handler=_verify_models)
+    verify.set_defaults(handler=run_verify_models)
     remove = _add_command(actions, "remove", "Delete a model of your own store, DIFFSEGLUNG_MODELS.")
     remove.add_argument("model", metavar="NAME", help="as 'models list' shows it")
-    remove.set_defaults(handler=_remove_model)
+    remove.set_defaults(handler=run_remove_model)
 
 
 def _add_check(commands: Any) -> None:
@@ -247,7 +171,7 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("--series", metavar="N_OR_UID", help=SERIES_HELP)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights that shall run (default: shipped)")
-    parser.set_defaults(handler=_check)
+    parser.set_defaults(handler=run_check)
 
 
 def _add_phantom(commands: Any) -> None:
@@ -258,7 +182,7 @@ def _add_phantom(commands: Any) -> None:
     parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of shape and noise (default: 0)")
     lesions_help = f"comma-separated, of {', '.join(LESIONS)}; or none (default: all)"
     parser.add_argument("--lesions", metavar="LIST", type=_lesions, default=LESIONS, help=lesions_help)
-    parser.set_defaults(handler=_phantom)
+    parser.set_defaults(handler=run_phantom)
 
 
 def _add_train(commands: Any, with_options: bool) -> None:
@@ -267,7 +191,7 @@ def _add_train(commands: Any, with_options: bool) -> None:
         from DiffSegLungLib.training.cli import add_arguments
 
         add_arguments(parser)
-        parser.set_defaults(handler=_train)
+        parser.set_defaults(handler=run_train)
 
 
 def _add_finetune(commands: Any, with_options: bool) -> None:
@@ -276,7 +200,7 @@ def _add_finetune(commands: Any, with_options: bool) -> None:
         from DiffSegLungLib.training.finetune_cli import add_arguments
 
         add_arguments(parser)
-        parser.set_defaults(handler=_finetune)
+        parser.set_defaults(handler=run_finetune)
 
 
 def _add_serve(commands: Any) -> None:
@@ -298,7 +222,7 @@ def _add_serve(commands: Any) -> None:
     parser.add_argument("--host", default="127.0.0.1", help=host_help)
     parser.add_argument("--port", metavar="N", type=_port, default=0, help="default: a free one")
     parser.add_argument("--open", action="store_true", help="open the page in this computer's browser")
-    parser.set_defaults(handler=_serve)
+    parser.set_defaults(handler=run_serve)
 
 
 def _port(text: str) -> int:
@@ -323,150 +247,6 @@ def _title(text: str) -> str:
 
 def _lesions(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(text.split(","))
-
-
-def _segment(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.commands import SegmentRequest
-
-    request = _request(SegmentRequest, arguments)
-    if arguments.progress == "json":
-        _segment_for_programs(request)
-    else:
-        _segment_for_people(request, with_bar=arguments.progress == "bar")
-    return DONE
-
-
-def _request(kind: type[Any], arguments: argparse.Namespace) -> Any:
-    """A command's request, a dataclass, filled from the arguments of the same names."""
-    from dataclasses import fields
-
-    return kind(**{field.name: getattr(arguments, field.name) for field in fields(kind)})
-
-
-def _measure(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.measure_command import MeasureRequest, measure_to_files
-    from DiffSegLungLib.quantify.comparison import CompareRequest
-    from DiffSegLungLib.quantify.longitudinal import changes_text
-
-    earlier = _request(CompareRequest, arguments)
-    measured, compared = measure_to_files(_request(MeasureRequest, arguments), earlier)
-    for warning in measured.warnings:
-        print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
-    _print_measures(measured.measures)
-    if compared:
-        print(changes_text(compared.changes), flush=True)
-    return DONE
-
-
-def _print_measures(measures: Any) -> None:
-    """The table on standard output, and the scores whose zones were measured."""
-    from DiffSegLungLib.quantify.measures import table_text
-    from DiffSegLungLib.quantify.scores import scores
-
-    _set_encoding(sys.stdout, errors="replace")
-    print("\n".join([table_text(measures), *(score.text for score in scores(measures))]), flush=True)
-
-
-def _segment_for_programs(request: Any) -> None:
-    """Progress lines and then the manifest's path on standard output, and nothing else there."""
-    from DiffSegLungLib.commands import segment_to_files
-    from DiffSegLungLib.progress import JsonProgress
-
-    records = sys.stdout
-    _set_encoding(records, errors="surrogateescape")
-    with redirect_stdout(sys.stderr):  # what libraries print must not get between the records
-        segment_to_files(request, JsonProgress(records))
-    print(request.manifest_path, file=records, flush=True)
-
-
-def _segment_for_people(request: Any, with_bar: bool) -> None:
-    """A bar or lines on standard error, then the table of measures on standard output."""
-    from DiffSegLungLib.commands import segment_to_files
-    from DiffSegLungLib.progress import BarProgress, silent
-
-    bar = BarProgress() if with_bar else None
-    try:
-        result = segment_to_files(request, bar or silent)
-    finally:
-        if bar:
-            bar.close()
-    _print_measures(result.measures)
-
-
-def _set_encoding(stream: Any, errors: str) -> None:
-    """UTF-8 whatever the system's code page says; a stream put there by a test may not offer it."""
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(encoding="utf-8", errors=errors)
-
-
-def _list_models(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.commands import models_table
-
-    print(models_table())
-    return DONE
-
-
-def _verify_models(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.commands import verify_models
-
-    verify_models(arguments.model, report=print)
-    return DONE
-
-
-def _remove_model(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.models.store import remove
-
-    print(f"Removed {remove(arguments.model)}")
-    return DONE
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    if arguments.source is not None:
-        return _check_ct(arguments)
-    if arguments.series is not None:
-        raise UnusableInputError("--series is of a DICOM folder: give the folder, too.")
-    from DiffSegLungLib.check import check
-
-    with redirect_stdout(sys.stderr):  # what libraries print when they are loaded is no part of the answer
-        report = check(arguments.model)
-    _set_encoding(sys.stdout, errors="replace")
-    print(report.as_json() if arguments.json else report.as_text(), flush=True)
-    return DONE if report.ready else MissingPartError.exit_status
-
-
-def _check_ct(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.check_ct import check_ct
-
-    report = check_ct(arguments.source, arguments.series)
-    _set_encoding(sys.stdout, errors="replace")
-    print(report.as_json() if arguments.json else report.as_text(), flush=True)
-    return DONE if report.usable else UnusableInputError.exit_status
-
-
-def _phantom(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.commands import phantom_to_files
-
-    phantom_to_files(arguments.output, arguments.truth, arguments.spacing, arguments.seed, arguments.lesions)
-    return DONE
-
-
-def _serve(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.serve import ServeRequest, serve
-
-    serve(_request(ServeRequest, arguments))
-    return DONE
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.training.cli import run
-
-    return int(run(arguments) or DONE)
-
-
-def _finetune(arguments: argparse.Namespace) -> int:
-    from DiffSegLungLib.training.finetune_cli import run
-
-    return run(arguments)
 
 
 def _add_evaluate(commands: Any) -> None:

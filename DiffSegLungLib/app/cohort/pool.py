@@ -14,7 +14,15 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-from DiffSegLungLib.cohort.jobs import OUR_FAULT, Job, Outcome, failure, limit_threads, run_job, write_record
+from DiffSegLungLib.app.cohort.jobs import (
+    OUR_FAULT,
+    Job,
+    Outcome,
+    failure,
+    limit_threads,
+    run_job,
+    write_record,
+)
 from DiffSegLungLib.io.files import ours_alone
 
 PATIENCE_S = 10.0
