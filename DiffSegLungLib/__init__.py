@@ -14,7 +14,7 @@ from DiffSegLungLib import forks as _forks  # noqa: F401  looks at the process b
 from DiffSegLungLib.version import __version__
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.pipeline import Result
+    from DiffSegLungLib.export.result import Result
 
 __all__ = ["__version__", "segment"]
 

@@ -25,7 +25,7 @@ from DiffSegLungLib.progress import Progress, part
 from DiffSegLungLib.representation.quality import STANDARD, quality_of
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.pipeline import Result
+    from DiffSegLungLib.export.result import Result
 
 
 Writer = Callable[[Path], None]

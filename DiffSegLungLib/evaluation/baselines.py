@@ -13,16 +13,10 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from DiffSegLungLib.filters import masked_mean
-from DiffSegLungLib.tissues import (
-    CONSOLIDATION,
-    EMPHYSEMA,
-    FIBROSIS,
-    GROUND_GLASS,
-    HEALTHY,
-)
+from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.pipeline import Grid
+    from DiffSegLungLib.parenchyma.grid import Grid
 
 THRESHOLDS = (-950.0, -750.0, -300.0)
 """Emphysema below the first, ground glass above the second, consolidation above the third, in HU."""

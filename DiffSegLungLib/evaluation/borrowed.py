@@ -12,9 +12,10 @@ import numpy as np
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.decision.naming import NAMED, log_density_prior, tissue_posterior
 from DiffSegLungLib.evaluation import baselines
+from DiffSegLungLib.export.result import Result
 from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.parenchyma.vessels import Parenchyma
-from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.representation.features import fine_descriptors
 from DiffSegLungLib.tissues import (
     BY_LABEL,

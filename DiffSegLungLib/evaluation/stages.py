@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from DiffSegLungLib.decision.label_map import Tissues, to_volume
+from DiffSegLungLib.decision.mixture_decision import classify, refine
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.lungs.lungs import Lungs, segment_lungs
+from DiffSegLungLib.parenchyma.grid import Grid, working_grid
 from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
-from DiffSegLungLib.pipeline import Grid, Tissues, classify, refine, to_volume, working_grid
 from DiffSegLungLib.representation.diffusion import DOWNSAMPLING
 from DiffSegLungLib.representation.features import embed, fine_descriptors
 from DiffSegLungLib.representation.quality import STANDARD, quality_of

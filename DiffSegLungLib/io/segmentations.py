@@ -32,6 +32,7 @@ from DiffSegLungLib.terminology import TAG, Terminology, parse_terminology
 from DiffSegLungLib.tissues import BY_KEY, TISSUES, Tissue
 
 Source = str | os.PathLike[str] | sitk.Image
+"""A file, a folder, or an image in memory."""
 
 LONGEST_NAME = 64
 

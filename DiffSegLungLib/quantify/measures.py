@@ -21,6 +21,7 @@ from DiffSegLungLib.tissues import DISEASES, OUTSIDE, REPORTED, TISSUES, VESSEL,
 if TYPE_CHECKING:
     import pandas
 
+    from DiffSegLungLib.io.volume import Volume
 
 EMPHYSEMA_THRESHOLD = -950.0
 """HU below which a voxel is a low-attenuation area, strictly."""
@@ -370,3 +371,16 @@ def _text_cells(row: pandas.Series, columns: tuple[str | None, str | None]) -> s
         "" if column is None else number_text(row[column], DEFINITIONS[column].unit) for column in columns
     )
     return f"{volume:>11}{share:>9}"
+
+
+def measure_lungs(
+    labels: np.ndarray,
+    volume: Volume,
+    sides: np.ndarray,
+    own_regions: dict[str, np.ndarray],
+    box: tuple[slice, slice, slice],
+) -> pandas.DataFrame:
+    """The measures of whole, right and left lung and of the user's regions, taken in the lungs' box alone."""
+    regions = regions_from_sides(sides[box])
+    regions |= {name: mask[box] for name, mask in own_regions.items()}
+    return measure(labels[box], volume.hu[box], volume.spacing, regions, volume.voxel_ml)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from DiffSegLungLib.anatomy import regions_from_sides
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.io.segmentations import load_lungs, load_tissues, more_regions
+from DiffSegLungLib.io.segmentations import Source, load_lungs, load_tissues, more_regions
 from DiffSegLungLib.io.volume import Volume, edge_warnings, load_volume
 from DiffSegLungLib.lungs.lungs import Lungs, lungs_from_mask, segment_lungs
 from DiffSegLungLib.progress import Progress, silent
@@ -21,8 +19,6 @@ from DiffSegLungLib.tissues import VESSEL
 
 if TYPE_CHECKING:
     import pandas
-
-Source = str | os.PathLike[str] | sitk.Image
 
 MOST_WITHOUT_TISSUE = 0.2
 """Share of the lungs without a tissue from which the reader is warned; vessels are about 4 %."""

@@ -16,10 +16,11 @@ from DiffSegLungLib.export.report.slices import (
     overlay_picture,
     plane_millimetres,
 )
+from DiffSegLungLib.export.result import Result
 from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models
-from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.progress import Progress, part
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import REPORTED, TISSUES

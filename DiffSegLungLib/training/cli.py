@@ -171,7 +171,7 @@ def _add_run(actions: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> Path:
-    from DiffSegLungLib.pipeline import choose_device
+    from DiffSegLungLib.devices import choose_device
     from DiffSegLungLib.training.distributed import joined
     from DiffSegLungLib.training.store import load_store, spacing_of_store
     from DiffSegLungLib.training.trainer import Trainer
@@ -433,8 +433,8 @@ def _add_lungs(actions: Any) -> None:
 
 
 def _lungs(arguments: argparse.Namespace, progress: Progress) -> Path:
+    from DiffSegLungLib.devices import choose_device
     from DiffSegLungLib.models.store import find
-    from DiffSegLungLib.pipeline import choose_device
     from DiffSegLungLib.training import lungs
     from DiffSegLungLib.training.sources import require_different_names
 

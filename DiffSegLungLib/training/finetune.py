@@ -21,10 +21,10 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from DiffSegLungLib.devices import choose_device
 from DiffSegLungLib.errors import CancelledError, MissingPartError, UnusableInputError
 from DiffSegLungLib.io.atomic import atomic_path, require_writable, write_json
 from DiffSegLungLib.models import store as models
-from DiffSegLungLib.pipeline import choose_device
 from DiffSegLungLib.progress import Progress, part, silent
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.training import checkpoint

@@ -7,13 +7,14 @@ from functools import cache
 
 import numpy as np
 
+from DiffSegLungLib.decision.mixture_decision import classify, refine
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.decision.naming import NAMED
 from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.lungs.lungs import lungs_from_mask
+from DiffSegLungLib.parenchyma.grid import Grid, working_grid
 from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.phantom import make_phantom, phantom_image
-from DiffSegLungLib.pipeline import Grid, classify, refine, working_grid
 from DiffSegLungLib.representation.features import embed, fine_descriptors
 from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import HEALTHY

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from DiffSegLungLib.devices import choose_device
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
 from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.models import store as models
-from DiffSegLungLib.pipeline import choose_device
 from DiffSegLungLib.progress import Progress, peak_memory_mb, silent
 from DiffSegLungLib.training.finetune import (
     DEFAULT_MINUTES,

@@ -78,7 +78,7 @@ def _readings_of(name: str, folder: Path | None) -> list[Path]:
 
 
 def _tissues(arguments: argparse.Namespace, progress: Progress = silent) -> Path:
-    from DiffSegLungLib.pipeline import choose_device
+    from DiffSegLungLib.devices import choose_device
     from DiffSegLungLib.training.painting import Painter
     from DiffSegLungLib.training.tissue_training import TissuePlan, TissueTrainer
 

@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -93,13 +94,15 @@ METHODS: dict[str, Callable[[Any, Any], np.ndarray]] = {
 def label_maps(ct: Path, lungs: Path | None) -> dict[str, sitk.Image]:
     """The label maps of one CT by each method, in its own geometry."""
     from DiffSegLungLib.evaluation import stages
-    from DiffSegLungLib.io.volume import load_volume, to_input_geometry
-    from DiffSegLungLib.models.store import load
-    from DiffSegLungLib.pipeline import find_lungs
 
-    model, volume = load(None), load_volume(ct)
-    prepared = stages.prepare(volume, model, found=find_lungs(volume, lungs, model.lungs))
-    return {name: to_input_geometry(decide(prepared, model), volume) for name, decide in METHODS.items()}
+    # Where that commit has them, not where they are now.
+    pipeline, volumes = import_module("DiffSegLungLib.pipeline"), import_module("DiffSegLungLib.volume")
+    model, volume = import_module("DiffSegLungLib.models").load(None), volumes.load_volume(ct)
+    found = pipeline.find_lungs(volume, lungs, model.lungs)
+    prepared = stages.prepare(volume, model, found=found)
+    return {
+        name: volumes.to_input_geometry(decide(prepared, model), volume) for name, decide in METHODS.items()
+    }
 
 
 def write_label_maps(ct: Path, lungs: Path | None, output: Path) -> None:

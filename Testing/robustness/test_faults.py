@@ -21,10 +21,10 @@ from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import UnusableInputError, is_out_of_memory
 from DiffSegLungLib.io import atomic
 from DiffSegLungLib.models import store as models
-from DiffSegLungLib.pipeline import STAGES
 from DiffSegLungLib.representation import features
 from DiffSegLungLib.representation.features import _in_batches_that_fit
 from DiffSegLungLib.representation.student import Student
+from DiffSegLungLib.stages import STAGES
 from Testing.robustness.scans import finer, image_of, phantom, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +97,7 @@ def test_killed_at_any_stage_nothing_half_written_stays(inputs: Path, tmp_path: 
 WRITE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from DiffSegLungLib.export.segmentation_file import write_together
+from DiffSegLungLib.io.atomic import write_together
 
 def write(path):
     path.write_text("half")
@@ -179,7 +179,7 @@ def test_a_clock_that_jumps_changes_no_duration(inputs: Path, tmp_path: Path) ->
 TWO_FILES = """
 import sys, time
 from pathlib import Path
-from DiffSegLungLib.export.segmentation_file import write_together
+from DiffSegLungLib.io.atomic import write_together
 folder, who = Path(sys.argv[1]), sys.argv[2]
 for _ in range(60):
     write_together({folder / "m.json": lambda path: path.write_text(who),

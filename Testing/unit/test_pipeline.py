@@ -16,11 +16,12 @@ from pydicom.uid import generate_uid
 
 from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.export.result import Result
 from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_segmentation
 from DiffSegLungLib.io.volume import load_volume, to_input_geometry
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.phantom import Phantom, make_phantom, phantom_image
-from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.tissues import (
     CAVITY,
     CONSOLIDATION,

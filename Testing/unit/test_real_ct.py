@@ -17,9 +17,10 @@ from DiffSegLungLib.anatomy import WHOLE
 from DiffSegLungLib.evaluation.cases import make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.lesions import Lesion
+from DiffSegLungLib.export.result import Result
 from DiffSegLungLib.lungs.lungs import segment_lungs
 from DiffSegLungLib.models import store as models
-from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, VESSEL
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -415,7 +415,8 @@ PDF_AGAIN = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 from Testing.unit import test_report
-from DiffSegLungLib.quantify.measures import measure, regions_from_sides, thirds_from_sides
+from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
+from DiffSegLungLib.quantify.measures import measure
 import numpy as np
 labels = np.ones((4, 6, 6), np.uint8)
 table = measure(labels, labels - 800.0, (1.0, 1.0, 1.0), regions_from_sides(labels))

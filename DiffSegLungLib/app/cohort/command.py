@@ -165,9 +165,9 @@ def plan(request: CohortRequest) -> list[Job]:
         UnusableInputError: the input or output cannot be used.
         MissingPartError: the weights or the device.
     """
+    from DiffSegLungLib.devices import choose_device
     from DiffSegLungLib.io.cases import find_cases, write_key
     from DiffSegLungLib.models.store import digest_of, verify
-    from DiffSegLungLib.pipeline import choose_device
 
     _check(request)
     choose_device(request.device)
@@ -231,7 +231,7 @@ def _job(case: Case, request: CohortRequest, model: str) -> Job:
 
 def _pool(request: CohortRequest) -> Pool:
     from DiffSegLungLib.app.cohort.pool import LocalPool
-    from DiffSegLungLib.pipeline import choose_device
+    from DiffSegLungLib.devices import choose_device
 
     workers = request.workers or 1
     threads = request.threads or max((os.cpu_count() or 1) // workers, 1)
