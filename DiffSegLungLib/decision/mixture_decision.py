@@ -11,6 +11,7 @@ import numpy as np
 
 from DiffSegLungLib.decision.fusion import edge_map, fuse, keep_ratio, keep_share
 from DiffSegLungLib.decision.label_map import Tissues
+from DiffSegLungLib.decision.lucent_regions import drop_faint_holes, find_lumens, grow_holes
 from DiffSegLungLib.decision.mixture import Mixture, adapt
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.decision.naming import (
@@ -24,16 +25,8 @@ from DiffSegLungLib.decision.naming import (
     share_by_texture,
     tissue_posterior,
 )
-from DiffSegLungLib.decision.regions import (
-    agree_on_texture,
-    drop_bundles,
-    drop_faint_holes,
-    drop_specks,
-    find_lumens,
-    grow_holes,
-    likeliest,
-    part_rims,
-)
+from DiffSegLungLib.decision.raised_regions import agree_on_texture, drop_bundles, drop_specks, part_rims
+from DiffSegLungLib.decision.regions import likeliest
 from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.parenchyma.grid import Grid

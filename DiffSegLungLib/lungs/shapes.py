@@ -8,6 +8,7 @@ from scipy import ndimage
 from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
 from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
 from DiffSegLungLib.filters import Box, box_around, within
+from DiffSegLungLib.interpolation import averaging_matrix, by_matrices
 
 WORK_MM = 2.0  # isotropic working grid: fine enough for pleura and main bronchi, 10x fewer voxels than the CT
 AIR_HU = -320.0  # the pleura that experts draw lies slightly outside the half-way value of -380 HU
@@ -73,3 +74,27 @@ def closing(mask: np.ndarray, radius_mm: float) -> np.ndarray:
     padded = np.pad(mask, margin)
     inner = ~within(~within(padded, radius), radius)
     return (inner | padded)[margin:-margin, margin:-margin, margin:-margin]
+
+
+Spacing = tuple[float, float, float]
+
+
+def _work_shape(shape: tuple[int, ...], spacing: Spacing) -> tuple[int, ...]:
+    return tuple(max(1, round(n * s / WORK_MM)) for n, s in zip(shape, spacing, strict=True))
+
+
+def to_work_grid(hu: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Average down and interpolate to the isotropic working grid."""
+    matrices = [
+        averaging_matrix(count, side, new_count, WORK_MM)
+        for count, side, new_count in zip(hu.shape, spacing, _work_shape(hu.shape, spacing), strict=True)
+    ]
+    return np.clip(by_matrices(hu, matrices), -1024, 3000)
+
+
+def nearest_on_work_grid(labels: np.ndarray, spacing: Spacing) -> np.ndarray:
+    index = [
+        np.minimum(((np.arange(m) + 0.5) * WORK_MM / s).astype(int), n - 1)
+        for n, s, m in zip(labels.shape, spacing, _work_shape(labels.shape, spacing), strict=True)
+    ]
+    return labels[np.ix_(*index)]

@@ -21,7 +21,7 @@ from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.io.volume import load_volume
-from DiffSegLungLib.lungs.lungs import lungs_from_mask, segment_lungs, to_work_grid
+from DiffSegLungLib.lungs.lungs import lungs_from_mask, segment_lungs
 from DiffSegLungLib.lungs.network import (
     CHANNELS,
     NETWORK_MM,
@@ -30,6 +30,7 @@ from DiffSegLungLib.lungs.network import (
     from_hounsfield,
     to_network_grid,
 )
+from DiffSegLungLib.lungs.shapes import to_work_grid
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models.format import LUNGS
 from DiffSegLungLib.phantom import make_phantom

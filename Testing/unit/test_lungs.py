@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.lungs.dense import dense_in_bays
+from DiffSegLungLib.lungs.chest_wall import dense_in_bays
 from DiffSegLungLib.lungs.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
 
 SIZE_MM = (220.0, 200.0, 280.0)

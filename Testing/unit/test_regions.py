@@ -6,18 +6,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from DiffSegLungLib.decision.lucent_regions import drop_faint_holes, find_lumens, grow_holes
 from DiffSegLungLib.decision.naming import NAMED, NamingRule, hole_edge, share_by_texture
-from DiffSegLungLib.decision.regions import (
-    RegionSettings,
+from DiffSegLungLib.decision.raised_regions import (
     _opened_by_cube,
     agree_on_texture,
     drop_bundles,
-    drop_faint_holes,
     drop_specks,
-    find_lumens,
-    grow_holes,
     part_rims,
 )
+from DiffSegLungLib.decision.regions import RegionSettings
 from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 

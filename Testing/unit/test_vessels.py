@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib.decision.regions import RegionSettings, drop_specks
+from DiffSegLungLib.decision.raised_regions import drop_specks
+from DiffSegLungLib.decision.regions import RegionSettings
 from DiffSegLungLib.filters import masked_mean, masked_opening, masked_share
 from DiffSegLungLib.parenchyma.cavities import find_cavities
 from DiffSegLungLib.parenchyma.vessels import Parenchyma, mediastinal_distance, separate_vessels
