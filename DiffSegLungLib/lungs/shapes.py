@@ -93,6 +93,7 @@ def to_work_grid(hu: np.ndarray, spacing: Spacing) -> np.ndarray:
 
 
 def nearest_on_work_grid(labels: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Labels on the working grid, by nearest neighbour."""
     index = [
         np.minimum(((np.arange(m) + 0.5) * WORK_MM / s).astype(int), n - 1)
         for n, s, m in zip(labels.shape, spacing, _work_shape(labels.shape, spacing), strict=True)

@@ -73,6 +73,7 @@ def working_grid(volume: Volume, found: Lungs, spacing: float) -> Grid:
 def lung_box(
     mask: np.ndarray, spacing: tuple[float, float, float], margin_mm: float = MARGIN_MM
 ) -> tuple[slice, slice, slice]:
+    """The box of the lungs with a margin in mm, as one slice an axis."""
     box = []
     for axis, step in enumerate(spacing):
         margin = int(np.ceil(margin_mm / step))

@@ -23,8 +23,9 @@ from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
 from DiffSegLungLib.export.report import NOT_CLINICAL, _write, slices, write_overview, write_report
 from DiffSegLungLib.export.report.change import signed_text
 from DiffSegLungLib.export.report.page import METHOD, METHOD_UNKNOWN, Picture, content_of, render
-from DiffSegLungLib.export.report.pdf import INNER, pdf_bytes, shorten, text_width, wrap
+from DiffSegLungLib.export.report.pdf import pdf_bytes
 from DiffSegLungLib.export.report.relief import relief
+from DiffSegLungLib.export.report.sheet import INNER, shorten, text_width, wrap
 from DiffSegLungLib.export.report.slices import AXIAL, CORONAL, SAGITTAL, Chest, Cut
 from DiffSegLungLib.quantify.comparison import Compared
 from DiffSegLungLib.quantify.longitudinal import changes, transitions

@@ -7,36 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
 from DiffSegLungLib.app.measure_command import CORRECTED, read_manifest
 from DiffSegLungLib.app.serve.choices import SEVERAL_STUDIES, choices, series_of, unique
 from DiffSegLungLib.app.serve.computation import Computation
+from DiffSegLungLib.app.serve.results import Found, RunFiles, facts, tissue_rows
 from DiffSegLungLib.app.serve.scene import LOOK, Scene, most_of
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError, UnusableInputError
 from DiffSegLungLib.export.labels import write_report_of
 from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_segmentation
 from DiffSegLungLib.io.atomic import write_json, write_together
 from DiffSegLungLib.io.cases import Case, code_of, listed
-from DiffSegLungLib.io.files import SEGMENTATION_SUFFIX
 from DiffSegLungLib.io.segmentations import load_lungs
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
-from DiffSegLungLib.quantify.measures import DEFINITIONS, DENSITOMETRY, measure_corrected, number_text
+from DiffSegLungLib.quantify.measures import measure_corrected
 from DiffSegLungLib.representation.quality import QUALITIES
-from DiffSegLungLib.tissues import BY_KEY, DISEASES, HEALTHY, REPORTED, TISSUES
+from DiffSegLungLib.tissues import BY_KEY, DISEASES, HEALTHY, TISSUES
 
 if TYPE_CHECKING:
     import pandas
 
     from DiffSegLungLib.io.series import Series
+
 
 IDLE, OPENING, SEGMENTING, SAVING = "", "opening", "segmenting", "saving"
 SETTLING_SECONDS = 0.3
@@ -50,47 +49,6 @@ INITIAL: dict[str, Any] = {
     "saved": "", "series": "", "series_list": [],
     "tool": LOOK, "tissue": DISEASES[0].key, "brush": 10.0, "window": "lung", "surfaces": True,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a run left: what is needed to measure again, and to say how it was made.
-
-    Attributes:
-        labels: uint8 (z, y, x), the tissues as they were found.
-        sides: uint8 (z, y, x), 1 right lung, 2 left.
-        manifest: of the run.
-    """
-
-    labels: np.ndarray
-    sides: np.ndarray
-    manifest: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of one segmented CT."""
-
-    segmentation: Path
-    lungs: Path
-    manifest: Path
-
-    @classmethod
-    def of(cls, folder: Path, name: str) -> RunFiles:
-        """Their names in a folder, for a CT of a name."""
-        names = (
-            f"{name}{SEGMENTATION_SUFFIX}",
-            f"{name}.lungs{SEGMENTATION_SUFFIX}",
-            f"{name}.manifest.json",
-        )
-        return cls(*(folder / each for each in names))
-
-    def fit(self, volume: Volume) -> bool:
-        """Whether all are there, and of a CT of this size."""
-        if not all(path.is_file() for path in (self.segmentation, self.lungs, self.manifest)):
-            return False
-        size = read_manifest(self.manifest).get("input", {}).get("size")
-        return bool(size == list(volume.input_geometry.size))
 
 
 class Session:
@@ -361,7 +319,7 @@ class Session:
         with self._state as state:
             state.update({"has_result": True, "corrected": corrected, "warnings": self._warnings(corrected)})
             hidden = {row["key"] for row in state.rows if not row["visible"]}
-            state.rows, state.facts = tissue_rows(measures, hidden), _facts(measures)
+            state.rows, state.facts = tissue_rows(measures, hidden), facts(measures)
 
     def _warnings(self, corrected: bool) -> list[str]:
         said = self._found.manifest.get("warnings", []) if self._found else []
@@ -395,37 +353,3 @@ class Session:
         paths = [run.segmentation, *(report / each for each in ("report.html", "report.pdf", "measures.csv"))]
         self.files = {path.name: path for path in paths}
         self._state.update({"files": list(self.files), "saved": str(target) if self._output else ""})
-
-
-def tissue_rows(measures: pandas.DataFrame, hidden: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The table, a row a tissue: ml and % of the whole lung, % of each side that is there."""
-    sides = {side: region for side, region in (("right", RIGHT), ("left", LEFT)) if region in measures.index}
-    return [
-        {
-            "key": tissue.key,
-            "name": tissue.name,
-            "colour": f"rgb{tissue.colour}",
-            "visible": tissue.key not in hidden,
-            "ml": number_text(measures.loc[WHOLE, f"{tissue.key}_ml"], "ml"),
-            "percent": number_text(measures.loc[WHOLE, f"{tissue.key}_percent"], "%"),
-            **{
-                side: number_text(measures.loc[region, f"{tissue.key}_percent"], "%")
-                for side, region in sides.items()
-            },
-        }
-        for tissue in REPORTED
-    ]
-
-
-def _facts(measures: pandas.DataFrame) -> list[dict[str, str]]:
-    """Volume, share of disease and densitometry of the whole lung."""
-    columns = ("lung_ml", "disease_percent", "vessel_ml", *DENSITOMETRY)
-    return [
-        {
-            "key": column,
-            "name": DEFINITIONS[column].name,
-            "value": f"{number_text(measures.loc[WHOLE, column], DEFINITIONS[column].unit)}",
-            "unit": DEFINITIONS[column].unit,
-        }
-        for column in columns
-    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +10,33 @@ import numpy as np
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
 from DiffSegLungLib.export.report import slices
+from DiffSegLungLib.export.report.drawing import (
+    INK,
+    LETTER_WIDTH,
+    PAPER,
+    Box,
+    add_axes,
+    add_chart,
+    colour_of,
+    draw_lettering,
+    fill_box,
+    is_light,
+    new_figure,
+    png_bytes,
+    show_picture,
+    write_text,
+)
 from DiffSegLungLib.export.report.relief import FRONT, GRID_MM, VIEWS, relief
 from DiffSegLungLib.export.report.slices import CORONAL, Chest, Cut
 from DiffSegLungLib.quantify.measures import DEFINITIONS, number_text
-from DiffSegLungLib.tissues import BY_LABEL, DISEASES, REPORTED, TISSUES
+from DiffSegLungLib.tissues import DISEASES, REPORTED, TISSUES
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 100
+
 PAIR_WIDTH = 1400
 GLANCE_WIDTH, GLANCE_ROWS = 1150, (330, 265)
 """Of the picture on the PDF's first page, and the most height of its rows; narrow, so that it can be read."""
@@ -38,32 +53,23 @@ HISTOGRAM_DECADES = 4
 HISTOGRAM_SHARE = 0.62
 """Share of the chart's height that the histogram takes; the tissues' ranges are above."""
 
-LETTER_WIDTH = 0.8
-"""Of a letter in pixels, as a share of its size in points."""
-
-INK = "#1a1a1a"
-PAPER = "white"
-
-Box = tuple[float, float, float, float]
-"""Left, top, width and height in pixels, from the figure's top left corner."""
-
 
 def pair_png(chest: Chest, cut: Cut) -> bytes:
     """One slice twice as PNG: the bare CT, and the same with the tissues."""
     # One scale for all planes: a lesion has the same size wherever it is seen.
     widest = max(slices.plane_millimetres(chest, axis)[1] for axis in range(3))
     shape = _scaled(chest, cut.axis, (PAIR_WIDTH - GAP) / 2 / widest)
-    figure = _figure(PAIR_WIDTH, shape[0], "black")
+    figure = new_figure(PAIR_WIDTH, shape[0], "black")
     _draw_pair(figure, chest, cut, ((PAIR_WIDTH - GAP) // 2 - shape[1], 0), shape, lettering=1.5)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def projection_png(chest: Chest) -> bytes:
     """The share of the lung's depth taken by each disease, seen from the front, as PNG."""
     width = (PAIR_WIDTH - GAP * (len(DISEASES) - 1)) / len(DISEASES)
-    figure = _figure(PAIR_WIDTH, _projection_height(chest, width), "black")
+    figure = new_figure(PAIR_WIDTH, _projection_height(chest, width), "black")
     _draw_projections(figure, chest, (0, 0), width)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def relief_png(chest: Chest) -> bytes:
@@ -72,10 +78,10 @@ def relief_png(chest: Chest) -> bytes:
     width = (PAIR_WIDTH - GAP) // 2
     rows, columns = pictures[0].shape[:2]
     height = round(rows * width / columns)
-    figure = _figure(PAIR_WIDTH, height, "black")
+    figure = new_figure(PAIR_WIDTH, height, "black")
     for index, title in enumerate(VIEWS):
         _draw_body(figure, pictures[index], title, (index * (width + GAP), 0, width, height), 18)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def glance_png(chest: Chest, cuts: Sequence[Cut]) -> bytes:
@@ -93,13 +99,13 @@ def glance_png(chest: Chest, cuts: Sequence[Cut]) -> bytes:
         free / sum(wide for _, wide in millimetres), GLANCE_ROWS[0] / max(high for high, _ in millimetres)
     )
     height = round(max(high for high, _ in millimetres) * scale)
-    figure = _figure(GLANCE_WIDTH, height + GAP + GLANCE_ROWS[1], PAPER)
-    _fill(figure, (0, 0, GLANCE_WIDTH, height), "black")
+    figure = new_figure(GLANCE_WIDTH, height + GAP + GLANCE_ROWS[1], PAPER)
+    fill_box(figure, (0, 0, GLANCE_WIDTH, height), "black")
     left = (free - sum(wide for _, wide in millimetres) * scale) / 2
     for cut, (high, wide) in zip(cuts, millimetres, strict=False):
         shape = (max(int(high * scale), 1), max(int(wide * scale), 1))
-        axes = _axes(figure, (round(left), (height - shape[0]) // 2, shape[1], shape[0]))
-        _show(axes, slices.overlay_picture(chest, cut, shape))
+        axes = add_axes(figure, (round(left), (height - shape[0]) // 2, shape[1], shape[0]))
+        show_picture(axes, slices.overlay_picture(chest, cut, shape))
         _annotate_plane(axes, cut, shape, chest, 0.75)
         left += shape[1] + GAP
     high, wide = (int(side * scale) for side in millimetres[-1])
@@ -108,22 +114,22 @@ def glance_png(chest: Chest, cuts: Sequence[Cut]) -> bytes:
     _draw_projections(figure, chest, (0, height + GAP), tile, 8)
     box = (GLANCE_WIDTH * 0.665, height + 40, GLANCE_WIDTH * 0.325, GLANCE_ROWS[1] - 82)
     _draw_histogram(figure, chest, box, named=False)  # the table beside it names the colours
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def histogram_png(chest: Chest) -> bytes:
     """The HU histogram of the lungs as PNG."""
-    figure = _figure(PAIR_WIDTH // 2, 520, PAPER)
+    figure = new_figure(PAIR_WIDTH // 2, 520, PAPER)
     _draw_histogram(figure, chest, (80, 48, PAIR_WIDTH // 2 - 100, 400))
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def bars_png(measures: pandas.DataFrame) -> bytes:
     """The stacked bar of tissue shares per region as PNG."""
     height = max(520, 150 + 90 * len(measures))
-    figure = _figure(PAIR_WIDTH // 2, height, PAPER)
+    figure = new_figure(PAIR_WIDTH // 2, height, PAPER)
     _draw_bars(figure, measures, (130, 48, PAIR_WIDTH // 2 - 250, height - 120))
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def overview_png(chest: Chest, title: str, measures: pandas.DataFrame | None) -> bytes:
@@ -136,17 +142,17 @@ def overview_png(chest: Chest, title: str, measures: pandas.DataFrame | None) ->
     bottom = 70 + sum(heights) + GAP * len(heights)
     tile = (OVERVIEW_WIDTH - GAP * (len(DISEASES) - 1)) / len(DISEASES)
     projections = _projection_height(chest, tile)
-    figure = _figure(OVERVIEW_WIDTH, bottom + projections + 480, PAPER)
+    figure = new_figure(OVERVIEW_WIDTH, bottom + projections + 480, PAPER)
     _heading(figure, title)
     _draw_rows(figure, chest, rows, heights, scale)
     _draw_projections(figure, chest, (0, bottom), tile)
     _draw_charts(figure, chest, measures, bottom + projections)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _heading(figure: Figure, title: str) -> None:
-    _text(figure, (16, 22), title, size=17, weight="bold")
-    _text(figure, (16, 50), f"Lung window: level -600, width 1500 HU. {NOT_CLINICAL}", size=11.5)
+    write_text(figure, (16, 22), title, size=17, weight="bold")
+    write_text(figure, (16, 50), f"Lung window: level -600, width 1500 HU. {NOT_CLINICAL}", size=11.5)
 
 
 def _draw_rows(
@@ -154,7 +160,7 @@ def _draw_rows(
 ) -> None:
     top = 70
     for row, height in zip(rows, heights, strict=True):
-        _fill(figure, (0, top, OVERVIEW_WIDTH, height), "black")
+        fill_box(figure, (0, top, OVERVIEW_WIDTH, height), "black")
         widths = [2 * _scaled(chest, cut.axis, scale)[1] + GAP for cut in row]
         space = max((OVERVIEW_WIDTH - sum(widths)) // (len(row) + 1), 0)
         left = space
@@ -186,20 +192,20 @@ def _draw_pair(
     left, top = corner
     for index, paint in enumerate((slices.bare_picture, slices.overlay_picture)):
         box = (left + index * (shape[1] + GAP), top, shape[1], shape[0])
-        axes = _axes(figure, box)
-        _show(axes, paint(chest, cut, shape))
+        axes = add_axes(figure, box)
+        show_picture(axes, paint(chest, cut, shape))
         _annotate_plane(axes, cut, shape, chest, lettering)
 
 
 def _annotate_plane(axes: Axes, cut: Cut, shape: tuple[int, int], chest: Chest, size: float) -> None:
     left, right, top, bottom = slices.PLANE_LETTERS[cut.axis]
-    _lettering(axes, 0.012, 0.5, left, "left", "center", size=13 * size)
-    _lettering(axes, 0.988, 0.5, right, "right", "center", size=13 * size)
-    _lettering(axes, 0.5, 0.985, top, "center", "top", size=13 * size)
-    _lettering(axes, 0.5, 0.015, bottom, "center", "bottom", size=13 * size)
+    draw_lettering(axes, 0.012, 0.5, left, "left", "center", size=13 * size)
+    draw_lettering(axes, 0.988, 0.5, right, "right", "center", size=13 * size)
+    draw_lettering(axes, 0.5, 0.985, top, "center", "top", size=13 * size)
+    draw_lettering(axes, 0.5, 0.015, bottom, "center", "bottom", size=13 * size)
     title = cut.short_title(chest)
     crowded = len(title) * LETTER_WIDTH * 11 * size > shape[1] / 2  # it would run into the upper letter
-    _lettering(axes, 0.012, 0.985 - crowded * 20 * size / shape[0], title, "left", "top", size=11 * size)
+    draw_lettering(axes, 0.012, 0.985 - crowded * 20 * size / shape[0], title, "left", "top", size=11 * size)
     _scale_bar(axes, shape, slices.plane_millimetres(chest, cut.axis)[1], 11 * size)
 
 
@@ -211,17 +217,17 @@ def _scale_bar(axes: Axes, shape: tuple[int, int], width_mm: float, size: float)
     for width, colour in ((5.5, "black"), (2.5, "white")):
         style: dict[str, Any] = {"color": colour, "linewidth": width, "solid_capstyle": "butt"}
         axes.plot([x, x + length], [y, y], transform=axes.transAxes, **style)
-    _lettering(axes, x + length / 2, y + 7 / shape[0], "5 cm", "center", "bottom", size=size)
+    draw_lettering(axes, x + length / 2, y + 7 / shape[0], "5 cm", "center", "bottom", size=size)
 
 
 def _draw_body(figure: Figure, picture: np.ndarray, title: str, box: Box, size: float) -> None:
     """A view of the lungs in three dimensions, with the patient's sides."""
     _, left, right = VIEWS[title]
-    axes = _axes(figure, box)
-    _show(axes, np.clip(slices.resample_colour(picture, (int(box[3]), int(box[2]))), 0, 1))
-    _lettering(axes, 0.02, 0.98, title, "left", "top", size=0.8 * size)
-    _lettering(axes, 0.02, 0.5, left, "left", "center", size=size)
-    _lettering(axes, 0.98, 0.5, right, "right", "center", size=size)
+    axes = add_axes(figure, box)
+    show_picture(axes, np.clip(slices.resample_colour(picture, (int(box[3]), int(box[2]))), 0, 1))
+    draw_lettering(axes, 0.02, 0.98, title, "left", "top", size=0.8 * size)
+    draw_lettering(axes, 0.02, 0.5, left, "left", "center", size=size)
+    draw_lettering(axes, 0.98, 0.5, right, "right", "center", size=size)
 
 
 def _projection_height(chest: Chest, width: float) -> int:
@@ -238,15 +244,15 @@ def _draw_projections(
     deep = depth * chest.spacing[CORONAL] >= MINIMUM_DEPTH_MM
     limit = _round_up(max(float(share[deep].max(initial=0.0)) for share in shares.values()))
     total = len(DISEASES) * (width + GAP) - GAP
-    _fill(figure, (left, top, total, _projection_height(chest, width)), "black")
+    fill_box(figure, (left, top, total, _projection_height(chest, width)), "black")
     for index, tissue in enumerate(DISEASES):
         x = left + index * (width + GAP)
         picture = _projection_picture(depth, shares[tissue.label], limit, np.array(tissue.colour) / 255)
-        axes = _axes(figure, (round(x), round(top) + 30, shape[1], shape[0]))
-        _show(axes, slices.resample_colour(picture, shape))
-        _lettering(axes, 0.02, 0.99, "R", "left", "top")
-        _lettering(axes, 0.98, 0.99, "L", "right", "top")
-        _text(figure, (x + 8, top + 16), tissue.name, size=size, colour="white", weight="bold")
+        axes = add_axes(figure, (round(x), round(top) + 30, shape[1], shape[0]))
+        show_picture(axes, slices.resample_colour(picture, shape))
+        draw_lettering(axes, 0.02, 0.99, "R", "left", "top")
+        draw_lettering(axes, 0.98, 0.99, "L", "right", "top")
+        write_text(figure, (x + 8, top + 16), tissue.name, size=size, colour="white", weight="bold")
         _draw_ramp(figure, (x + 8, top + shape[0] + 40, width - 16, 10), np.array(tissue.colour) / 255, limit)
 
 
@@ -258,21 +264,21 @@ def _projection_picture(depth: np.ndarray, share: np.ndarray, limit: float, colo
 
 def _draw_ramp(figure: Figure, box: Box, colour: np.ndarray, limit: float) -> None:
     steps = np.linspace(0, 1, 128)[None, :, None]
-    axes = _axes(figure, box)
+    axes = add_axes(figure, box)
     axes.imshow(0.16 * (1 - steps) + colour * steps, aspect="auto")
-    _text(figure, (box[0], box[1] + 22), "0 %", size=10.5, colour="white")
+    write_text(figure, (box[0], box[1] + 22), "0 %", size=10.5, colour="white")
     text = f"{100 * limit:.0f} %{'' if limit == 1 else ' or more'}"
-    _text(figure, (box[0] + box[2], box[1] + 22), text, size=10.5, colour="white", align="right")
+    write_text(figure, (box[0] + box[2], box[1] + 22), text, size=10.5, colour="white", align="right")
 
 
 def _draw_histogram(figure: Figure, chest: Chest, box: Box, named: bool = True) -> None:
-    axes = _chart(figure, box, "HU histogram of the lungs, by tissue")
+    axes = add_chart(figure, box, "HU histogram of the lungs, by tissue")
     counts = slices.histogram(chest, HISTOGRAM_EDGES) * float(np.prod(chest.spacing)) / 1000.0
     peak = max(float(counts.max()), 1e-3)
     floor = peak / 10.0**HISTOGRAM_DECADES
     # Side by side, not stacked: on a logarithmic axis the height of a stacked part would mean nothing.
     for tissue in TISSUES:
-        values, colour = np.maximum(counts[tissue.label], floor), _colour(tissue.label)
+        values, colour = np.maximum(counts[tissue.label], floor), colour_of(tissue.label)
         axes.stairs(values, HISTOGRAM_EDGES, baseline=floor, fill=True, color=colour, alpha=0.30, linewidth=0)
         axes.stairs(values, HISTOGRAM_EDGES, baseline=None, color=colour, linewidth=1.6)
     axes.set_yscale("log")
@@ -294,7 +300,7 @@ def _draw_bands(axes: Axes, named: bool) -> None:
     for index, tissue in enumerate(reversed(REPORTED)):
         y = HISTOGRAM_SHARE + free * (0.16 + 0.145 * index)
         low, high = max(tissue.prior.low, HISTOGRAM_EDGES[0]), min(tissue.prior.high, HISTOGRAM_EDGES[-1])
-        colour = _colour(tissue.label)
+        colour = colour_of(tissue.label)
         axes.plot([low, high], [y, y], color=colour, linewidth=6, solid_capstyle="butt", transform=above)
         if not named:
             continue
@@ -304,15 +310,15 @@ def _draw_bands(axes: Axes, named: bool) -> None:
 
 
 def _draw_bars(figure: Figure, measures: pandas.DataFrame, box: Box) -> None:
-    axes = _chart(figure, box, "Share of the parenchyma, %")
+    axes = add_chart(figure, box, "Share of the parenchyma, %")
     positions = [float(index) for index in range(len(measures))]
     left = np.zeros(len(measures))
     for tissue in REPORTED:
         shares = measures[f"{tissue.key}_percent"].fillna(0).to_numpy()
-        axes.barh(positions, shares, left=left, height=0.6, color=_colour(tissue.label), edgecolor="white")
+        axes.barh(positions, shares, left=left, height=0.6, color=colour_of(tissue.label), edgecolor="white")
         for y, x, share in zip(positions, left, shares, strict=True):
             if share >= 6:
-                colour = "black" if _is_light(tissue.colour) else "white"
+                colour = "black" if is_light(tissue.colour) else "white"
                 middle = x + share / 2
                 axes.text(middle, y, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=11)
         left = left + shares
@@ -331,17 +337,19 @@ def _label(name: str) -> str:
 def _draw_legend(figure: Figure, row: pandas.Series | None, corner: tuple[float, float]) -> None:
     left, top = corner
     if row is not None:
-        _text(figure, (left, top - 18), str(row.name).capitalize(), size=13, weight="bold")
-        _text(figure, (left + 410, top - 18), "ml", size=12, align="right")
-        _text(figure, (left + 500, top - 18), "%", size=12, align="right")
+        write_text(figure, (left, top - 18), str(row.name).capitalize(), size=13, weight="bold")
+        write_text(figure, (left + 410, top - 18), "ml", size=12, align="right")
+        write_text(figure, (left + 500, top - 18), "%", size=12, align="right")
     for index, tissue in enumerate(REPORTED):
         y = top + 20 + 34 * index
-        _fill(figure, (left, y - 10, 26, 20), _colour(tissue.label))
-        _text(figure, (left + 40, y), tissue.name, size=13)
+        fill_box(figure, (left, y - 10, 26, 20), colour_of(tissue.label))
+        write_text(figure, (left + 40, y), tissue.name, size=13)
         if row is not None:
-            _text(figure, (left + 410, y), number_text(row[f"{tissue.key}_ml"], "ml"), size=13, align="right")
+            write_text(
+                figure, (left + 410, y), number_text(row[f"{tissue.key}_ml"], "ml"), size=13, align="right"
+            )
             share = number_text(row[f"{tissue.key}_percent"], "%")
-            _text(figure, (left + 500, y), share, size=13, align="right")
+            write_text(figure, (left + 500, y), share, size=13, align="right")
     if row is not None:
         _draw_densities(figure, row, (left, top + 34 * len(REPORTED) + 34))
 
@@ -351,78 +359,9 @@ def _draw_densities(figure: Figure, row: pandas.Series, corner: tuple[float, flo
     for index, column in enumerate(("lung_ml", "mean_hu", "perc15_hu", "laa950_percent", "haa_percent")):
         definition = DEFINITIONS[column]
         y = top + 26 * index
-        _text(figure, (left, y), definition.name, size=12)
+        write_text(figure, (left, y), definition.name, size=12)
         text = f"{number_text(row[column], definition.unit)} {definition.unit}"
-        _text(figure, (left + 500, y), text, size=12, align="right")
-
-
-def _figure(width: float, height: float, colour: str) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(round(width) / DPI, round(height) / DPI), dpi=DPI, facecolor=colour)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, facecolor=figure.get_facecolor())
-    return buffer.getvalue()
-
-
-def _relative(figure: Figure, box: Box) -> Box:
-    width, height = figure.get_size_inches() * DPI
-    left, top, wide, high = box
-    return left / width, 1 - (top + high) / height, wide / width, high / height
-
-
-def _axes(figure: Figure, box: Box) -> Axes:
-    axes = figure.add_axes(_relative(figure, box))
-    axes.set_axis_off()
-    return axes
-
-
-def _chart(figure: Figure, box: Box, title: str) -> Axes:
-    axes = figure.add_axes(_relative(figure, box))
-    axes.set_title(title, fontsize=13, fontweight="bold", loc="left", color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=10.5)
-    return axes
-
-
-def _show(axes: Axes, picture: np.ndarray) -> None:
-    """One pixel of the picture on one pixel of the figure, so that edges stay crisp."""
-    axes.imshow(picture, interpolation="none", aspect="auto", vmin=0, vmax=1)
-
-
-def _fill(figure: Figure, box: Box, colour: Any) -> None:
-    from matplotlib.patches import Rectangle
-
-    left, bottom, width, height = _relative(figure, box)
-    patch = Rectangle((left, bottom), width, height, color=colour, zorder=0, linewidth=0)
-    patch.set_transform(figure.transFigure)
-    figure.add_artist(patch)
-
-
-def _text(
-    figure: Figure, at: tuple[float, float], text: str, *, size: float, align: str = "left",
-    colour: str = INK, weight: str = "normal",
-) -> None:  # fmt: skip
-    x, y, _, _ = _relative(figure, (*at, 0, 0))
-    # A name is not a formula: "$" must stay a dollar sign.
-    figure.text(
-        x, y, text, ha=align, va="center", fontsize=size, color=colour, fontweight=weight, parse_math=False
-    )
-
-
-def _lettering(axes: Axes, x: float, y: float, text: str, ha: str, va: str, *, size: float = 13.0) -> None:
-    from matplotlib.patheffects import withStroke
-
-    label = axes.text(
-        x, y, text, ha=ha, va=va, fontsize=size, color="white", transform=axes.transAxes, parse_math=False
-    )
-    label.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
+        write_text(figure, (left + 500, y), text, size=12, align="right")
 
 
 def _row_scale(chest: Chest, row: Sequence[Cut]) -> float:
@@ -443,13 +382,3 @@ def _pixels(chest: Chest, axis: int, width: float) -> tuple[int, int]:
 
 def _round_up(share: float) -> float:
     return next((limit for limit in (0.1, 0.25, 0.5) if share <= limit), 1.0)
-
-
-def _colour(label: int) -> tuple[float, float, float]:
-    red, green, blue = BY_LABEL[label].colour
-    return red / 255, green / 255, blue / 255
-
-
-def _is_light(colour: tuple[int, int, int]) -> bool:
-    red, green, blue = colour
-    return 0.299 * red + 0.587 * green + 0.114 * blue > 130
