@@ -19,6 +19,7 @@ from DiffSegLungLib.io.geometry import Geometry
 from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.representation.quality import QUALITIES, STANDARD
 from DiffSegLungLib.tissues import HEALTHY
+from DiffSegLungLib.training.patches import patient_normalised
 
 CALIBRATION_VOXELS = 300_000
 
@@ -123,7 +124,7 @@ def ablations(
         "no fusion": {"dsc": scorer.dice(plain), "hd95_mm": scorer.hausdorff(plain)}
     }
     no_cells = replace(prepared, cells=prepared.cells[:0])
-    stretched = stages.patient_normalised(prepared.grid.hu, prepared.grid.mask)
+    stretched = patient_normalised(prepared.grid.hu, prepared.grid.mask)
     single = stages.one_timestep(model)
     variants: dict[str, tuple[Prepared, Model]] = {
         "no diffusion features": (no_cells, stages.without_embedding(model)),

@@ -103,10 +103,3 @@ def one_timestep(model: Model) -> Model:
     return replace(
         model, plan=replace(model.plan, timesteps=(timesteps[len(timesteps) // 2],) * len(timesteps))
     )
-
-
-def patient_normalised(hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """HU stretched so that each patient's lungs have the same mean and spread: the HU are not preserved."""
-    inside = hu[mask]
-    mean, deviation = float(inside.mean()), max(float(inside.std()), 1.0)
-    return ((hu - mean) / deviation * 180.0 - 800.0).astype(np.float32)

@@ -29,17 +29,11 @@ from DiffSegLungLib.evaluation import (
     robustness,
     widespread,
 )
-from DiffSegLungLib.evaluation.command import QUICK_PARTS
 from DiffSegLungLib.evaluation.frozen import FrozenLabels
-from DiffSegLungLib.evaluation.hosts import (
-    REPORTED,
-    REPORTED_SEEDS,
-    TUNING,
-    TUNING_SEEDS,
-    HostFile,
-)
+from DiffSegLungLib.evaluation.hosts import REPORTED, REPORTED_SEEDS, TUNING, TUNING_SEEDS, HostFile
 from DiffSegLungLib.evaluation.kept import Kept, fingerprint
 from DiffSegLungLib.evaluation.known_truth import run_case
+from DiffSegLungLib.evaluation.parts import QUICK_PARTS
 from DiffSegLungLib.evaluation.read_ct import ReadCt
 from DiffSegLungLib.models.store import list_models, load
 from DiffSegLungLib.pipeline import segment

@@ -193,8 +193,6 @@ def require_places(outputs: Iterable[Path], folder: Path | None) -> None:
     Raises:
         UnusableInputError: nothing can be written there, or the folder is a file.
     """
-    from DiffSegLungLib.io.atomic import require_writable
-
     for path in outputs:
         require_writable(path)
     if folder and os.path.exists(folder) and not os.path.isdir(folder):

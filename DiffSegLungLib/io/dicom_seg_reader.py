@@ -15,10 +15,10 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.io.dicom_images import Plane
 from DiffSegLungLib.io.headers import fault_of_header, is_dicom
 from DiffSegLungLib.io.image_files import unusable
 from DiffSegLungLib.io.multiframe import planes_of
+from DiffSegLungLib.io.planes import Plane
 from DiffSegLungLib.terminology import TAG, Terminology
 from DiffSegLungLib.tissues import BY_KEY, Code
 

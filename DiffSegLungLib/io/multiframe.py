@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydicom
 
-from DiffSegLungLib.io.dicom_images import Plane
+from DiffSegLungLib.io.planes import Plane
 
 if TYPE_CHECKING:
     from pydicom import Dataset

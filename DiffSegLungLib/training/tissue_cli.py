@@ -9,7 +9,7 @@ from typing import Any
 
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.progress import Progress, silent
-from DiffSegLungLib.training.cli import add_action, add_threads, count, processor, seed
+from DiffSegLungLib.training.options import add_action, add_threads, count, processor, seed
 
 SHALLOW = "haze that the program finds is no disease but shallow breath or gravity: these CT, by name"
 

@@ -461,7 +461,7 @@ def _as_seen(patients: Sequence[Patient], settings: Settings) -> list[Patient]:
     """The patients as the network shall see them."""
     if settings.hu_preserved:
         return list(patients)
-    from DiffSegLungLib.evaluation.stages import patient_normalised
+    from DiffSegLungLib.training.patches import patient_normalised
 
     return [
         replace(one, hu=np.rint(patient_normalised(one.hu, one.mask)).astype(np.int16)) for one in patients

@@ -26,7 +26,8 @@ from DiffSegLungLib.io.atomic import write_json
 from DiffSegLungLib.models.format import DESCRIPTION as MODEL
 from DiffSegLungLib.progress import BarProgress
 from DiffSegLungLib.representation.student import Student
-from DiffSegLungLib.training.cli import DESCRIPTION, processor
+from DiffSegLungLib.training.cli import DESCRIPTION
+from DiffSegLungLib.training.options import processor
 from DiffSegLungLib.training.store import Patient, load_store, spacing_of_store
 from DiffSegLungLib.training.trainer import Settings, Trainer
 
