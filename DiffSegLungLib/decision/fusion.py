@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from DiffSegLungLib.densities import LOWEST_HU, WINDOW_HU
 from DiffSegLungLib.filters import nearest_inside
 from DiffSegLungLib.parallel import run_all
 
@@ -85,7 +86,7 @@ def edge_map(
 
 def _even_steps(hu: np.ndarray) -> np.ndarray:
     """Square root of density: the 90 HU from emphysema to healthy lung must not vanish beside 800 HU."""
-    return np.sqrt(np.clip(hu, -1000, 400) + 1024.0)
+    return np.sqrt(np.clip(hu, *WINDOW_HU) - LOWEST_HU)
 
 
 def _gradient(values: np.ndarray, spacing: float, middle: float) -> np.ndarray:

@@ -46,7 +46,7 @@ def find_lumens(
     return among_vessels(holes, vessels & ~holes, mask, most, settings.lumen_vessels)
 
 
-def drop_faint_holes(
+def drop_marginal_lucencies(
     posterior: np.ndarray,
     order: tuple[int, ...],
     density: np.ndarray,
@@ -74,9 +74,9 @@ def drop_faint_holes(
     emphysema = order.index(EMPHYSEMA)
     holes = mask & (likeliest(posterior) == emphysema)
     dark = density < bound - settings.faint_hu
-    borne_out = parts_holding(holes, dark, DARKEST, settings.faint_ml * 1000.0 / spacing**3)
+    clear = parts_holding(holes, dark, DARKEST, settings.faint_ml * 1000.0 / spacing**3)
     result = posterior.copy()
-    take(result, [emphysema], holes & ~borne_out)
+    take(result, [emphysema], holes & ~clear)
     return result
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from DiffSegLungLib.decision.fusion import edge_map, fuse, keep_ratio, keep_share
 from DiffSegLungLib.decision.label_map import Tissues
-from DiffSegLungLib.decision.lucent_regions import drop_faint_holes, find_lumens, grow_holes
+from DiffSegLungLib.decision.lucent_regions import drop_marginal_lucencies, find_lumens, grow_holes
 from DiffSegLungLib.decision.mixture import Mixture, adapt
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.decision.naming import (
@@ -25,7 +25,12 @@ from DiffSegLungLib.decision.naming import (
     share_by_texture,
     tissue_posterior,
 )
-from DiffSegLungLib.decision.raised_regions import agree_on_texture, drop_bundles, drop_specks, part_rims
+from DiffSegLungLib.decision.raised_regions import (
+    agree_on_texture,
+    drop_bronchovascular_bundles,
+    drop_small_or_superficial,
+    part_rims,
+)
 from DiffSegLungLib.decision.regions import likeliest
 from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
@@ -155,18 +160,20 @@ def refine(model: Model, grid: Grid, parenchyma: Parenchyma, fine: np.ndarray, t
     fused = fuse(tissues.posterior, edges, grid.mask, model.fusion)
     fused = keep_share(fused, tissues.posterior, NAMED.index(CONSOLIDATION))
     fused = keep_ratio(fused, tissues.posterior, (NAMED.index(EMPHYSEMA), NAMED.index(HEALTHY)))
-    borne_out = drop_bundles(fused, NAMED, tissues.vessels, grid.mask, grid.spacing, model.regions)
-    borne_out = drop_specks(borne_out, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
-    borne_out = agree_on_texture(borne_out, NAMED, grid.mask, grid.spacing, model.regions)
-    borne_out = part_rims(borne_out, NAMED, grid.hu, grid.mask, grid.spacing, model.regions)
+    refined = drop_bronchovascular_bundles(
+        fused, NAMED, tissues.vessels, grid.mask, grid.spacing, model.regions
+    )
+    refined = drop_small_or_superficial(refined, NAMED, grid.mask, grid.spacing, grid.slice_mm, model.regions)
+    refined = agree_on_texture(refined, NAMED, grid.mask, grid.spacing, model.regions)
+    refined = part_rims(refined, NAMED, grid.hu, grid.mask, grid.spacing, model.regions)
     bound = emphysema_bound(tissues.healthy, model.rule)[:, None]
-    borne_out = drop_faint_holes(
-        borne_out, NAMED, parenchyma.density, bound, grid.mask, grid.spacing, model.regions
+    refined = drop_marginal_lucencies(
+        refined, NAMED, parenchyma.density, bound, grid.mask, grid.spacing, model.regions
     )
     edge = hole_edge(tissues.healthy)[:, None]
-    borne_out = grow_holes(borne_out, NAMED, grid.hu, edge, grid.mask, grid.spacing, model.regions)
+    refined = grow_holes(refined, NAMED, grid.hu, edge, grid.mask, grid.spacing, model.regions)
     # Within diseased tissue a line is part of the disease: a reticulum, an air bronchogram's wall.
-    best = likeliest(borne_out)
+    best = likeliest(refined)
     aerated = (best == NAMED.index(HEALTHY)) | (best == NAMED.index(EMPHYSEMA))
-    lumens = find_lumens(borne_out, NAMED, tissues.vessels, grid.mask, grid.spacing, model.regions)
-    return Tissues(borne_out, (tissues.vessels & aerated) | lumens, tissues.cavities, tissues.healthy)
+    lumens = find_lumens(refined, NAMED, tissues.vessels, grid.mask, grid.spacing, model.regions)
+    return Tissues(refined, (tissues.vessels & aerated) | lumens, tissues.cavities, tissues.healthy)

@@ -20,7 +20,7 @@ from DiffSegLungLib.filters import box_around, squared_distance
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 
-def drop_bundles(
+def drop_bronchovascular_bundles(
     posterior: np.ndarray,
     order: tuple[int, ...],
     vessels: np.ndarray,
@@ -60,7 +60,7 @@ def drop_bundles(
     return result
 
 
-def drop_specks(
+def drop_small_or_superficial(
     posterior: np.ndarray,
     order: tuple[int, ...],
     mask: np.ndarray,
@@ -68,7 +68,7 @@ def drop_specks(
     slice_mm: float,
     settings: RegionSettings,
 ) -> np.ndarray:
-    """Take from the posterior what no region bears out.
+    """Take from the posterior what is too small, or too close to the pleura, to be a lesion.
 
     Args:
         posterior: float32 (tissues, z, y, x).
@@ -95,16 +95,16 @@ def drop_specks(
         best = likeliest(result)
         region = mask & np.isin(best, members)
         core = region & _deep(depth, labels, best == order.index(CONSOLIDATION), spacing, slice_mm, settings)
-        specks = _specks(region, core, least * voxels_per_ml)
+        dropped = _small_or_superficial(region, core, least * voxels_per_ml)
         if labels == RAISED:  # a layer along the pleura may hang on a lesion far away
             reach = settings.reach_mm / spacing
-            specks |= region & (squared_distance(core, math.ceil(reach)) > reach**2)
-        changed |= specks
+            dropped |= region & (squared_distance(core, math.ceil(reach)) > reach**2)
+        changed |= dropped
         if labels == (FIBROSIS,):
             # A small net of lines is rough ground glass, which the next round judges.
-            result[order.index(GROUND_GLASS)][specks] += result[members[0]][specks]
+            result[order.index(GROUND_GLASS)][dropped] += result[members[0]][dropped]
         for member in members:
-            result[member][specks] = 0
+            result[member][dropped] = 0
     take(result, [], changed)
     return result
 
@@ -226,7 +226,7 @@ def _opened_by_cube(mask: np.ndarray, side: int) -> np.ndarray:
     return mask
 
 
-def _specks(region: np.ndarray, core: np.ndarray, least_voxels: float) -> np.ndarray:
+def _small_or_superficial(region: np.ndarray, core: np.ndarray, least_voxels: float) -> np.ndarray:
     """Voxels of components that are too small or have nothing of the core.
 
     Args:

@@ -11,6 +11,7 @@ import numpy as np
 
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.decision.naming import NAMED, log_density_prior, tissue_posterior
+from DiffSegLungLib.densities import LOW_ATTENUATION_HU
 from DiffSegLungLib.evaluation import baselines
 from DiffSegLungLib.export.result import Result
 from DiffSegLungLib.io.label_maps import load_mask
@@ -140,7 +141,7 @@ def emphysema_patches(data: Path, model: Model) -> dict[str, Any]:
 
     stored = np.load(data / "emphysema_patches" / "emphysema_patches_hu.npz", allow_pickle=False)
     ours = {key: np.array([_patch_emphysema(patch, model) for patch in stored[key]]) for key in stored}
-    laa = {key: (stored[key] < -950).mean(axis=(1, 2)) for key in stored}
+    laa = {key: (stored[key] < LOW_ATTENUATION_HU).mean(axis=(1, 2)) for key in stored}
 
     def auc(scores: dict[str, np.ndarray], classes: tuple[str, ...]) -> float:
         positive = np.concatenate([scores[name] for name in classes])

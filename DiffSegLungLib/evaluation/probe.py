@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from DiffSegLungLib.decision.model import Model
+from DiffSegLungLib.densities import AIR_HU
 from DiffSegLungLib.evaluation.baselines import CELL, cell_grid, cut_cells
 from DiffSegLungLib.evaluation.cases import Case
 from DiffSegLungLib.evaluation.metrics import KEYS, mean
@@ -92,7 +93,7 @@ def describe_cells(
     hu, mask = prepared.grid.hu, prepared.grid.mask
     labels = tissue_of_cells(truth_on_grid(case, prepared), mask)
     chosen = _fewer_healthy(labels)
-    blocks, insides = cut_cells(hu, -1000.0)[chosen], cut_cells(mask, False)[chosen]
+    blocks, insides = cut_cells(hu, AIR_HU)[chosen], cut_cells(mask, False)[chosen]
     features = {
         HOUNSFIELD: hounsfield_numbers(blocks, insides),
         TEACHER: teacher_for_patches(blocks, insides),

@@ -7,11 +7,10 @@ import math
 import numpy as np
 from scipy.ndimage import label
 
+from DiffSegLungLib.densities import HIGHEST_HU, LOWEST_HU
 from DiffSegLungLib.io.image_files import unusable
 
-AIR_HU = -1024.0
 PADDING_HU = -1100.0
-HIGHEST_HU = 3071.0
 MOST_NON_FINITE = 0.01
 HIGHEST_LUNG_HU = -700.0
 LEAST_AIR = 0.005
@@ -36,7 +35,7 @@ def clean(hu: np.ndarray, name: str) -> list[str]:
         _empty_bright_corners(hu)
     _check_hounsfield(hu, low, high, name)
     if low <= PADDING_HU:
-        hu[hu <= PADDING_HU] = AIR_HU
+        hu[hu <= PADDING_HU] = LOWEST_HU
     if high > HIGHEST_HU:
         np.minimum(hu, HIGHEST_HU, out=hu)
     return warnings
@@ -47,7 +46,7 @@ def _replace_non_finite(hu: np.ndarray, name: str) -> str:
     share = float(broken.mean())
     if share >= MOST_NON_FINITE:
         raise unusable(name, f"{share:.0%} of the voxels are not numbers (NaN or infinite); export again.")
-    hu[broken] = AIR_HU
+    hu[broken] = LOWEST_HU
     return f"{int(broken.sum())} voxels were not numbers (NaN or infinite) and were read as air."
 
 
@@ -60,7 +59,7 @@ def _empty_bright_corners(hu: np.ndarray) -> None:
     for index in np.flatnonzero(corners.all(axis=1)):
         parts, _ = label(hu[index] >= HIGHEST_HU)
         touching = {parts[0, 0], parts[0, -1], parts[-1, 0], parts[-1, -1]}
-        hu[index][np.isin(parts, list(touching))] = AIR_HU
+        hu[index][np.isin(parts, list(touching))] = LOWEST_HU
 
 
 def _check_hounsfield(hu: np.ndarray, low: float, high: float, name: str) -> None:

@@ -51,10 +51,10 @@ Heart and hilum, half enclosed as they are, look like dense lung to the coarse n
 and less so beneath: 0.38 to 0.56 within, at 0.19 to 0.34 of the way.  Consolidation enclosed no better lies
 farther out where it is as unsure, from 0.63 on, or is lung all through: 0.76 at the least where it is medial.
 """
-LOW, TOWERING = 0.3, 0.5
+LOW, LOBAR_TOP = 0.3, 0.5
 """Of the lungs' height, below which only what is certain counts, and to which large consolidation must reach:
 liver, spleen and heart, where they are likely lung, end at 0.41 in ten training CT."""
-TOWERING_CORE_ML, EXUDATE_HU, BESIDE_AORTA = 5.0, 28.0, 0.22
+LOBAR_CORE_ML, EXUDATE_HU, BESIDE_AORTA = 5.0, 28.0, 0.22
 """What of it is more than 6 mm from its surface (the aorta's arch: 1.6); what is less dense is effusion; how
 far from the middle of the patient its median lies, the ribs at 1 (aorta 0.18, consolidation from 0.24 on)."""
 SMALLEST_DENSE_ML = 5.0  # below: the coarse network's error
@@ -92,12 +92,14 @@ def dense_by_network(
         )
         return "classical", np.zeros_like(found), [sentence]
     soft = allowed & (work < SOFT_HU)
-    dense = borne_out(work, 1 - shares[0], found > 0, soft)
+    dense = dense_lung(work, 1 - shares[0], found > 0, soft)
     missed = soft & (work > AIR_HU) & ~dense & (found == 0)
     return "network", np.where(dense, side, np.uint8(0)), missed_warnings(missed & (shares[0] < 0.5))
 
 
-def borne_out(work: np.ndarray, probability: np.ndarray, lung: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def dense_lung(
+    work: np.ndarray, probability: np.ndarray, lung: np.ndarray, allowed: np.ndarray
+) -> np.ndarray:
     """Dense lung, bool: liver, spleen and heart look like it, but the lung does not go around them.
 
     Args:
@@ -120,7 +122,7 @@ def borne_out(work: np.ndarray, probability: np.ndarray, lung: np.ndarray, allow
             bound = _least_probability(piece, work[box], probability[box], around, enough, very_likely)
             if bound < 1 and not _is_mediastinal(piece, probability[box], around, outward[box[2]]):
                 dense[box] |= piece & (probability[box] > bound)
-    dense |= _towering(work, probability, lung, missed & ~dense)
+    dense |= _lobar_consolidation(work, probability, lung, missed & ~dense)
     if not dense.any():
         return dense
     # The coarse network leaves a gap to the lung.
@@ -130,7 +132,9 @@ def borne_out(work: np.ndarray, probability: np.ndarray, lung: np.ndarray, allow
     return dense
 
 
-def _towering(work: np.ndarray, probability: np.ndarray, lung: np.ndarray, missed: np.ndarray) -> np.ndarray:
+def _lobar_consolidation(
+    work: np.ndarray, probability: np.ndarray, lung: np.ndarray, missed: np.ndarray
+) -> np.ndarray:
     """Large consolidation at the back, bool: the lung goes around one side of it only, as around the liver.
 
     But liver, spleen and heart end lower, and an effusion is less dense.
@@ -152,7 +156,7 @@ def _towering(work: np.ndarray, probability: np.ndarray, lung: np.ndarray, misse
         top, aside = np.percentile(height[span[0]][z], 95), np.median(outward[span[2]][x])
         core = np.count_nonzero(~within(~np.pad(piece, 3), THINNEST_MM / 2 / WORK_MM))
         is_solid = EXUDATE_HU < np.median(work[span][piece]) < BAY_HU[1]
-        if top > TOWERING and aside > BESIDE_AORTA and core > voxels(TOWERING_CORE_ML) and is_solid:
+        if top > LOBAR_TOP and aside > BESIDE_AORTA and core > voxels(LOBAR_CORE_ML) and is_solid:
             found[span] |= piece
     return found
 
@@ -219,7 +223,7 @@ def _share_below(piece: np.ndarray, lung: np.ndarray) -> float:
     return float(lung[:-1][face].mean()) if face.any() else 0.0
 
 
-def tips_of_domes(recovered: np.ndarray, lung: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def diaphragm_domes(recovered: np.ndarray, lung: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Pieces of what was found at the chest wall that are the tip of the diaphragm's dome.
 
     Args:

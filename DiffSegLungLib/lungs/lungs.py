@@ -15,7 +15,7 @@ from DiffSegLungLib.lungs.air import NO_TISSUE_HU, find_airways, inner_air, outs
 from DiffSegLungLib.lungs.bowel import bowel_gas
 from DiffSegLungLib.lungs.calibration import Calibration, calibrate
 from DiffSegLungLib.lungs.chest_wall import dense_at_chest_wall, dense_in_bays
-from DiffSegLungLib.lungs.dense import Network, around_lungs, behind_dense, dense_by_network, tips_of_domes
+from DiffSegLungLib.lungs.dense import Network, around_lungs, behind_dense, dense_by_network, diaphragm_domes
 from DiffSegLungLib.lungs.shapes import AIR_HU, WORK_MM, Spacing, nearest_on_work_grid, to_work_grid, voxels
 from DiffSegLungLib.lungs.sides import close_sides, named_sides, side_warnings, sides_of_mask
 from DiffSegLungLib.lungs.warnings import (
@@ -83,7 +83,7 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
             found, recovered = _by_thresholds(work, lung_air, airways)
         origin, dense, warnings = dense_by_network(work, found, (work >= AIR_HU) | lung_air, shares)
         if origin == "network":
-            domes = tips_of_domes(recovered > 0, found > 0, shares[0])
+            domes = diaphragm_domes(recovered > 0, found > 0, shares[0])
             found, recovered = found * ~domes, recovered * ~domes
         dense = np.maximum(dense, behind_dense(work, np.where(dense > 0, dense, found), dense))
         found, recovered = np.where(dense > 0, dense, found), np.maximum(recovered, dense)

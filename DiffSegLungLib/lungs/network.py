@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from DiffSegLungLib.densities import WINDOW_HU
 from DiffSegLungLib.lungs.shapes import WORK_MM
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ NETWORK_MM = 3.0
 STEP = 24
 """Sides are padded to multiples of this many working voxels: 16 of the network's, which it halves 4 times."""
 CHANNELS = (24, 48, 96, 128, 128)
-LUNG_WINDOW, SOFT_WINDOW = (-1000.0, 400.0), (-100.0, 150.0)
+SOFT_WINDOW_HU = (-100.0, 150.0)
 """HU that the two input channels show; the narrow one tells fluid from consolidated lung."""
 
 
@@ -68,7 +69,7 @@ def from_hounsfield(hu: torch.Tensor) -> torch.Tensor:
     """HU (batch, 1, z, y, x) as the two input channels, each -1 to 1 over its window."""
     import torch
 
-    channels = [2 * (hu - low) / (high - low) - 1 for low, high in (LUNG_WINDOW, SOFT_WINDOW)]
+    channels = [2 * (hu - low) / (high - low) - 1 for low, high in (WINDOW_HU, SOFT_WINDOW_HU)]
     return torch.cat(channels, dim=1).clamp(-1, 1)
 
 

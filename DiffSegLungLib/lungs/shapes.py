@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
 from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
+from DiffSegLungLib.densities import LOWEST_HU
 from DiffSegLungLib.filters import Box, box_around, within
 from DiffSegLungLib.interpolation import averaging_matrix, by_matrices
 
@@ -89,7 +90,7 @@ def to_work_grid(hu: np.ndarray, spacing: Spacing) -> np.ndarray:
         averaging_matrix(count, side, new_count, WORK_MM)
         for count, side, new_count in zip(hu.shape, spacing, _work_shape(hu.shape, spacing), strict=True)
     ]
-    return np.clip(by_matrices(hu, matrices), -1024, 3000)
+    return np.clip(by_matrices(hu, matrices), LOWEST_HU, 3000)
 
 
 def nearest_on_work_grid(labels: np.ndarray, spacing: Spacing) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from DiffSegLungLib.densities import AIR_HU
 from DiffSegLungLib.filters import (
     box_around,
     masked_mean,
@@ -43,7 +44,6 @@ AERATED_HU = -550.0
 DENSE_HU = -350.0
 ELONGATION = 2.5
 """Ratio of the longest to the second axis above which a dense structure is a tube, not a nodule."""
-OUTSIDE_HU = -1000.0
 RAISED_HU = -720.0
 HILAR_MM = 25.0
 """Lung this near the mediastinum is the hilar zone, where lobar vessels and bronchi lie."""
@@ -86,7 +86,7 @@ def separate_vessels(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spa
         Vessels, lines, and the density of the tissue between, all valid inside the lungs.
     """
     whole = Parenchyma(
-        np.zeros(hu.shape, bool), np.zeros(hu.shape, np.float32), np.full(hu.shape, OUTSIDE_HU, np.float32)
+        np.zeros(hu.shape, bool), np.zeros(hu.shape, np.float32), np.full(hu.shape, AIR_HU, np.float32)
     )
     if (sides > 0).any():  # nothing depends on what lies outside the lungs
         box = box_around(sides > 0)
@@ -121,7 +121,7 @@ def _separate(hu: np.ndarray, sides: np.ndarray, airways: np.ndarray, spacing: f
     thin, thick = thin & ~nodules, thick & ~nodules
     density[thick] = masked_mean(hu, between & ~thick & ~nodules, 6.0 / spacing)[thick]
     density[nodules], lines[nodules] = hu[nodules], 0
-    return Parenchyma(thin | thick, lines, np.where(mask, density, OUTSIDE_HU).astype(np.float32))
+    return Parenchyma(thin | thick, lines, np.where(mask, density, AIR_HU).astype(np.float32))
 
 
 def _opened(smooth: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
@@ -133,7 +133,7 @@ def _opened(smooth: np.ndarray, mask: np.ndarray, spacing: float) -> np.ndarray:
     radius = round(SMALL_MM / spacing)
     cube = masked_opening(smooth, mask, radius)
     opened = masked_opening(smooth, mask, radius, rounded=True)
-    solid = (np.where(mask, opened, OUTSIDE_HU) > SOLID_HU) & (opened > cube + LINE_HU)
+    solid = (np.where(mask, opened, AIR_HU) > SOLID_HU) & (opened > cube + LINE_HU)
     near = ndimage.binary_dilation(solid, iterations=max(round(SOLID_REACH_MM / spacing), 1))
     return np.where(near, cube, opened)
 
@@ -142,7 +142,7 @@ def _without_lines(hu: np.ndarray, opened: np.ndarray, between: np.ndarray, spac
     """HU with the lines filled from their surroundings."""
     share = masked_share(between, 1.5 / spacing)
     around = np.where(share > 0.05, masked_mean(hu, between, 1.5 / spacing, share), opened)
-    return np.nan_to_num(np.where(between, hu, around), posinf=OUTSIDE_HU, neginf=OUTSIDE_HU)
+    return np.nan_to_num(np.where(between, hu, around), posinf=AIR_HU, neginf=AIR_HU)
 
 
 def _median(values: np.ndarray, nearest: np.ndarray, between: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -167,7 +167,7 @@ def _median(values: np.ndarray, nearest: np.ndarray, between: np.ndarray, mask: 
         cubes = padded.take(where[first : first + BLOCK, None] + around)
         return torch.from_numpy(cubes).median(dim=1).values.numpy()
 
-    result = np.full(mask.shape, OUTSIDE_HU, np.float32)
+    result = np.full(mask.shape, AIR_HU, np.float32)
     result[mask] = np.concatenate(run_all([partial(medians, first) for first in range(0, where.size, BLOCK)]))
     return result
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE, regions_from_sides
+from DiffSegLungLib.densities import AIR_HU, LOW_ATTENUATION_HU
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.tissues import DISEASES, OUTSIDE, REPORTED, TISSUES, VESSEL, Tissue
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     import pandas
 
     from DiffSegLungLib.io.volume import Volume
-
-EMPHYSEMA_THRESHOLD = -950.0
-"""HU below which a voxel is a low-attenuation area, strictly."""
 
 HIGH_ATTENUATION = (-600.0, -250.0)
 """HU between which a voxel is a high-attenuation area; both bounds are excluded."""
@@ -337,11 +335,11 @@ def _tissue_shares(counts: np.ndarray, voxel_ml: float) -> dict[str, float]:
 
 def _densitometry(values: np.ndarray, voxel_ml: float) -> dict[str, float]:
     low, high = HIGH_ATTENUATION
-    grams = np.maximum(values + 1000.0, 0.0).sum(dtype=np.float64) / 1000.0 * voxel_ml
+    grams = np.maximum(values - AIR_HU, 0.0).sum(dtype=np.float64) / 1000.0 * voxel_ml
     return {
         "mean_hu": float(values.mean(dtype=np.float64)) if values.size else np.nan,
         "perc15_hu": float(np.percentile(values, 15)) if values.size else np.nan,
-        "laa950_percent": _percent(int((values < EMPHYSEMA_THRESHOLD).sum()), values.size),
+        "laa950_percent": _percent(int((values < LOW_ATTENUATION_HU).sum()), values.size),
         "haa_percent": _percent(int(((values > low) & (values < high)).sum()), values.size),
         "mass_g": float(grams),
     }

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from DiffSegLungLib.densities import LOWEST_HU
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.io.hounsfield import AIR_HU
 from DiffSegLungLib.io.volume import canonical_image
 from DiffSegLungLib.tissues import DISEASES
 
@@ -77,7 +77,7 @@ def bring_onto(
     require_elastix()
     import itk
 
-    fixed, moving = (_itk_image(volume, np.clip(volume.hu, AIR_HU, 300)) for volume in (later, earlier))
+    fixed, moving = (_itk_image(volume, np.clip(volume.hu, LOWEST_HU, 300)) for volume in (later, earlier))
     try:
         _, transform = itk.elastix_registration_method(
             _coarse(fixed),
@@ -136,7 +136,7 @@ def _coarse(image: Any) -> Any:
         output_spacing=new.tolist(),
         output_origin=list(image.GetOrigin()),
         output_direction=image.GetDirection(),
-        default_pixel_value=AIR_HU,
+        default_pixel_value=LOWEST_HU,
     )
 
 

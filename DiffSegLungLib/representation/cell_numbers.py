@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from DiffSegLungLib.densities import WINDOW_HU
 from DiffSegLungLib.representation.diffusion import DOWNSAMPLING, from_hounsfield
 
 CONTEXT = 24
@@ -154,7 +155,7 @@ def _texture(hu: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
     """Log of the mean response of each filter over the lung, at each of ``NEIGHBOURHOODS``; wide rises and
     falls; the fine top-hats over raised tissue alone."""
     # Zero beyond the border means the fill too.
-    above_fill = torch.where(lungs > 0.5, hu.clamp(-1000.0, 400.0) - FILL_HU, 0.0)
+    above_fill = torch.where(lungs > 0.5, hu.clamp(*WINDOW_HU) - FILL_HU, 0.0)
     levels = [above_fill, *(_blurred(above_fill, width) for width in WIDTHS)]
     responses = []
     for finer, coarser in itertools.pairwise(levels):

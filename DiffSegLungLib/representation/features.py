@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from DiffSegLungLib.densities import AIR_HU
 from DiffSegLungLib.errors import is_out_of_memory
 from DiffSegLungLib.filters import box_around, masked_mean, masked_means, masked_opening
 from DiffSegLungLib.parallel import run_all, threads
@@ -123,7 +124,7 @@ def embed(
     Returns:
         float32 (channels, Z, Y, X) in cells of 8 voxels, covering the volume from its first voxel on.
     """
-    padded_hu, padded_mask = _pad(hu, plan.window, -1000.0), _pad(mask, plan.window, 0)
+    padded_hu, padded_mask = _pad(hu, plan.window, AIR_HU), _pad(mask, plan.window, 0)
     corners = list(_windows(padded_mask, plan))
     if not corners:
         raise ValueError("the mask is empty")

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from DiffSegLungLib.densities import LUNG_LEVEL_HU, LUNG_WIDTH_HU
 from DiffSegLungLib.io.label_maps import labels_on_grid
 from DiffSegLungLib.io.volume import Volume, to_input_geometry
 from DiffSegLungLib.tissues import BY_KEY, HEALTHY, OUTSIDE, REPORTED
 
 HEALTHY_KEY = next(tissue.key for tissue in REPORTED if tissue.label == HEALTHY)
-WINDOWS = {"lung": (1500.0, -600.0), "mediastinum": (400.0, 40.0)}
+WINDOWS = {"lung": (LUNG_WIDTH_HU, LUNG_LEVEL_HU), "mediastinum": (400.0, 40.0)}
 """Width and level in HU, as radiologists read them."""
 DISEASE_OPACITY = 0.5
 HEALTHY_OUTLINE, HEALTHY_3D = 0.4, 0.12

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
+from DiffSegLungLib.densities import LOW_ATTENUATION_HU
 from DiffSegLungLib.export.report import slices
 from DiffSegLungLib.export.report.drawing import (
     INK,
@@ -284,7 +285,7 @@ def _draw_histogram(figure: Figure, chest: Chest, box: Box, named: bool = True) 
     axes.set_yscale("log")
     top = floor * (peak / floor) ** (1 / HISTOGRAM_SHARE)
     axes.set(xlim=(HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1]), ylim=(floor, top))
-    axes.axvline(-950, ymax=HISTOGRAM_SHARE, color=INK, linewidth=1.2, linestyle="--")
+    axes.axvline(LOW_ATTENUATION_HU, ymax=HISTOGRAM_SHARE, color=INK, linewidth=1.2, linestyle="--")
     axes.text(-957, peak, "-950", ha="right", va="top", rotation=90, fontsize=10)
     _draw_bands(axes, named)
     axes.set_yticks([tick for tick in axes.get_yticks() if floor <= tick <= peak])

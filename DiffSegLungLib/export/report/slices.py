@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from DiffSegLungLib.densities import LUNG_LEVEL_HU, LUNG_WIDTH_HU
 from DiffSegLungLib.quantify.measures import lung_box
 from DiffSegLungLib.tissues import BY_LABEL, DISEASES, HEALTHY, OUTSIDE
 
-LUNG_WINDOW = (-600.0, 1500.0)
 """Level and width in HU."""
 
 MARGIN_MM = 12.0
@@ -158,8 +158,7 @@ def resample_colour(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def windowed(hu: np.ndarray) -> np.ndarray:
     """Hounsfield units as grey levels 0 to 1 in the lung window."""
-    level, width = LUNG_WINDOW
-    return np.clip((hu - (level - width / 2)) / width, 0.0, 1.0)
+    return np.clip((hu - (LUNG_LEVEL_HU - LUNG_WIDTH_HU / 2)) / LUNG_WIDTH_HU, 0.0, 1.0)
 
 
 def bare_picture(chest: Chest, cut: Cut, shape: tuple[int, int]) -> np.ndarray:

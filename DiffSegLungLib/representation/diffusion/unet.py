@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
+from DiffSegLungLib.densities import WINDOW_HU
 from DiffSegLungLib.representation.diffusion.network import DiffusionUNet
 
-HU_MINIMUM = -1000.0
-HU_MAXIMUM = 400.0
+HU_MINIMUM, HU_MAXIMUM = WINDOW_HU
 DOWNSAMPLING = 8
 """Voxels of the input for one cell of the bottleneck, along each axis."""
 

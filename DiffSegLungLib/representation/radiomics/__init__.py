@@ -20,8 +20,9 @@ Rules that hold for every number:
 
 from __future__ import annotations
 
-HU_MINIMUM = -1000.0
-HU_MAXIMUM = 400.0
+from DiffSegLungLib.densities import WINDOW_HU
+
+HU_MINIMUM, HU_MAXIMUM = WINDOW_HU
 HU_STEP = 1.0 / 1024.0
 """HU are rounded to this power of two; far below the noise of any scanner."""
 
