@@ -2,7 +2,7 @@
 
 It stands in for a patient wherever no real CT may lie at hand: the demo and the tests.  ``grid`` holds the
 millimetre world and its partial volume, ``anatomy`` the large organs, ``trees`` vessels and airways,
-``lesions`` the diseases, ``scan`` puts them together into a scan.
+``lesions`` the diseases, ``scan`` puts them together into a scan.  May import every room up to the pipeline.
 """
 
 from __future__ import annotations
