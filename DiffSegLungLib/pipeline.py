@@ -42,7 +42,6 @@ from DiffSegLungLib.stages import Clock
 if TYPE_CHECKING:
     import pandas
 
-
 # OpenBLAS takes its memory at the first product, and ends the process where there is none by then.
 np.ones((256, 256), np.float32) @ np.ones((256, 256), np.float32)
 

@@ -27,7 +27,6 @@ from DiffSegLungLib.representation.quality import STANDARD, quality_of
 if TYPE_CHECKING:
     from DiffSegLungLib.export.result import Result
 
-
 Writer = Callable[[Path], None]
 WRITING_STARTS = 0.95
 """Share of the progress that is computing; the rest is writing."""

@@ -20,7 +20,6 @@ from DiffSegLungLib.tissues import CATEGORY, REGION, REPORTED, Tissue
 if TYPE_CHECKING:
     import SimpleITK
 
-
 TERMINOLOGY_CONTEXT = "Segmentation category and type - DiffSegLung"
 REPRESENTATION = "Binary labelmap"
 EMPTY_EXTENT = "0 -1 0 -1 0 -1"

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from DiffSegLungLib.quantify.remeasure import Measured
 
-
 KINDS = ("rigid", "affine", "deformable")
 LEAST_OVERLAP = 0.9
 """Dice overlap of the registered lungs below which the reader is warned."""

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from DiffSegLungLib.training.store import Patient
     from DiffSegLungLib.training.trainer import Settings, Watch
 
-
 DESCRIPTION = "training.json"
 """Beside the checkpoint: the store's spacing and patients, which the checkpoint does not hold."""
 SETTINGS = ("channels", "batch", "steps", "stage_two", "warm_up", "head_first", "seed", "precision")

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from DiffSegLungLib.io.series import Series
 
-
 IDLE, OPENING, SEGMENTING, SAVING = "", "opening", "segmenting", "saving"
 SETTLING_SECONDS = 0.3
 """After the last change of the segmentation, before it is measured: strokes come in quick succession."""

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 PAIR_WIDTH = 1400
 GLANCE_WIDTH, GLANCE_ROWS = 1150, (330, 265)
 """Of the picture on the PDF's first page, and the most height of its rows; narrow, so that it can be read."""

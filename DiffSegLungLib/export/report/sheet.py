@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.backends.backend_pdf import PdfPages
     from matplotlib.figure import Figure
 
-
 WIDTH, HEIGHT = 595.28, 841.89
 MARGIN, TOP, BOTTOM = 40.0, 46.0, 796.0
 INNER = WIDTH - 2 * MARGIN
