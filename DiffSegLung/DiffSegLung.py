@@ -430,7 +430,7 @@ class DiffSegLungLogic(ScriptedLoadableModuleLogic):
     def measures(self, segmentationNode: vtkMRMLSegmentationNode):
         """Measures the segments as they are now, corrections included; table and charts follow.
 
-        :return: pandas.DataFrame, region x measure; DiffSegLungLib.measures.DEFINITIONS says what each means.
+        :return: pandas.DataFrame, region x measure, as DiffSegLungLib.quantify.measures.DEFINITIONS says.
         """
         return results.measure(segmentationNode)
 
@@ -451,7 +451,7 @@ class DiffSegLungLogic(ScriptedLoadableModuleLogic):
 
     def models(self) -> list:
         """The weights at hand."""
-        from DiffSegLungLib.models import list_models
+        from DiffSegLungLib.models.store import list_models
 
         return list_models()
 

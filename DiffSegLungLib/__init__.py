@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib import forks as _forks  # noqa: F401  looks at the process before anything is loaded
+from DiffSegLungLib.version import __version__
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.pipeline import Result
+    from DiffSegLungLib.export.result import Result
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "segment"]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .terminology import Terminology
-from .tissues import REGION, Code
+import numpy as np
+
+from DiffSegLungLib.terminology import Terminology
+from DiffSegLungLib.tissues import REGION, Code
 
 RIGHT_SIDE, LEFT_SIDE = 1, 2
 """Values of the patient's right and left lung in every label map of lungs."""
@@ -125,3 +127,51 @@ def _words(name: str) -> list[str]:
     """Lower-case words, also of ``camelCase`` and ``snake_case``."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return re.findall(r"[^\W_]+", apart.lower())
+
+
+WHOLE = "whole lung"
+RIGHT, LEFT = (lung.name for lung in LUNGS)
+
+THIRDS = "thirds"
+"""Given in place of a file of regions: the thirds of each lung."""
+THIRD_NAMES = tuple(f"{lung.name}, {third} third" for lung in LUNGS for third in ("upper", "middle", "lower"))
+
+
+def regions_from_sides(sides: np.ndarray) -> dict[str, np.ndarray]:
+    """The regions every report has.
+
+    Args:
+        sides: (z, y, x), 1 in the patient's right lung, 2 in the left, 0 elsewhere.
+
+    Returns:
+        Bool masks (z, y, x) of the whole, the right and the left lung; a lung that is not there has none.
+    """
+    lungs = {RIGHT: sides == RIGHT_SIDE, LEFT: sides == LEFT_SIDE}
+    return {WHOLE: lungs[RIGHT] | lungs[LEFT]} | {name: lung for name, lung in lungs.items() if lung.any()}
+
+
+def thirds_from_sides(sides: np.ndarray) -> dict[str, np.ndarray]:
+    """Upper, middle and lower third of each lung: the zones of scores where no lobes are known.
+
+    The slices from a lung's lowest to its highest one are parted into three by number, so by height; a slice
+    belongs to the third that its middle lies in.
+
+    Args:
+        sides: (z, y, x), 1 in the patient's right lung, 2 in the left, 0 elsewhere; +z is up.
+
+    Returns:
+        Bool masks (z, y, x), named as in ``THIRD_NAMES``; a lung that is not there has none.
+    """
+    zones: dict[str, np.ndarray] = {}
+    for side, names in ((RIGHT_SIDE, THIRD_NAMES[:3]), (LEFT_SIDE, THIRD_NAMES[3:])):
+        lung = sides == side
+        slices = np.flatnonzero(lung.any(axis=(1, 2)))
+        if slices.size == 0:
+            continue
+        height = slices[-1] - slices[0] + 1
+        middles = (np.arange(len(lung)) - slices[0] + 0.5) / height
+        for number, name in enumerate(names):
+            from_below = 2 - number
+            within = (middles >= from_below / 3) & (middles < (from_below + 1) / 3)
+            zones[name] = lung & within[:, None, None]
+    return zones

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
-from .parallel import run_all, threads
+from DiffSegLungLib.parallel import run_all, threads
 
 
 def masked_share(mask: np.ndarray, sigma: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from .parallel import run_all, threads
+from DiffSegLungLib.parallel import run_all, threads
 
 SLAB_VOXELS = 4_000_000
 """Voxels that are worked on at a time, of the larger grid: bounds the memory whatever the CT's size."""

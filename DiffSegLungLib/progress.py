@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from .errors import CancelledError
+from DiffSegLungLib.errors import CancelledError
 
 PLAIN_STEP = 0.1
 """Without a terminal a line is written per stage and per tenth: a log stays short."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .tissues import Code
+from DiffSegLungLib.tissues import Code
 
 REGION_CONTEXT = "Anatomic codes - DICOM master list"
 TAG = "TerminologyEntry"

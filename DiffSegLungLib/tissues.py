@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from DiffSegLungLib.densities import LOW_ATTENUATION_HU, LOWEST_HU
+
 OUTSIDE = 0
 HEALTHY = 1
 EMPHYSEMA = 2
@@ -62,11 +64,11 @@ class Tissue:
 TISSUES: tuple[Tissue, ...] = (
     Tissue(
         HEALTHY, "healthy", "Healthy lung", Code("SCT", "17621005", "Normal"),
-        (170, 200, 190), HounsfieldPrior(-950.0, -740.0, 10.0), is_disease=False,
+        (170, 200, 190), HounsfieldPrior(LOW_ATTENUATION_HU, -740.0, 10.0), is_disease=False,
     ),
     Tissue(
         EMPHYSEMA, "emphysema", "Emphysema", Code("SCT", "87433001", "Pulmonary emphysema"),
-        (0, 114, 178), HounsfieldPrior(-1024.0, -950.0, 5.0),
+        (0, 114, 178), HounsfieldPrior(LOWEST_HU, LOW_ATTENUATION_HU, 5.0),
     ),
     Tissue(
         GROUND_GLASS, "ground-glass", "Ground-glass opacity", Code("DCM", "112120", "Ground glass opacity"),
@@ -82,7 +84,7 @@ TISSUES: tuple[Tissue, ...] = (
     ),
     Tissue(
         CAVITY, "cavity", "Cavity", Code("DCM", "112062", "Abnormal lucency"),
-        (0, 158, 115), HounsfieldPrior(-1024.0, -850.0, 30.0),
+        (0, 158, 115), HounsfieldPrior(LOWEST_HU, -850.0, 30.0),
     ),
     Tissue(
         VESSEL, "vessel", "Vessel and airway wall", Code("SCT", "59820001", "Blood vessel"),

@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from DiffSegLungLib.errors import DiffSegLungError
-from DiffSegLungLib.models import list_models
+from DiffSegLungLib.models.store import list_models
 from DiffSegLungLib.training.run_files import SAMPLES, read_log
 
 from . import display, finetuning, losses, ownModels

@@ -22,7 +22,7 @@ def acquisition(volumeNode) -> dict[str, str]:
 
     The library warns where these do not support a number; a volume node by itself does not know them.
     """
-    from DiffSegLungLib.volume import ACQUISITION_TAGS, MODALITY_TAG
+    from DiffSegLungLib.io.acquisition import ACQUISITION_TAGS, MODALITY_TAG
 
     files = dicomFiles(volumeNode)
     if not files:

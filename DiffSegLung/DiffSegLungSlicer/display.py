@@ -6,11 +6,12 @@ import numpy as np
 import slicer
 
 from DiffSegLungLib.anatomy import LUNGS
+from DiffSegLungLib.densities import LUNG_LEVEL_HU, LUNG_WIDTH_HU
 from DiffSegLungLib.tissues import HEALTHY, REPORTED
 
 from . import results
 
-LUNG_WINDOW_HU = (1500.0, -600.0)
+LUNG_WINDOW_HU = (LUNG_WIDTH_HU, LUNG_LEVEL_HU)
 """Width and level, as radiologists read lungs."""
 WINDOW_BEFORE = "DiffSegLung.windowBefore"
 VIEW_MARGIN = 1.15

@@ -12,8 +12,8 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-from DiffSegLungLib import outputs
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export import segmentation_file
 from DiffSegLungLib.terminology import parse_terminology
 
 from .dicomSource import acquisition
@@ -243,14 +243,14 @@ def exportSegments(choice: SegmentChoice, volumeNode, path: Path) -> None:
     array = labelArray(choice, volumeNode, labels)
     segmentation = choice.node.GetSegmentation()
     segments = [_described(segmentation, segmentId, label) for segmentId, label in labels.items()]
-    outputs.write_segmentation(path, _imageOf(array.astype(np.uint8), volumeNode), segments)
+    segmentation_file.write_segmentation(path, _imageOf(array.astype(np.uint8), volumeNode), segments)
 
 
 def _described(segmentation, segmentId: str, label: int):
     segment = segmentation.GetSegment(segmentId)
     colour = tuple(round(255 * channel) for channel in segment.GetColor())
     codes = parse_terminology(terminologyOf(segment))
-    return outputs.Segment(label, segmentId, segment.GetName(), colour, codes)
+    return segmentation_file.Segment(label, segmentId, segment.GetName(), colour, codes)
 
 
 def terminologyOf(segment) -> str:

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from DiffSegLungLib import models
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError, MissingPartError, UnusableInputError
-from DiffSegLungLib.outputs import write_json
+from DiffSegLungLib.io.atomic import write_json
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.training.lock import locked
 from DiffSegLungLib.training.run_files import LOG, PLAN, STOP, TRAINING_STAGE, read_log
 

@@ -57,9 +57,9 @@ class Measured:
     """Measures, and what they were taken of, within the smallest box around the lungs.
 
     Attributes:
-        table: region x measure, as `DiffSegLungLib.measures` defines them.
+        table: region x measure, as `DiffSegLungLib.quantify.measures` defines them.
         histograms: voxels of each tissue in `HISTOGRAM_BINS`.
-        profile: level x tissue, as `DiffSegLungLib.measures.zonal_profile` defines it.
+        profile: level x tissue, as `DiffSegLungLib.quantify.measures.zonal_profile` defines it.
         labels, sides, regions: uint8 or uint16 (k, j, i) within `box`, gaps filled.
         box: where they lie on the CT's grid.
         names, huTime: as of `Taken`.
@@ -129,7 +129,7 @@ def compute(taken: Taken, before: Measured | None = None) -> Measured:
     Raises:
         UnusableInputError: there is no lung.
     """
-    from DiffSegLungLib.measures import complete, lung_box
+    from DiffSegLungLib.quantify.measures import complete, lung_box
 
     labels, sides = taken.tissues.merged().astype(np.uint8), taken.lungs.merged().astype(np.uint8)
     box = lung_box((labels > 0) | (sides > 0))
@@ -137,7 +137,7 @@ def compute(taken: Taken, before: Measured | None = None) -> Measured:
     labels, sides = complete(labels[box], sides[box], taken.spacing)
     if before is not None and _isSameLung(before, taken, box, labels, sides, regions):
         return _brushed(before, taken, labels)
-    from DiffSegLungLib.measures import measure
+    from DiffSegLungLib.quantify.measures import measure
 
     hu = taken.hu[box]
     table = measure(labels, hu, taken.spacing, _masks(sides, regions, taken.names), taken.voxelMl)
@@ -147,7 +147,7 @@ def compute(taken: Taken, before: Measured | None = None) -> Measured:
 
 
 def _profile(labels: np.ndarray, taken: Taken) -> pandas.DataFrame:
-    from DiffSegLungLib.measures import zonal_profile
+    from DiffSegLungLib.quantify.measures import zonal_profile
 
     axis, goesUp = taken.up
     upright = np.moveaxis(labels, axis, 0)
@@ -167,7 +167,7 @@ def _isSameLung(before: Measured, taken: Taken, box, labels, sides, regions) -> 
 
 def _brushed(before: Measured, taken: Taken, labels: np.ndarray) -> Measured:
     """Density does not hang on the tissues: volumes and shares alone change, by what the stroke touched."""
-    from DiffSegLungLib.measures import lung_box, measure
+    from DiffSegLungLib.quantify.measures import lung_box, measure
 
     changed = before.labels != labels
     if not changed.any():
@@ -204,7 +204,7 @@ def _shifted(table: pandas.DataFrame, old: pandas.DataFrame, new: pandas.DataFra
 
 
 def _masks(sides: np.ndarray, regions: np.ndarray, names: dict[int, str]) -> dict[str, np.ndarray]:
-    from DiffSegLungLib.measures import regions_from_sides
+    from DiffSegLungLib.anatomy import regions_from_sides
 
     masks = regions_from_sides(sides)
     for value, name in names.items():

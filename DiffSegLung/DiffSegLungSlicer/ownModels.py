@@ -9,8 +9,8 @@ from pathlib import Path
 
 import slicer
 
-from DiffSegLungLib import models
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.training.run_files import PICTURE
 
 VARIABLE = "DIFFSEGLUNG_MODELS"

@@ -194,7 +194,7 @@ def measure(segmentationNode, fresh: bool = False) -> pandas.DataFrame:
         fresh: it comes straight from a run; otherwise other numbers than before mean that it was corrected.
 
     Returns:
-        Region x measure, as `DiffSegLungLib.measures` defines them.
+        Region x measure, as `DiffSegLungLib.quantify.measures` defines them.
 
     Raises:
         UnusableInputError: as `taken`.
@@ -225,7 +225,7 @@ def chooseRegions(segmentationNode, regions: SegmentChoice | None) -> None:
 
 def _showMeasures(segmentationNode, measures: pandas.DataFrame) -> None:
     """A row a region, a column a measure with its unit and definition; and the chart of shares."""
-    from DiffSegLungLib.measures import DEFINITIONS
+    from DiffSegLungLib.quantify.measures import DEFINITIONS
 
     node = _own(segmentationNode, MEASURES_ROLE, "vtkMRMLTableNode", f"{segmentationNode.GetName()} measures")
     columns = {"region": list(measures.index)}

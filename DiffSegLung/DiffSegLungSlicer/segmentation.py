@@ -9,7 +9,7 @@ from typing import Any
 
 import slicer
 
-from DiffSegLungLib.commands import SegmentRequest, segment_to_files
+from DiffSegLungLib.app.commands import SegmentRequest, segment_to_files
 from DiffSegLungLib.errors import UnusableInputError
 
 from . import exchange, results, sequences

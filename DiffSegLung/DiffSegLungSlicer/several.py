@@ -137,7 +137,7 @@ class Several:
 
 def showTable(rows: Sequence[Row]) -> Any:
     """A table node with a row a CT: the whole lungs' measures, or why there are none."""
-    from DiffSegLungLib.measures import DEFINITIONS
+    from DiffSegLungLib.quantify.measures import DEFINITIONS
 
     name = slicer.mrmlScene.GenerateUniqueName("DiffSegLung, several CT")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)

@@ -13,8 +13,9 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
+from DiffSegLungLib.decision.naming import NAMED
+from DiffSegLungLib.decision.regions import decide, likeliest
 from DiffSegLungLib.interpolation import AxisMap
-from DiffSegLungLib.naming import NAMED
 from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.representation.reading import Reading
 from DiffSegLungLib.representation.tissue_unet import SPACING
@@ -148,6 +149,27 @@ def shares_of_tissues(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
     shares[:, unseen] = 0
     shares[NAMED.index(HEALTHY)][unseen] = 1
     return shares * mask
+
+
+def diseased_where_likely(shares: np.ndarray) -> np.ndarray:
+    """Where all diseases together are likelier than not, the likeliest of them wins over healthy lung.
+
+    Args:
+        shares: posterior of ``NAMED``, float32 (tissues, z, y, x).
+
+    Returns:
+        The same, shares of healthy lung and of that disease exchanged there: the doubt stays.
+    """
+    healthy, best = NAMED.index(HEALTHY), likeliest(shares)
+    doubtful = (best == healthy) & (shares[healthy] < 0.5) & (shares.sum(axis=0) > 0)
+    diseases = shares[:, doubtful]
+    diseases[healthy] = 0
+    named, decided = diseases.argmax(axis=0), shares.copy()
+    for member in np.unique(named):
+        where = doubtful.copy()
+        where[doubtful] = named == member
+        decide(decided, where, int(member))
+    return decided
 
 
 def vessels_of(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -12,19 +12,14 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from DiffSegLungLib.densities import AIR_HU, LOW_ATTENUATION_HU
 from DiffSegLungLib.filters import masked_mean
-from DiffSegLungLib.tissues import (
-    CONSOLIDATION,
-    EMPHYSEMA,
-    FIBROSIS,
-    GROUND_GLASS,
-    HEALTHY,
-)
+from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.pipeline import Grid
+    from DiffSegLungLib.parenchyma.grid import Grid
 
-THRESHOLDS = (-950.0, -750.0, -300.0)
+THRESHOLDS = (LOW_ATTENUATION_HU, -750.0, -300.0)
 """Emphysema below the first, ground glass above the second, consolidation above the third, in HU."""
 OPENING_MM = 3.0
 AROUND_HU = -870.0
@@ -75,9 +70,9 @@ def hounsfield_mixture(hu: np.ndarray, mask: np.ndarray, seed: int) -> np.ndarra
 
 def radiomic_clusters(hu: np.ndarray, mask: np.ndarray, seed: int) -> np.ndarray:
     """k-means (five clusters) on the 34 radiomic numbers of each cell, named by the clusters' mean HU."""
-    from DiffSegLungLib.radiomics.batched import teacher_for_patches
+    from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches
 
-    blocks, insides, shape = cut_cells(hu, -1000.0), cut_cells(mask, False), cell_grid(mask.shape)
+    blocks, insides, shape = cut_cells(hu, AIR_HU), cut_cells(mask, False), cell_grid(mask.shape)
     chosen = insides.mean(axis=(1, 2, 3)) > 0.05
     numbers = teacher_for_patches(blocks[chosen], insides[chosen])
     numbers = (numbers - numbers.mean(0)) / np.maximum(numbers.std(0), 1e-6)
@@ -97,7 +92,7 @@ def embedding_clusters(
         seed: of the mixture's starts.
         name: from mean HU to label; physiological bounds by default.
     """
-    blocks, insides = cut_cells(hu, -1000.0), cut_cells(mask, False)
+    blocks, insides = cut_cells(hu, AIR_HU), cut_cells(mask, False)
     shape = cell_grid(mask.shape)
     chosen = insides.mean(axis=(1, 2, 3)) > 0.05
     trimmed = cells[:, : shape[0], : shape[1], : shape[2]].reshape(len(cells), -1)

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from DiffSegLungLib.decision.model import Model
+from DiffSegLungLib.decision.naming import NAMED, log_density_prior, tissue_posterior
+from DiffSegLungLib.densities import LOW_ATTENUATION_HU
 from DiffSegLungLib.evaluation import baselines
-from DiffSegLungLib.features import fine_descriptors
-from DiffSegLungLib.models import Model
-from DiffSegLungLib.naming import NAMED, log_density_prior, tissue_posterior
-from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.export.result import Result
+from DiffSegLungLib.io.label_maps import load_mask
+from DiffSegLungLib.parenchyma.vessels import Parenchyma
+from DiffSegLungLib.pipeline import segment
+from DiffSegLungLib.representation.features import fine_descriptors
 from DiffSegLungLib.tissues import (
     BY_LABEL,
     CAVITY,
@@ -26,8 +30,6 @@ from DiffSegLungLib.tissues import (
     REPORTED,
     VESSEL,
 )
-from DiffSegLungLib.vessels import Parenchyma
-from DiffSegLungLib.volume import load_mask
 
 SLICE_CASES = ("train/P001", "train/cap001")
 HEALTHY_CASE = "ct/normal001"
@@ -139,7 +141,7 @@ def emphysema_patches(data: Path, model: Model) -> dict[str, Any]:
 
     stored = np.load(data / "emphysema_patches" / "emphysema_patches_hu.npz", allow_pickle=False)
     ours = {key: np.array([_patch_emphysema(patch, model) for patch in stored[key]]) for key in stored}
-    laa = {key: (stored[key] < -950).mean(axis=(1, 2)) for key in stored}
+    laa = {key: (stored[key] < LOW_ATTENUATION_HU).mean(axis=(1, 2)) for key in stored}
 
     def auc(scores: dict[str, np.ndarray], classes: tuple[str, ...]) -> float:
         positive = np.concatenate([scores[name] for name in classes])

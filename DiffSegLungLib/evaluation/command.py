@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-QUICK_PARTS = ("readings", "painted", "patches")
-"""What is run when nothing else is asked for."""
-PARTS = (*QUICK_PARTS, "cases", "borrowed", "lungs", "robustness")
+from DiffSegLungLib.evaluation.parts import PARTS, QUICK_PARTS
+
 DEFAULT_OUTPUT = Path("Testing/evaluation")
 KEPT = "kept"
 """Folder of finished tasks, below the output's."""

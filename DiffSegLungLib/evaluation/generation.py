@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from scipy import linalg, ndimage
 
-from DiffSegLungLib.diffusion.sampling import METHODS, densities_of, sample
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.models import Model, load
-from DiffSegLungLib.outputs import write_json
+from DiffSegLungLib.io.atomic import write_json
+from DiffSegLungLib.models.store import load
 from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.representation.diffusion.sampling import METHODS, densities_of, sample
 from DiffSegLungLib.training.judge import HeldBack, draw_held_back, region_embeddings
 from DiffSegLungLib.training.split import read_split
 from DiffSegLungLib.training.store import Patient, load_store

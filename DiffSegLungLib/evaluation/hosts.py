@@ -13,9 +13,10 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from DiffSegLungLib.evaluation.site import Grain, Triple, measure_grain, vessel_share
-from DiffSegLungLib.lungs import segment_lungs
-from DiffSegLungLib.vessels import mediastinal_distance
-from DiffSegLungLib.volume import load_mask, load_volume
+from DiffSegLungLib.io.label_maps import load_mask
+from DiffSegLungLib.io.volume import load_volume
+from DiffSegLungLib.lungs.lungs import segment_lungs
+from DiffSegLungLib.parenchyma.vessels import mediastinal_distance
 
 OWN_LESION_MM = 8.0
 """Distance from a host's own marked lesions that is neither used nor scored."""

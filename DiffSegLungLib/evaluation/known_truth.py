@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.evaluation import baselines, metrics, probe, stages
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.stages import Prepared
-from DiffSegLungLib.models import Model
-from DiffSegLungLib.quality import QUALITIES, STANDARD
+from DiffSegLungLib.io.geometry import Geometry
+from DiffSegLungLib.io.volume import Volume
+from DiffSegLungLib.representation.quality import QUALITIES, STANDARD
 from DiffSegLungLib.tissues import HEALTHY
-from DiffSegLungLib.volume import Geometry, Volume
+from DiffSegLungLib.training.patches import patient_normalised
 
 CALIBRATION_VOXELS = 300_000
 
@@ -122,7 +124,7 @@ def ablations(
         "no fusion": {"dsc": scorer.dice(plain), "hd95_mm": scorer.hausdorff(plain)}
     }
     no_cells = replace(prepared, cells=prepared.cells[:0])
-    stretched = stages.patient_normalised(prepared.grid.hu, prepared.grid.mask)
+    stretched = patient_normalised(prepared.grid.hu, prepared.grid.mask)
     single = stages.one_timestep(model)
     variants: dict[str, tuple[Prepared, Model]] = {
         "no diffusion features": (no_cells, stages.without_embedding(model)),

@@ -14,10 +14,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from DiffSegLungLib import tissues
+from DiffSegLungLib.densities import AIR_HU
 from DiffSegLungLib.evaluation.site import Site
 from DiffSegLungLib.phantom.grid import Grid, cover, ellipsoid, paint_each, tube
 
-AIR, WATER, SOFT = -1000.0, 0.0, 35.0
+AIR, WATER, SOFT = AIR_HU, 0.0, 35.0
 """HU of what lesions are made of."""
 INTO_PLEURA_MM = -1.2
 """Dense lesions at the chest wall fill the half-empty voxels of the pleura too."""

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.evaluation.cases import make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.lesions import Lesion
-from DiffSegLungLib.lung_network import LungNetwork
-from DiffSegLungLib.lungs import segment_lungs
-from DiffSegLungLib.models import Model
+from DiffSegLungLib.io.label_maps import load_mask
+from DiffSegLungLib.io.volume import load_volume
+from DiffSegLungLib.lungs.lungs import segment_lungs
+from DiffSegLungLib.lungs.network import LungNetwork
 from DiffSegLungLib.tissues import CONSOLIDATION
-from DiffSegLungLib.volume import load_mask, load_volume
 
 EXPERT_MASKS = ("ct/LCTSC-Test-S1-102", "ct/LCTSC-Test-S1-203", "train/LCTSC-Test-S1-104")
 """None of these patients was seen by the lung network in training."""

@@ -18,9 +18,9 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from DiffSegLungLib.evaluation.borrowed import file_of
+from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.tissues import BY_LABEL, CAVITY, CONSOLIDATION, FIBROSIS, GROUND_GLASS, VESSEL
-from DiffSegLungLib.volume import load_mask
 
 READINGS, VOTES = "_nodule_readings.json", "_nodulevotes.nii.gz"
 GROUND_GLASS_TEXTURE, AIR_WITHIN = 1, 4

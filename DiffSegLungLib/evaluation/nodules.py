@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.evaluation.cases import Case, make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.known_truth import case_volume
 from DiffSegLungLib.evaluation.lesions import Lesion
 from DiffSegLungLib.evaluation.stages import decide, fuse_and_map, prepare
-from DiffSegLungLib.models import Model
 from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, FIBROSIS
 
 COUNT = 40

@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from DiffSegLungLib.evaluation.frozen import FrozenLabels
 from DiffSegLungLib.evaluation.painted import KINDS, VERSION, PaintedCase, make_painted, score, truth_sha256
 from DiffSegLungLib.evaluation.read_ct import OURS, rivals
+from DiffSegLungLib.io.volume import canonical_image
 from DiffSegLungLib.pipeline import segment
-from DiffSegLungLib.volume import canonical_image
 
 
 def frozen_name(kind: str) -> str:

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from DiffSegLungLib.diffusion import encode, from_hounsfield
-from DiffSegLungLib.distillation import EMBEDDING as LENGTH
+from DiffSegLungLib.decision.model import Model
+from DiffSegLungLib.densities import AIR_HU
 from DiffSegLungLib.evaluation.baselines import CELL, cell_grid, cut_cells
 from DiffSegLungLib.evaluation.cases import Case
 from DiffSegLungLib.evaluation.metrics import KEYS, mean
 from DiffSegLungLib.evaluation.stages import Prepared
-from DiffSegLungLib.features import embed
-from DiffSegLungLib.models import Model
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.io.resampling import resample
+from DiffSegLungLib.representation.diffusion import encode, from_hounsfield
+from DiffSegLungLib.representation.distillation import EMBEDDING as LENGTH
+from DiffSegLungLib.representation.features import embed
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import BY_KEY
-from DiffSegLungLib.volume import resample
 
 HOUNSFIELD, TEACHER = "seven HU numbers", "34 radiomic numbers"
 EMBEDDING, BOTTLENECK = "student embedding", "bottleneck"
@@ -87,12 +88,12 @@ def describe_cells(
         model: ours.
         retrained: models trained with a part left out, by the name of the ablation.
     """
-    from DiffSegLungLib.radiomics.batched import teacher_for_patches
+    from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches
 
     hu, mask = prepared.grid.hu, prepared.grid.mask
     labels = tissue_of_cells(truth_on_grid(case, prepared), mask)
     chosen = _fewer_healthy(labels)
-    blocks, insides = cut_cells(hu, -1000.0)[chosen], cut_cells(mask, False)[chosen]
+    blocks, insides = cut_cells(hu, AIR_HU)[chosen], cut_cells(mask, False)[chosen]
     features = {
         HOUNSFIELD: hounsfield_numbers(blocks, insides),
         TEACHER: teacher_for_patches(blocks, insides),

@@ -26,7 +26,8 @@ from DiffSegLungLib.evaluation.readings import (
     score_reader,
     truth_of,
 )
-from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.export.result import Result
+from DiffSegLungLib.pipeline import segment
 
 OURS, SECOND_READER = "DiffSegLung", "second reader"
 TUNING, REPORTED, FALSE_ALARMS = "tuning", "reported", "false alarms"

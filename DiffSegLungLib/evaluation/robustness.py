@@ -20,8 +20,9 @@ from DiffSegLungLib.evaluation.borrowed import volumes
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.metrics import dice_by_tissue
+from DiffSegLungLib.io.resampling import resample
+from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.pipeline import segment
-from DiffSegLungLib.volume import load_volume, resample
 
 RELATIVE, ABSOLUTE = 0.10, 2.0
 """A class may change by this share of itself, or by so many points of the lung where that is more."""

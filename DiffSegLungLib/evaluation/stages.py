@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from DiffSegLungLib.diffusion import DOWNSAMPLING
-from DiffSegLungLib.features import embed, fine_descriptors
-from DiffSegLungLib.lungs import Lungs, segment_lungs
-from DiffSegLungLib.models import Model
-from DiffSegLungLib.pipeline import Grid, Tissues, classify, refine, to_volume, working_grid
-from DiffSegLungLib.quality import STANDARD, quality_of
-from DiffSegLungLib.vessels import Parenchyma, separate_vessels
-from DiffSegLungLib.volume import Volume
+from DiffSegLungLib.decision.label_map import Tissues, to_volume
+from DiffSegLungLib.decision.mixture_decision import classify, refine
+from DiffSegLungLib.decision.model import Model
+from DiffSegLungLib.io.volume import Volume
+from DiffSegLungLib.lungs.lungs import Lungs, segment_lungs
+from DiffSegLungLib.parenchyma.grid import Grid, working_grid
+from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING
+from DiffSegLungLib.representation.features import embed, fine_descriptors
+from DiffSegLungLib.representation.quality import STANDARD, quality_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def fuse_and_map(prepared: Prepared, model: Model, tissues: Tissues) -> tuple[np
 
 def labels_to_volume(labels: np.ndarray, prepared: Prepared) -> np.ndarray:
     """Labels of the working grid on the CT's own grid, by the nearest voxel."""
-    from DiffSegLungLib.volume import resample
+    from DiffSegLungLib.io.resampling import resample
 
     grid, volume = prepared.grid, prepared.volume
     shape = volume.hu[grid.box].shape
@@ -79,7 +81,7 @@ def labels_to_volume(labels: np.ndarray, prepared: Prepared) -> np.ndarray:
 
 def without_embedding(model: Model) -> Model:
     """The same mixture with the dimensions of the embedding marginalised out."""
-    from DiffSegLungLib.features import DESCRIPTORS
+    from DiffSegLungLib.representation.features import DESCRIPTORS
 
     fine = len(DESCRIPTORS)
     mixture = replace(
@@ -101,10 +103,3 @@ def one_timestep(model: Model) -> Model:
     return replace(
         model, plan=replace(model.plan, timesteps=(timesteps[len(timesteps) // 2],) * len(timesteps))
     )
-
-
-def patient_normalised(hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """HU stretched so that each patient's lungs have the same mean and spread: the HU are not preserved."""
-    inside = hu[mask]
-    mean, deviation = float(inside.mean()), max(float(inside.std()), 1.0)
-    return ((hu - mean) / deviation * 180.0 - 800.0).astype(np.float32)

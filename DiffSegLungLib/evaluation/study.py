@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation import (
     borrowed,
@@ -28,19 +29,13 @@ from DiffSegLungLib.evaluation import (
     robustness,
     widespread,
 )
-from DiffSegLungLib.evaluation.command import QUICK_PARTS
 from DiffSegLungLib.evaluation.frozen import FrozenLabels
-from DiffSegLungLib.evaluation.hosts import (
-    REPORTED,
-    REPORTED_SEEDS,
-    TUNING,
-    TUNING_SEEDS,
-    HostFile,
-)
+from DiffSegLungLib.evaluation.hosts import REPORTED, REPORTED_SEEDS, TUNING, TUNING_SEEDS, HostFile
 from DiffSegLungLib.evaluation.kept import Kept, fingerprint
 from DiffSegLungLib.evaluation.known_truth import run_case
+from DiffSegLungLib.evaluation.parts import QUICK_PARTS
 from DiffSegLungLib.evaluation.read_ct import ReadCt
-from DiffSegLungLib.models import Model, list_models, load
+from DiffSegLungLib.models.store import list_models, load
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.progress import Progress, silent
 

@@ -15,27 +15,18 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
+from DiffSegLungLib.decision.fusion import FusionSettings
+from DiffSegLungLib.decision.mixture import Mixture, Projection
+from DiffSegLungLib.decision.model import Model, ModelInfo
+from DiffSegLungLib.decision.naming import NamingRule
+from DiffSegLungLib.decision.regions import RegionSettings
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.features import EmbeddingPlan
-from DiffSegLungLib.fusion import FusionSettings
-from DiffSegLungLib.lung_network import LungNetwork, build_unet
-from DiffSegLungLib.mixture import Mixture, Projection
-from DiffSegLungLib.models import (
-    DESCRIPTION,
-    FORMAT,
-    LUNGS,
-    MIXTURE,
-    TISSUES,
-    WEIGHTS,
-    Model,
-    ModelInfo,
-    sha256_of,
-)
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.naming import NamingRule
-from DiffSegLungLib.outputs import atomic_path, write_json
-from DiffSegLungLib.regions import RegionSettings
+from DiffSegLungLib.io.atomic import atomic_path, write_json
+from DiffSegLungLib.lungs.network import LungNetwork, build_unet
+from DiffSegLungLib.models.format import DESCRIPTION, FORMAT, LUNGS, MIXTURE, TISSUES, WEIGHTS, sha256_of
+from DiffSegLungLib.representation.features import EmbeddingPlan
 from DiffSegLungLib.representation.network import TissueNetwork
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
 
 MOST_LEVELS, WIDEST = 8, 1024

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grid import (
+from DiffSegLungLib.densities import AIR_HU
+from DiffSegLungLib.phantom.grid import (
     Grid,
     blend,
     cover,
@@ -27,7 +28,7 @@ from .grid import (
 STEP = 3.0
 """Spacing in mm of the lattice on which the organs' distances are computed."""
 
-AIR, FAT, MUSCLE, BLOOD, LIVER = -1000.0, -105.0, 55.0, 42.0, 58.0
+AIR, FAT, MUSCLE, BLOOD, LIVER = AIR_HU, -105.0, 55.0, 42.0, 58.0
 CORTEX, MARROW, CARTILAGE, WALL = 520.0, 190.0, 95.0, 25.0
 
 Point = tuple[float, float, float]

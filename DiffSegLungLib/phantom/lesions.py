@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import tissues
-from .anatomy import Organs
-from .grid import Grid, blend, cover, ellipsoid, paint_each, smooth_noise
-from .trees import Trees, tube_cover
+from DiffSegLungLib import tissues
+from DiffSegLungLib.phantom.anatomy import Organs
+from DiffSegLungLib.phantom.grid import Grid, blend, cover, ellipsoid, paint_each, smooth_noise
+from DiffSegLungLib.phantom.trees import Trees, tube_cover
 
 Point = tuple[float, float, float]
 

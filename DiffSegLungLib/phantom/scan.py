@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import tissues
-from ..errors import UnusableInputError
-from .anatomy import Organs, organs_on_lattice, organs_on_voxels, paint_chest
-from .grid import Grid, blend, cover, smooth_noise, voxel_grid
-from .lesions import LESIONS, Lung, paint_lesions
-from .trees import Trees, grow_trees, paint_trees
+from DiffSegLungLib import tissues
+from DiffSegLungLib.densities import HIGHEST_HU, LOWEST_HU
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.phantom.anatomy import Organs, organs_on_lattice, organs_on_voxels, paint_chest
+from DiffSegLungLib.phantom.grid import Grid, blend, cover, smooth_noise, voxel_grid
+from DiffSegLungLib.phantom.lesions import LESIONS, Lung, paint_lesions
+from DiffSegLungLib.phantom.trees import Trees, grow_trees, paint_trees
 
 if TYPE_CHECKING:
     import SimpleITK
 
-LOWEST_HU, HIGHEST_HU = -1024.0, 3071.0
 _TEXTURE_HU = 15.0
 _GRAVITY_HU = 40.0 / 170.0
 """HU per mm from front to back: blood and tissue sink in the supine lung."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .anatomy import BLOOD, HILA, STEP, WALL, Organs
-from .grid import Grid, blend, cover, lattice
+from DiffSegLungLib.phantom.anatomy import BLOOD, HILA, STEP, WALL, Organs
+from DiffSegLungLib.phantom.grid import Grid, blend, cover, lattice
 
 TISSUE_POINTS = 16000
 """Points that stand for one lung's tissue."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from DiffSegLungLib.io.resampling import resample
 from DiffSegLungLib.representation.reading import WINDOW, Reading, read
 from DiffSegLungLib.representation.tissue_unet import SPACING, TissueUNet
-from DiffSegLungLib.resampling import resample
 
 GAP_MM = 6.0
 """Slices farther apart stand for themselves: they are repeated, never blended into the next."""

@@ -100,7 +100,7 @@ def _add(
 
 
 def _read_window(net: TissueUNet, patch: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
-    from DiffSegLungLib.features import precision
+    from DiffSegLungLib.representation.features import precision
 
     fast = precision(device) == "bfloat16"
     values = torch.from_numpy(np.ascontiguousarray(patch, np.float32))[None, None].to(device)

@@ -1,1 +1,1 @@
-"""Training of the student: patient store, patches, trainer, checkpoints."""
+"""Training: patient store, patches, trainer, checkpoints; may import every room up to the phantom."""

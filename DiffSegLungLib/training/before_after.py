@@ -8,14 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from DiffSegLungLib import __version__, models
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export.report.slices import (
+    Chest,
+    bare_picture,
+    choose_cuts,
+    overlay_picture,
+    plane_millimetres,
+)
+from DiffSegLungLib.export.result import Result
+from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.models import storage
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.outputs import write_text
-from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.models import store as models
+from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.progress import Progress, part
-from DiffSegLungLib.report.slices import Chest, bare_picture, choose_cuts, overlay_picture, plane_millimetres
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import REPORTED, TISSUES
 from DiffSegLungLib.training.finetune import (
     DRIFT_POINTS,
@@ -29,6 +36,7 @@ from DiffSegLungLib.training.judge import draw_held_back, noise_loss, teacher_r2
 from DiffSegLungLib.training.reference import ReferenceSettings, fit_reference
 from DiffSegLungLib.training.run_files import PICTURE
 from DiffSegLungLib.training.store import Patient
+from DiffSegLungLib.version import __version__
 
 CARD = "MODEL_CARD.md"
 MOST_SEGMENTED = 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.report.slices import windowed
+from DiffSegLungLib.export.report.slices import windowed
 
 if TYPE_CHECKING:
     from DiffSegLungLib.training.judge import HeldBack
@@ -64,7 +64,7 @@ def patches_of(trainer: Trainer, count: int) -> HeldBack:
 
 def samples_picture(trainer: Trainer, shown: HeldBack, steps: int) -> np.ndarray:
     """Real patches above, samples of the averaged network in the same lungs below; grey (rows, columns)."""
-    from DiffSegLungLib.diffusion.sampling import sample
+    from DiffSegLungLib.representation.diffusion.sampling import sample
 
     made = sample(trainer.average, shown.mask, steps, method="ddim", seed=trainer.settings.seed)
     return patches_picture([shown.hu, np.where(shown.mask > 0, made, shown.hu)])

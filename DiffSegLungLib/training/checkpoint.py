@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from DiffSegLungLib.outputs import atomic_path
+from DiffSegLungLib.io.atomic import atomic_path
 
 
 def save(

@@ -7,22 +7,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.errors import CancelledError, UnusableInputError
 from DiffSegLungLib.progress import Progress, silent
-from DiffSegLungLib.signals import handled
+from DiffSegLungLib.training.options import (
+    add_action,
+    add_threads,
+    channel_count,
+    count,
+    held_back_share,
+    interrupt_as_termination,
+    length_mm,
+    processor,
+    reported,
+    seed,
+)
 from DiffSegLungLib.training.run_files import CHECKPOINT
 
 if TYPE_CHECKING:
-    from DiffSegLungLib.features import EmbeddingPlan
-    from DiffSegLungLib.models.student import Student
+    from DiffSegLungLib.representation.features import EmbeddingPlan
+    from DiffSegLungLib.representation.student import Student
     from DiffSegLungLib.training.store import Patient
     from DiffSegLungLib.training.trainer import Settings, Watch
 
@@ -66,39 +76,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def reported(kind: str) -> Iterator[Progress]:
-    """Progress as ``segment`` shows it: JSON lines on standard output, or a bar on standard error."""
-    from DiffSegLungLib.progress import BarProgress, JsonProgress, silent
-
-    if kind == "json":
-        records = sys.stdout
-        with redirect_stdout(sys.stderr):  # what libraries print must not get between the records
-            yield JsonProgress(records)
-        return
-    bar = BarProgress() if kind == "bar" else None
-    try:
-        yield bar or silent
-    finally:
-        if bar:
-            bar.close()
-
-
-# --- prepare ---------------------------------------------------------------------------------------------
-
-
 def _add_prepare(actions: Any) -> None:
     parser = add_action(actions, "prepare", "Find the lungs in CT and store them at one spacing.")
     sources_help = "CT files, DICOM folders, or folders of these"
     parser.add_argument("sources", metavar="CT", nargs="+", type=Path, help=sources_help)
     parser.add_argument("--store", metavar="FOLDER", type=Path, required=True, help="takes a file a CT")
     parser.add_argument(
-        "--spacing", metavar="MM", type=_length, default=1.5, help="voxel side (default: 1.5)"
+        "--spacing", metavar="MM", type=length_mm, default=1.5, help="voxel side (default: 1.5)"
     )
     persons_help = "CSV with columns ct and patient, where several CT are of one patient"
     parser.add_argument("--patients", metavar="TABLE.csv", type=Path, help=persons_help)
     share_help = "share of the patients that is not trained on (default: 0.2; 0 for none)"
-    parser.add_argument("--held-back", metavar="SHARE", type=_share, default=0.2, help=share_help)
+    parser.add_argument("--held-back", metavar="SHARE", type=held_back_share, default=0.2, help=share_help)
     parser.add_argument("--seed", metavar="N", type=seed, default=0, help="of the choice of patients")
     parser.set_defaults(action=_prepare)
 
@@ -138,9 +127,6 @@ def _prepare_or_leave_out(
         print(f"diffseglung: warning: left out: {error}", file=sys.stderr)
 
 
-# --- run -------------------------------------------------------------------------------------------------
-
-
 def _add_run(actions: Any) -> None:
     summary = "Train on a store; the same command goes on where a run was stopped."
     parser = add_action(actions, "run", summary)
@@ -153,7 +139,7 @@ def _add_run(actions: Any) -> None:
     parser.add_argument("--head-first", metavar="N", type=count, help=head_help)
     parser.add_argument("--batch", metavar="N", type=count, help="patches a step")
     channels_help = "channels of the four levels, multiples of 8"
-    parser.add_argument("--channels", metavar="N", type=_channels, nargs=4, help=channels_help)
+    parser.add_argument("--channels", metavar="N", type=channel_count, nargs=4, help=channels_help)
     unet_help = "begin with this model's U-Net instead of stage one; the head begins anew"
     parser.add_argument("--unet", metavar="MODEL", help=unet_help)
     parser.add_argument("--seed", metavar="N", type=seed, help="of everything random")
@@ -172,7 +158,7 @@ def _add_run(actions: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace, progress: Progress) -> Path:
-    from DiffSegLungLib.pipeline import choose_device
+    from DiffSegLungLib.devices import choose_device
     from DiffSegLungLib.training.distributed import joined
     from DiffSegLungLib.training.store import load_store, spacing_of_store
     from DiffSegLungLib.training.trainer import Trainer
@@ -201,8 +187,8 @@ def _with_unet_of(model: str, settings: Settings) -> Student:
     """A student whose U-Net is a model's and whose head knows nothing yet."""
     import torch
 
-    from DiffSegLungLib import models
-    from DiffSegLungLib.models.student import Student
+    from DiffSegLungLib.models import store as models
+    from DiffSegLungLib.representation.student import Student
 
     base = models.load(model)
     channels = tuple(base.description["architecture"]["channels"])
@@ -259,7 +245,7 @@ def _stored_settings(folder: Path) -> dict[str, Any]:
 
 def _describe_run(folder: Path, spacing: float, patients: list[str]) -> None:
     """Write ``training.json``; a resumed run must have the data it began with."""
-    from DiffSegLungLib.outputs import write_json
+    from DiffSegLungLib.io.atomic import write_json
 
     facts = {"spacing_mm": spacing, "patients": patients}
     if (folder / CHECKPOINT).exists() and _run_facts(folder) not in ({}, facts):
@@ -272,29 +258,6 @@ def _run_facts(folder: Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         return facts
     return {}
-
-
-@contextmanager
-def processor(threads: int | None) -> Iterator[None]:
-    """Use so many cores; numbers too small to matter become 0, since they slow the processor down."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.set_flush_denormal(False)
-
-
-def interrupt_as_termination() -> AbstractContextManager[None]:
-    """Ctrl+C ends a run as SIGTERM does: after the step, with a checkpoint."""
-    return handled(lambda *_: signal.raise_signal(signal.SIGTERM), "SIGINT")
-
-
-# --- report ----------------------------------------------------------------------------------------------
 
 
 def _add_report(actions: Any) -> None:
@@ -317,9 +280,6 @@ def _report(arguments: argparse.Namespace, progress: Progress) -> Path:
         return write_run_report(arguments.run, arguments.store, arguments.output or arguments.run, progress)
 
 
-# --- fit -------------------------------------------------------------------------------------------------
-
-
 def _add_fit(actions: Any) -> None:
     parser = add_action(actions, "fit", "Fit the reference mixture and write a model folder.")
     parser.add_argument("sources", metavar="CT", nargs="+", type=Path, help="the CT that were trained on")
@@ -328,7 +288,7 @@ def _add_fit(actions: Any) -> None:
     parser.add_argument("--name", required=True, help="what 'segment --model' shall take")
     licence_help = "terms of the weights, as the training data allow (default: not stated)"
     parser.add_argument("--licence", default="not stated", help=licence_help)
-    parser.add_argument("--spacing", metavar="MM", type=_length, help="voxel side (default: the run's)")
+    parser.add_argument("--spacing", metavar="MM", type=length_mm, help="voxel side (default: the run's)")
     timesteps_help = "noise levels the embedding is read at; one for an ablation (default: 10 50 100)"
     parser.add_argument("--timesteps", metavar="T", type=count, nargs="+", help=timesteps_help)
     add_threads(parser)
@@ -336,8 +296,8 @@ def _add_fit(actions: Any) -> None:
 
 
 def _fit(arguments: argparse.Namespace, progress: Progress) -> Path:
-    from DiffSegLungLib.models import DESCRIPTION as MODEL_DESCRIPTION
-    from DiffSegLungLib.outputs import write_text
+    from DiffSegLungLib.io.atomic import write_text
+    from DiffSegLungLib.models.format import DESCRIPTION as MODEL_DESCRIPTION
     from DiffSegLungLib.training.reference import ReferenceSettings, write_model
 
     settings, spacing = _finished_run(arguments)
@@ -367,8 +327,8 @@ def _finished_run(arguments: argparse.Namespace) -> tuple[dict[str, Any], float]
 
 def plan_for(patch: tuple[int, int, int], timesteps: Sequence[int] | None = None) -> EmbeddingPlan:
     """Windows as large as the training patches, since normalisation looks at the whole window."""
-    from DiffSegLungLib.diffusion import TIMESTEPS
-    from DiffSegLungLib.features import EmbeddingPlan
+    from DiffSegLungLib.representation.diffusion import TIMESTEPS
+    from DiffSegLungLib.representation.features import EmbeddingPlan
 
     read_at = tuple(timesteps or EmbeddingPlan().timesteps)
     if max(read_at) >= TIMESTEPS:
@@ -378,8 +338,8 @@ def plan_for(patch: tuple[int, int, int], timesteps: Sequence[int] | None = None
 
 
 def _model_facts(arguments: argparse.Namespace) -> dict[str, Any]:
-    from DiffSegLungLib import __version__
     from DiffSegLungLib.tissues import TISSUES
+    from DiffSegLungLib.version import __version__
 
     sources = [source.name for source in arguments.sources]
     return {
@@ -413,9 +373,6 @@ def _model_card(facts: dict[str, Any], spacing: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-# --- lungs -----------------------------------------------------------------------------------------------
-
-
 def _add_lungs(actions: Any) -> None:
     summary = "Train the lung network; the same command goes on where a run was stopped."
     parser = add_action(actions, "lungs", summary)
@@ -434,8 +391,8 @@ def _add_lungs(actions: Any) -> None:
 
 
 def _lungs(arguments: argparse.Namespace, progress: Progress) -> Path:
-    from DiffSegLungLib.models import find
-    from DiffSegLungLib.pipeline import choose_device
+    from DiffSegLungLib.devices import choose_device
+    from DiffSegLungLib.models.store import find
     from DiffSegLungLib.training import lungs
     from DiffSegLungLib.training.sources import require_different_names
 
@@ -459,71 +416,7 @@ def _lungs(arguments: argparse.Namespace, progress: Progress) -> Path:
     return lungs.write_to_model(arguments.run, model) if model else written
 
 
-# --- arguments -------------------------------------------------------------------------------------------
-
-
-def add_action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
-    """A parser of one action of ``train``."""
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=summary)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    add_progress(parser)
-    return parser
-
-
-def add_progress(parser: argparse.ArgumentParser) -> None:
-    """The option ``--progress``."""
-    progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
-    parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
-
-
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """The option ``--threads``."""
-    # More than are idle is far worse than fewer: the threads wait for the one that shares its core.
-    threads_help = "processor cores to use; no more than are idle (default: all)"
-    parser.add_argument("--threads", metavar="N", type=count, help=threads_help)
-
-
 def _require_writable(folder: Path) -> None:
-    from DiffSegLungLib.outputs import require_writable
+    from DiffSegLungLib.io.atomic import require_writable
 
     require_writable(folder / DESCRIPTION)
-
-
-def count(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def seed(text: str) -> int:
-    """A seed, for argparse."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
-    return int(text)
-
-
-def _channels(text: str) -> int:
-    if count(text) % 8:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 8")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 0.9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 0.9")
-    return share
-
-
-def _length(text: str) -> float:
-    try:
-        length = float(text)
-    except ValueError:
-        length = 0.0
-    if not 0.3 <= length <= 5.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a length from 0.3 to 5 mm")
-    return length

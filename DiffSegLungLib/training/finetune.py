@@ -21,12 +21,12 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from DiffSegLungLib import models
+from DiffSegLungLib.devices import choose_device
 from DiffSegLungLib.errors import CancelledError, MissingPartError, UnusableInputError
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.outputs import atomic_path, require_writable, write_json
-from DiffSegLungLib.pipeline import choose_device
+from DiffSegLungLib.io.atomic import atomic_path, require_writable, write_json
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.progress import Progress, part, silent
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.distributed import Ranks, joined
 from DiffSegLungLib.training.healthy import HealthyLung

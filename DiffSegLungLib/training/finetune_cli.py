@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.training.cli import (
+from DiffSegLungLib.training.options import (
     add_progress,
     add_threads,
     count,

@@ -7,16 +7,17 @@ from functools import cache
 
 import numpy as np
 
-from DiffSegLungLib.features import embed, fine_descriptors
-from DiffSegLungLib.lungs import lungs_from_mask
-from DiffSegLungLib.models import Model
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.naming import NAMED
+from DiffSegLungLib.decision.mixture_decision import classify, refine
+from DiffSegLungLib.decision.model import Model
+from DiffSegLungLib.decision.naming import NAMED
+from DiffSegLungLib.io.volume import load_volume
+from DiffSegLungLib.lungs.lungs import lungs_from_mask
+from DiffSegLungLib.parenchyma.grid import Grid, working_grid
+from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.phantom import make_phantom, phantom_image
-from DiffSegLungLib.pipeline import Grid, classify, refine, working_grid
+from DiffSegLungLib.representation.features import embed, fine_descriptors
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import HEALTHY
-from DiffSegLungLib.vessels import Parenchyma, separate_vessels
-from DiffSegLungLib.volume import load_volume
 
 PHANTOM_MM = (2.0, 1.5, 1.5)
 SLAB_MM = 48.0

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from DiffSegLungLib.diffusion import TIMESTEPS, from_hounsfield
-from DiffSegLungLib.features import DOWNSAMPLING as CELL
-from DiffSegLungLib.features import EmbeddingPlan, embed
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.radiomics.batched import teacher_for_patches
+from DiffSegLungLib.representation.diffusion import TIMESTEPS, from_hounsfield
+from DiffSegLungLib.representation.features import DOWNSAMPLING as CELL
+from DiffSegLungLib.representation.features import EmbeddingPlan, embed
+from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.training.patches import build_sampler
 from DiffSegLungLib.training.store import Patient
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
 from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
-from DiffSegLungLib.lung_network import NETWORK_MM
+from DiffSegLungLib.lungs.network import NETWORK_MM
 from DiffSegLungLib.phantom.grid import cover
 
 OUTSIDE = 0

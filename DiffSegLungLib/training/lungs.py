@@ -19,7 +19,10 @@ from torch.nn import functional
 from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
 from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.lung_network import (
+from DiffSegLungLib.io.label_maps import load_mask
+from DiffSegLungLib.io.volume import load_volume
+from DiffSegLungLib.lungs.lungs import lungs_from_mask, segment_lungs
+from DiffSegLungLib.lungs.network import (
     CHANNELS,
     NETWORK_MM,
     STEP,
@@ -27,15 +30,15 @@ from DiffSegLungLib.lung_network import (
     from_hounsfield,
     to_network_grid,
 )
-from DiffSegLungLib.lungs import lungs_from_mask, segment_lungs, to_work_grid
-from DiffSegLungLib.models import LUNGS, storage
+from DiffSegLungLib.lungs.shapes import to_work_grid
+from DiffSegLungLib.models import storage
+from DiffSegLungLib.models.format import LUNGS
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.progress import Progress
 from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.lung_lesions import depth_of, paint_disease
 from DiffSegLungLib.training.run_files import CHECKPOINT, LOG, TRAINING_STAGE
-from DiffSegLungLib.volume import load_mask, load_volume
 
 MASK_SUFFIX = "_lungmask.nii.gz"
 """A file of the CT's name with this ending is the expert's mask of its lungs."""

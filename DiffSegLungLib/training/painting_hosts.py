@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from DiffSegLungLib.resampling import resample
+from DiffSegLungLib.io.resampling import resample
+from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, FIBROSIS, GROUND_GLASS, VESSEL
-from DiffSegLungLib.volume import Volume
 
 Triple = tuple[float, float, float]
 GRID: Triple = (2.0, 1.0, 1.0)

@@ -176,3 +176,10 @@ def _small_rotation(random: np.random.Generator) -> np.ndarray:
     axis = np.array([[0, -x, y], [x, 0, -z], [-y, z, 0]]) / np.sqrt(z * z + y * y + x * x)
     angle = np.deg2rad(random.uniform(-MOST_DEGREES, MOST_DEGREES))
     return np.eye(3) + np.sin(angle) * axis + (1 - np.cos(angle)) * axis @ axis
+
+
+def patient_normalised(hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """HU stretched so that each patient's lungs have the same mean and spread: the HU are not preserved."""
+    inside = hu[mask]
+    mean, deviation = float(inside.mean()), max(float(inside.std()), 1.0)
+    return ((hu - mean) / deviation * 180.0 - 800.0).astype(np.float32)

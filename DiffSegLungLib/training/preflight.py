@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from DiffSegLungLib import models
+from DiffSegLungLib.devices import choose_device
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
-from DiffSegLungLib.pipeline import choose_device
+from DiffSegLungLib.io.volume import load_volume
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.progress import Progress, peak_memory_mb, silent
 from DiffSegLungLib.training.finetune import (
     DEFAULT_MINUTES,
@@ -27,7 +28,6 @@ from DiffSegLungLib.training.sources import read_persons
 from DiffSegLungLib.training.split import split_patients
 from DiffSegLungLib.training.store import Patient, name_of
 from DiffSegLungLib.training.trainer import Settings, Trainer
-from DiffSegLungLib.volume import load_volume
 
 AERATED_HU = (-950, -550)
 """Voxels in between are about the lungs, on a CT whose lungs nobody has found yet."""

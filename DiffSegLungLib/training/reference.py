@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from DiffSegLungLib.features import EmbeddingPlan, embed
-from DiffSegLungLib.fusion import FusionSettings
-from DiffSegLungLib.mixture import Mixture, Projection, fit_mixture, fit_projection
+from DiffSegLungLib.decision.fusion import FusionSettings
+from DiffSegLungLib.decision.mixture import Mixture, Projection, fit_mixture, fit_projection
+from DiffSegLungLib.decision.mixture_decision import descriptors_of
+from DiffSegLungLib.decision.naming import NamingRule, healthy_density, name_by_rule
+from DiffSegLungLib.decision.regions import RegionSettings
 from DiffSegLungLib.models import storage
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.naming import NamingRule, healthy_density, name_by_rule
-from DiffSegLungLib.pipeline import descriptors_of, prepare_for_fit
 from DiffSegLungLib.progress import Progress, silent
-from DiffSegLungLib.regions import RegionSettings
+from DiffSegLungLib.representation.features import EmbeddingPlan, embed
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.training import checkpoint
+from DiffSegLungLib.training.prepared_ct import prepare_for_fit
 
 BINS = (24, 12)
 """Bins of density and of lines over which voxels are sampled flat."""

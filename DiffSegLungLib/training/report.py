@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib.outputs import atomic_path, write_text
+from DiffSegLungLib.io.atomic import atomic_path, write_text
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.run_files import CHECKPOINT, COLLAPSED, read_log
@@ -122,8 +122,8 @@ def draw_embedding(trainer: Trainer) -> Figure:
     """Regions on two principal components of the embedding, coloured by three teacher numbers."""
     from matplotlib.figure import Figure
 
-    from DiffSegLungLib.radiomics import FEATURE_NAMES
-    from DiffSegLungLib.radiomics.batched import teacher_for_patches
+    from DiffSegLungLib.representation.radiomics import FEATURE_NAMES
+    from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches
     from DiffSegLungLib.training.judge import cut_regions, draw_held_back, region_embeddings
 
     settings = trainer.settings

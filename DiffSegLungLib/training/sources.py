@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.files import CT_SUFFIXES, may_be_ct
+from DiffSegLungLib.io.files import CT_SUFFIXES, may_be_ct
+from DiffSegLungLib.io.headers import is_dicom
 from DiffSegLungLib.training.store import name_of
-from DiffSegLungLib.volume import is_dicom
 
 
 def find_ct(given: Iterable[Path]) -> list[Path]:

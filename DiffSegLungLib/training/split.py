@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from DiffSegLungLib.outputs import write_json
+from DiffSegLungLib.io.atomic import write_json
 
 FILE = "split.json"
 SHARE = 0.2

@@ -18,9 +18,10 @@ import numpy as np
 from scipy import ndimage
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.lungs import segment_lungs
-from DiffSegLungLib.outputs import atomic_path
-from DiffSegLungLib.volume import Volume, load_volume, resample
+from DiffSegLungLib.io.atomic import atomic_path
+from DiffSegLungLib.io.resampling import resample
+from DiffSegLungLib.io.volume import Volume, load_volume
+from DiffSegLungLib.lungs.lungs import segment_lungs
 
 MARGIN = 8
 """Voxels kept around the lungs."""

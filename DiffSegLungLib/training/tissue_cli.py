@@ -10,7 +10,7 @@ from typing import Any
 
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.progress import Progress, silent
-from DiffSegLungLib.training.cli import add_action, add_threads, count, processor, seed
+from DiffSegLungLib.training.options import add_action, add_threads, count, processor, seed
 
 SHALLOW = "haze that the program finds is no disease but shallow breath or gravity: these CT, by name"
 
@@ -76,8 +76,8 @@ def _hosts(arguments: argparse.Namespace, progress: Progress) -> Path:
 
 
 def _write_hosts(source: Path, name: str, folder: Path, readings: Path | None, shallow: bool) -> None:
-    from DiffSegLungLib.lungs import segment_lungs
-    from DiffSegLungLib.models import load
+    from DiffSegLungLib.lungs.lungs import segment_lungs
+    from DiffSegLungLib.models.store import load
     from DiffSegLungLib.pipeline import segment
     from DiffSegLungLib.training.painting_hosts import ZOOMS, prepare
 
@@ -100,7 +100,7 @@ def _require_hosts(folder: Path) -> None:
 
 
 def _tissues(arguments: argparse.Namespace, progress: Progress = silent) -> Path:
-    from DiffSegLungLib.pipeline import choose_device
+    from DiffSegLungLib.devices import choose_device
     from DiffSegLungLib.training.painting import Painter
     from DiffSegLungLib.training.tissue_training import TissuePlan, TissueTrainer
 
@@ -127,7 +127,7 @@ def _tissues(arguments: argparse.Namespace, progress: Progress = silent) -> Path
 
 
 def _calibrate(arguments: argparse.Namespace, progress: Progress = silent) -> Path:
-    from DiffSegLungLib.models import load
+    from DiffSegLungLib.models.store import load
     from DiffSegLungLib.models.storage import write_calibration
     from DiffSegLungLib.training.painting import Painter
     from DiffSegLungLib.training.painting_hosts import hosts_of

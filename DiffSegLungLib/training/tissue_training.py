@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
-from DiffSegLungLib.diffusion.schedule import noise_schedule
+from DiffSegLungLib.io.atomic import atomic_path
 from DiffSegLungLib.models.storage import write_tissue_network
-from DiffSegLungLib.outputs import atomic_path
 from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.representation.diffusion.schedule import noise_schedule
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.painted_patches import LEFT_OUT, PaintedPatches, PaintPatch

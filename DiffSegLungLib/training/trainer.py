@@ -16,14 +16,21 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from DiffSegLungLib.cell_numbers import CONTEXT, cell_numbers, inner, without_rim
-from DiffSegLungLib.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
-from DiffSegLungLib.distillation import EMBEDDING, TARGETS, TeacherHead, collapse, info_nce, warm_up
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.outputs import write_text
+from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.progress import Progress
-from DiffSegLungLib.radiomics.batched import teacher_for_patches
+from DiffSegLungLib.representation.cell_numbers import CONTEXT, cell_numbers, inner, without_rim
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
+from DiffSegLungLib.representation.distillation import (
+    EMBEDDING,
+    TARGETS,
+    TeacherHead,
+    collapse,
+    info_nce,
+    warm_up,
+)
+from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.distributed import Ranks, share_batch_norm
@@ -454,7 +461,7 @@ def _as_seen(patients: Sequence[Patient], settings: Settings) -> list[Patient]:
     """The patients as the network shall see them."""
     if settings.hu_preserved:
         return list(patients)
-    from DiffSegLungLib.evaluation.stages import patient_normalised
+    from DiffSegLungLib.training.patches import patient_normalised
 
     return [
         replace(one, hu=np.rint(patient_normalised(one.hu, one.mask)).astype(np.int16)) for one in patients

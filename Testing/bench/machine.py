@@ -57,7 +57,7 @@ def peaks() -> dict[str, float]:
 
 
 def _has_bf16() -> bool:
-    from DiffSegLungLib.features import bfloat16_pays
+    from DiffSegLungLib.representation.features import bfloat16_pays
 
     return bfloat16_pays()
 

@@ -31,7 +31,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    from DiffSegLungLib.commands import SegmentRequest, segment_to_files
+    from DiffSegLungLib.app.commands import SegmentRequest, segment_to_files
 
     request = SegmentRequest(
         source=arguments.ct, output=arguments.output, quality=arguments.quality, model=arguments.model
@@ -54,7 +54,7 @@ def counter(meter: StageMeter) -> Any:
 
 def facts(result: Any) -> dict[str, Any]:
     """What was worked on, and the bytes that each stage moves at the least."""
-    from DiffSegLungLib.measures import lung_box
+    from DiffSegLungLib.quantify.measures import lung_box
 
     labels, volume = result.label_array, result.volume
     ct, lung = labels.size, int((labels > 0).sum())

@@ -24,13 +24,21 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from DiffSegLungLib import features, pipeline
-from DiffSegLungLib.mixture import Mixture, Projection
-from DiffSegLungLib.models import Model
+from DiffSegLungLib import pipeline
+from DiffSegLungLib.decision import mixture_decision
+from DiffSegLungLib.decision.mixture import Mixture, Projection
+from DiffSegLungLib.decision.model import Model
+from DiffSegLungLib.parenchyma.grid import Grid
 from DiffSegLungLib.phantom import make_phantom, phantom_image
+from DiffSegLungLib.representation import features
 
-FILTERING = ["dense_lung", "features", "filters", "fusion", "lung_shapes", "lung_warnings", "lungs"]
-FILTERING += ["nodules", "pipeline", "regions", "vessels"]
+ROOMS = {
+    "lungs": "air bowel chest_wall dense sides shapes warnings lungs",
+    "parenchyma": "nodules vessels",
+    "decision": "fusion lucent_regions mixture_decision network_decision raised_regions regions",
+}
+FILTERING = ["filters", "parenchyma.grid", "representation.features"]
+FILTERING += [f"{room}.{name}" for room, names in ROOMS.items() for name in names.split()]
 MODULES = [import_module(f"DiffSegLungLib.{name}") for name in FILTERING]
 ROWS = 4
 """Slices at a time whose embedding of all noise levels is up-sampled: each voxel has 384 numbers."""
@@ -73,7 +81,7 @@ def plain() -> Iterator[None]:
     """The pipeline without its short cuts, as long as the context lasts."""
     numbers: list[Projection] = []
 
-    def embed(model: Model, grid: pipeline.Grid, seed: int, *_: Any) -> np.ndarray:
+    def embed(model: Model, grid: Grid, seed: int, *_: Any) -> np.ndarray:
         numbers[:] = [model.projection]
         return features.embed(model.student, grid.hu, grid.mask, lambda cells: cells, model.plan, seed)
 
@@ -85,8 +93,8 @@ def plain() -> Iterator[None]:
         swap(features, "_autocast", lambda device: nullcontext())
         swap(features, "batch_size", lambda planned, device: 1)
         swap(features, "_windows", _lattice)
-        swap(pipeline, "_embed", embed)
-        swap(pipeline, "descriptors_of", descriptors)
+        swap(mixture_decision, "_embed", embed)
+        swap(mixture_decision, "descriptors_of", descriptors)
         swap(Mixture, "log_densities", _log_densities)
         for module, (name, new) in product(MODULES, OPERATIONS.items()):
             if hasattr(module, name):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from DiffSegLungLib.outputs import write_json, write_text
+from DiffSegLungLib.io.atomic import write_json, write_text
 
 TARGETS = (
     # name of the case, threads, seconds, MB

@@ -92,7 +92,7 @@ def networks(
         spacing: mm (z, y, x).
         lung_patches: patches of the published size at 1 mm that hold lung, without overlap.
     """
-    from DiffSegLungLib.diffusion.network import DiffusionUNet
+    from DiffSegLungLib.representation.diffusion.network import DiffusionUNet
 
     extent = [count * step for count, step in zip(shape, spacing, strict=True)]
     cube = torch.randn(1, 1, *[NNUNET_PATCH] * 3)
@@ -164,7 +164,7 @@ def _posterior(seed: int) -> tuple[str, Cost, Cost]:
     """scikit-learn's posterior of the shipped mixture, or ours."""
     from sklearn.mixture import GaussianMixture
 
-    from DiffSegLungLib.models import load
+    from DiffSegLungLib.models.store import load
 
     mixture = load().mixture
     random = np.random.default_rng(seed)
@@ -191,7 +191,7 @@ def _smoothing(seed: int) -> tuple[str, Cost, Cost]:
     """A median of labels over 5 voxels, or the fusion of five posteriors."""
     import SimpleITK as sitk
 
-    from DiffSegLungLib.fusion import FusionSettings, fuse
+    from DiffSegLungLib.decision.fusion import FusionSettings, fuse
 
     random = np.random.default_rng(seed)
     shape = (96, 128, 160)

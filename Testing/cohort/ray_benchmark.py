@@ -23,9 +23,9 @@ from typing import Any
 import pandas
 import psutil
 
-from DiffSegLungLib.cohort.command import CASES_FOLDER
-from DiffSegLungLib.cohort.jobs import SEGMENTATION
-from DiffSegLungLib.outputs import write_json
+from DiffSegLungLib.app.cohort.command import CASES_FOLDER
+from DiffSegLungLib.app.cohort.jobs import SEGMENTATION
+from DiffSegLungLib.io.atomic import write_json
 from Testing.cohort.small_cases import SmallCases
 
 OPTIONS = ("--quality", "fast", "--threads", "1", "--device", "cpu", "--progress", "json")

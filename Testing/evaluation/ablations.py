@@ -19,14 +19,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import load as load_tensors
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation.command import default_data
-from DiffSegLungLib.models import DESCRIPTION as MODEL
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.outputs import write_json
+from DiffSegLungLib.io.atomic import write_json
+from DiffSegLungLib.models.format import DESCRIPTION as MODEL
 from DiffSegLungLib.progress import BarProgress
-from DiffSegLungLib.training.cli import DESCRIPTION, processor
+from DiffSegLungLib.representation.student import Student
+from DiffSegLungLib.training.cli import DESCRIPTION
+from DiffSegLungLib.training.options import processor
 from DiffSegLungLib.training.store import Patient, load_store, spacing_of_store
 from DiffSegLungLib.training.trainer import Settings, Trainer
 

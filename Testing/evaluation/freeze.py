@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -93,13 +94,15 @@ METHODS: dict[str, Callable[[Any, Any], np.ndarray]] = {
 def label_maps(ct: Path, lungs: Path | None) -> dict[str, sitk.Image]:
     """The label maps of one CT by each method, in its own geometry."""
     from DiffSegLungLib.evaluation import stages
-    from DiffSegLungLib.models import load
-    from DiffSegLungLib.pipeline import find_lungs
-    from DiffSegLungLib.volume import load_volume, to_input_geometry
 
-    model, volume = load(None), load_volume(ct)
-    prepared = stages.prepare(volume, model, found=find_lungs(volume, lungs, model.lungs))
-    return {name: to_input_geometry(decide(prepared, model), volume) for name, decide in METHODS.items()}
+    # Where that commit has them, not where they are now.
+    pipeline, volumes = import_module("DiffSegLungLib.pipeline"), import_module("DiffSegLungLib.volume")
+    model, volume = import_module("DiffSegLungLib.models").load(None), volumes.load_volume(ct)
+    found = pipeline.find_lungs(volume, lungs, model.lungs)
+    prepared = stages.prepare(volume, model, found=found)
+    return {
+        name: volumes.to_input_geometry(decide(prepared, model), volume) for name, decide in METHODS.items()
+    }
 
 
 def write_label_maps(ct: Path, lungs: Path | None, output: Path) -> None:
@@ -161,7 +164,7 @@ def _older(host: Any, seed: int, data: Path) -> tuple[sitk.Image, str]:
     from DiffSegLungLib.evaluation.cases import draw_lesions, make_case
     from DiffSegLungLib.evaluation.hosts import load_host
     from DiffSegLungLib.evaluation.known_truth import case_volume
-    from DiffSegLungLib.volume import canonical_image
+    from DiffSegLungLib.io.volume import canonical_image
 
     volume = case_volume(make_case(load_host(host, data), draw_lesions(seed)))
     return canonical_image(volume.hu, volume), ""

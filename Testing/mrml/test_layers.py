@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 
 from DiffSegLungLib.anatomy import LOBES
-from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_segmentation
-from DiffSegLungLib.segmentations import load_lungs, load_regions
-from DiffSegLungLib.volume import load_volume
+from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_segmentation
+from DiffSegLungLib.io.segmentations import load_lungs, load_regions
+from DiffSegLungLib.io.volume import load_volume
 
 pytest.importorskip("slicer", reason="needs slicer-core")
 import slicer  # noqa: E402

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from DiffSegLungLib import tissues
-from DiffSegLungLib.outputs import tissue_terminology, write_segmentation
+from DiffSegLungLib.export.segmentation_file import tissue_terminology, write_segmentation
 
 pytest.importorskip("slicer", reason="needs slicer-core")
 import slicer  # noqa: E402

@@ -70,8 +70,8 @@ def test_everything_is_in_its_place_and_nothing_else(extension: Any, tree: str) 
 def test_library_finds_its_weights_there(extension: Any, tree: str, tmp_path: Path) -> None:
     folder = getattr(extension, tree)
     code = (
-        "import DiffSegLungLib, DiffSegLungLib.report;"
-        "from DiffSegLungLib.models import verify;"
+        "import DiffSegLungLib, DiffSegLungLib.export.report;"
+        "from DiffSegLungLib.models.store import verify;"
         "print(DiffSegLungLib.__file__); print(verify().folder)"
     )
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.phantom import Phantom, make_phantom
 from DiffSegLungLib.tissues import TISSUES
-from DiffSegLungLib.volume import load_volume
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "DiffSegLung/Resources/SampleData"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from DiffSegLungLib.cases import find_cases
+from DiffSegLungLib.io.cases import find_cases
 from Testing.unit.dicom_series import write_series
 
 pytest.importorskip("slicer", reason="needs slicer-core")

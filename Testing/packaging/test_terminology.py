@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from DiffSegLungLib.outputs import TERMINOLOGY_CONTEXT, tissue_terminology
+from DiffSegLungLib.export.segmentation_file import TERMINOLOGY_CONTEXT, tissue_terminology
 from DiffSegLungLib.tissues import CATEGORY, REPORTED, TISSUES, Code, Tissue
 
 ROOT = Path(__file__).resolve().parents[2]

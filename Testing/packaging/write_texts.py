@@ -13,14 +13,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from DiffSegLungLib.anatomy import LOBES, LUNGS
-from DiffSegLungLib.measures import DEFINITIONS, WHOLE
+from DiffSegLungLib.anatomy import LOBES, LUNGS, WHOLE
+from DiffSegLungLib.quantify.measures import DEFINITIONS
 from DiffSegLungLib.tissues import REPORTED
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "DiffSegLungLib"
 TEXTS = ROOT / "DiffSegLung" / "DiffSegLungSlicer" / "textsOfLibrary.py"
-NOT_IN_SLICER = ("evaluation", "serve", "cohort", "report")
+NOT_IN_SLICER = ("evaluation", "app/serve", "app/cohort", "export/report")
 LEAST_WORDS = 4
 HEAD = '''\
 """What the library says to a user, written by Testing/packaging/write_texts.py for Slicer's translators."""
@@ -81,7 +81,7 @@ def library_texts() -> list[str]:
     names = [*(tissue.name for tissue in REPORTED), WHOLE, *(part.name for part in (*LUNGS, *LOBES))]
     names += [definition.name for definition in DEFINITIONS.values()]
     for file in sorted(LIBRARY.rglob("*.py")):
-        if file.relative_to(LIBRARY).parts[0] not in NOT_IN_SLICER:
+        if not any(file.is_relative_to(LIBRARY / folder) for folder in NOT_IN_SLICER):
             tree = ast.parse(file.read_text(encoding="utf-8"))
             names += [text for text in said_in(tree) if len(text.split()) >= LEAST_WORDS]
     return list(dict.fromkeys(names))

@@ -16,7 +16,7 @@ import numpy as np
 import pandas
 import SimpleITK as sitk
 
-from DiffSegLungLib.volume import load_volume
+from DiffSegLungLib.io.volume import load_volume
 from Testing.robustness.scans import Maker
 
 OUTPUT = "out/result.seg.nrrd"

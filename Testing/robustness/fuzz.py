@@ -119,7 +119,8 @@ def read(content: bytes, ending: str) -> str:
     Raises:
         Exception: anything but a refusal: a finding.
     """
-    from DiffSegLungLib.volume import load_mask, load_volume
+    from DiffSegLungLib.io.label_maps import load_mask
+    from DiffSegLungLib.io.volume import load_volume
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / f"ct{ending}"
@@ -187,7 +188,7 @@ def by_atheris(seconds: float, folder: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["DiffSegLungLib"]):
-        import DiffSegLungLib.volume  # noqa: F401
+        import DiffSegLungLib.io.volume  # noqa: F401
 
     endings = list(seeds())
 

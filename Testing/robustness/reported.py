@@ -15,9 +15,9 @@ import SimpleITK as sitk
 from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
-from DiffSegLungLib.dicom_seg import write_dicom_seg
+from DiffSegLungLib.export.dicom_seg import write_dicom_seg
+from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.tissues import HEALTHY
-from DiffSegLungLib.volume import load_volume
 from Testing.robustness.battery import (
     Case,
     Check,

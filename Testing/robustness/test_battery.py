@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from Testing.robustness.battery import Case, Outcome, command_for, digest, judge
 from Testing.robustness.cases import CASES, PLAIN
 

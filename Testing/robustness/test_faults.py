@@ -17,17 +17,21 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from DiffSegLungLib import cli, features, models, outputs
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import UnusableInputError, is_out_of_memory
-from DiffSegLungLib.features import _in_batches_that_fit
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.pipeline import STAGES
+from DiffSegLungLib.io import atomic
+from DiffSegLungLib.models import store as models
+from DiffSegLungLib.representation import features
+from DiffSegLungLib.representation.features import _in_batches_that_fit
+from DiffSegLungLib.representation.student import Student
+from DiffSegLungLib.stages import STAGES
 from Testing.robustness.scans import finer, image_of, phantom, save
 
 ROOT = Path(__file__).resolve().parents[2]
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and limits of POSIX")
 LIMITED = (
-    "import resource, signal, sys; from DiffSegLungLib.cli import main; {limit}; sys.exit(main(sys.argv[1:]))"
+    "import resource, signal, sys; from DiffSegLungLib.app.cli import main; {limit}; "
+    "sys.exit(main(sys.argv[1:]))"
 )
 
 
@@ -93,7 +97,7 @@ def test_killed_at_any_stage_nothing_half_written_stays(inputs: Path, tmp_path: 
 WRITE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from DiffSegLungLib.outputs import write_together
+from DiffSegLungLib.io.atomic import write_together
 
 def write(path):
     path.write_text("half")
@@ -112,32 +116,32 @@ def test_killed_while_it_writes_the_next_run_clears_up(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(tmp_path)], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     assert len(hidden(tmp_path)) == 2 == len(list(tmp_path.iterdir()))
-    outputs.write_text(tmp_path / "other.txt", "whole")
+    atomic.write_text(tmp_path / "other.txt", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
 
 
 def test_files_that_others_write_at_this_moment_are_left_alone(tmp_path: Path) -> None:
     from_another_computer = tmp_path / ".partial-abcdef-1-00000000-r.nrrd"
     from_another_computer.write_text("half")
-    with outputs.atomic_path(tmp_path / "a.txt") as ours:
+    with atomic.atomic_path(tmp_path / "a.txt") as ours:
         ours.write_text("half")
-        outputs.write_text(tmp_path / "b.txt", "whole")
+        atomic.write_text(tmp_path / "b.txt", "whole")
         assert ours.exists()
     assert from_another_computer.exists()
-    long_ago = time.time() - 2 * outputs.OLD_SECONDS
+    long_ago = time.time() - 2 * atomic.OLD_SECONDS
     os.utime(from_another_computer, (long_ago, long_ago))
-    outputs.write_text(tmp_path / "c.txt", "whole")
+    atomic.write_text(tmp_path / "c.txt", "whole")
     assert not from_another_computer.exists()
 
 
 def test_a_clock_that_jumps_forward_harms_no_file_of_a_living_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with outputs.atomic_path(tmp_path / "a.txt") as ours:
+    with atomic.atomic_path(tmp_path / "a.txt") as ours:
         ours.write_text("half")
         now = time.time()
-        monkeypatch.setattr(outputs.time, "time", lambda: now + 10 * outputs.OLD_SECONDS)
-        outputs.write_text(tmp_path / "b.txt", "whole")
+        monkeypatch.setattr(atomic.time, "time", lambda: now + 10 * atomic.OLD_SECONDS)
+        atomic.write_text(tmp_path / "b.txt", "whole")
         assert ours.exists()
     assert (tmp_path / "a.txt").read_text() == "half"
 
@@ -149,7 +153,7 @@ def test_what_a_dead_process_left_goes_though_the_clock_was_put_back(tmp_path: P
     tomorrow = time.time() + 86400
     for left in tmp_path.iterdir():
         os.utime(left, (tomorrow, tomorrow))
-    outputs.write_text(tmp_path / "other.txt", "whole")
+    atomic.write_text(tmp_path / "other.txt", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
 
 
@@ -159,7 +163,7 @@ def test_a_clock_that_jumps_changes_no_duration(inputs: Path, tmp_path: Path) ->
     code = (
         "import itertools, sys, time; jumps = itertools.count(); real = time.time; "
         "time.time = lambda: real() + 36000 * (-1) ** next(jumps) * next(jumps); "
-        "from DiffSegLungLib.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from DiffSegLungLib.app.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *words(inputs, tmp_path / "r.seg.nrrd")]
     started = time.monotonic()
@@ -175,7 +179,7 @@ def test_a_clock_that_jumps_changes_no_duration(inputs: Path, tmp_path: Path) ->
 TWO_FILES = """
 import sys, time
 from pathlib import Path
-from DiffSegLungLib.outputs import write_together
+from DiffSegLungLib.io.atomic import write_together
 folder, who = Path(sys.argv[1]), sys.argv[2]
 for _ in range(60):
     write_together({folder / "m.json": lambda path: path.write_text(who),
@@ -239,7 +243,7 @@ def test_weights(
 WITHOUT = """
 import sys
 sys.modules[{name!r}] = None
-from DiffSegLungLib.cli import main
+from DiffSegLungLib.app.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -288,7 +292,7 @@ def test_a_fault_of_a_package_that_is_too_new_names_it(
     inputs: Path, tmp_path: Path, change: str, status: int, sentence: str
 ) -> None:
     """What a new version took away, or does otherwise."""
-    code = f"import sys, scipy.ndimage; {change}; from DiffSegLungLib.cli import main; sys.exit(main())"
+    code = f"import sys, scipy.ndimage; {change}; from DiffSegLungLib.app.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, *words(inputs, tmp_path / "r.seg.nrrd")],
         capture_output=True,
@@ -484,7 +488,7 @@ def test_without_memory_it_says_so(tmp_path: Path, megabytes: int) -> None:
     """The program has loaded its packages; then it gets so much more and no more, for a large CT."""
     save(finer((4, 4, 4)), tmp_path / "ct.nrrd")
     limit = (
-        "import DiffSegLungLib.pipeline; import DiffSegLungLib.models as m; m.load(); "
+        "import DiffSegLungLib.pipeline; import DiffSegLungLib.models.store as m; m.load(); "
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize(); "
         f"most = used + {megabytes} * 2**20; resource.setrlimit(resource.RLIMIT_AS, (most, most))"
     )
@@ -501,7 +505,7 @@ def test_without_memory_it_says_so(tmp_path: Path, megabytes: int) -> None:
 def test_a_ct_that_memory_cannot_hold_is_refused_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from DiffSegLungLib import image_files
+    from DiffSegLungLib.io import image_files
 
     save(image_of(phantom().hu), tmp_path / "ct.nrrd")
     monkeypatch.setattr(image_files, "free_memory_mb", lambda: 1.0)
@@ -521,5 +525,5 @@ def test_an_output_that_cannot_be_written_takes_no_result_away(tmp_path: Path) -
         path.write_text("new")
 
     with pytest.raises(UnusableInputError, match="Cannot write"):
-        outputs.write_together({target: write, target / "below a file.csv": write})
+        atomic.write_together({target: write, target / "below a file.csv": write})
     assert target.read_text() == "the old one" and hidden(tmp_path) == []

@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from DiffSegLungLib.lungs import segment_lungs
-from DiffSegLungLib.measures import measure, regions_from_sides
+from DiffSegLungLib.anatomy import regions_from_sides
+from DiffSegLungLib.io.label_maps import load_mask
+from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
+from DiffSegLungLib.lungs.lungs import segment_lungs
+from DiffSegLungLib.quantify.measures import measure
 from DiffSegLungLib.tissues import EMPHYSEMA, HEALTHY
-from DiffSegLungLib.volume import Volume, load_mask, load_volume, to_input_geometry
 from Testing.robustness.scans import SIDE, chest, phantom
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True)

@@ -18,8 +18,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from DiffSegLungLib import features
 from DiffSegLungLib.pipeline import segment
+from DiffSegLungLib.representation import features
 from Testing.robustness.scans import image_of, phantom, save
 
 ROOT = Path(__file__).resolve().parents[2]

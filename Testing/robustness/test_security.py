@@ -18,9 +18,10 @@ import pytest
 import SimpleITK as sitk
 from packaging.requirements import Requirement
 
-from DiffSegLungLib import cli, models
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.volume import load_volume
+from DiffSegLungLib.io.volume import load_volume
+from DiffSegLungLib.models import store as models
 from Testing.robustness import audit
 from Testing.robustness.scans import SIDE, chest, image_of, phantom, save
 from Testing.unit.dicom_series import write_series
@@ -47,9 +48,9 @@ UNSAFE_MODULES = {
 ARCHIVES = {"zipfile", "tarfile"}
 NETWORK = {"urllib", "http", "requests", "httpx", "ftplib", "smtplib", "socket", "aiohttp", "xmlrpc"}
 MAY_USE_NETWORK = {
-    "DiffSegLungLib/serve": "the page in the browser, on this computer unless told otherwise",
+    "DiffSegLungLib/app/serve": "the page in the browser, on this computer unless told otherwise",
     "DiffSegLungLib/training/distributed.py": "training on several computers that the user starts",
-    "DiffSegLungLib/cohort/ray_pool.py": "a cluster that the user names",
+    "DiffSegLungLib/app/cohort/ray_pool.py": "a cluster that the user names",
 }
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 MAY_IMPORT_BY_NAME = "DiffSegLungLib/training/lock.py"  # a module of Windows or of POSIX, both by a constant
@@ -313,7 +314,7 @@ def test_a_series_number_is_a_number(tmp_path: Path, number: str) -> None:
 
 def test_outputs_stay_in_their_folder(tmp_path: Path) -> None:
     """The cohort names folders by what it finds in DICOM; none leads out."""
-    from DiffSegLungLib.cases import find_cases
+    from DiffSegLungLib.io.cases import find_cases
 
     planted(tmp_path / "in" / "a", StudyInstanceUID="1.2.3", PatientName="../../../evil")
     (tmp_path / "in" / "..hidden.nrrd").write_bytes(b"")
@@ -331,7 +332,8 @@ def test_no_module_talks_to_the_network_when_it_is_loaded() -> None:
         "import sys, pkgutil, importlib\n"
         "sys.addaudithook(lambda event, args: event.startswith('socket.connect') and sys.exit(event))\n"
         "import DiffSegLungLib\n"
-        "for name in ('pipeline', 'report', 'models.storage', 'commands', 'remeasure', 'dicom_seg'):\n"
+        "import DiffSegLungLib.export.dicom_seg, DiffSegLungLib.export.report\n"
+        "for name in ('pipeline', 'models.storage', 'app.commands', 'quantify.remeasure'):\n"
         "    importlib.import_module('DiffSegLungLib.' + name)\n"
         "print('quiet')"
     )

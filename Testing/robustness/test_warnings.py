@@ -19,16 +19,17 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from DiffSegLungLib.grain import grain_of
-from DiffSegLungLib.longitudinal import change_warnings
-from DiffSegLungLib.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
-from DiffSegLungLib.measure_command import CORRECTED, OTHER_LUNGS, MeasureRequest, measure_to_files
-from DiffSegLungLib.naming import NamingRule, blur_warnings
-from DiffSegLungLib.outputs import TISSUE_SEGMENTS, Segment, write_segmentation, write_text
+from DiffSegLungLib.app.measure_command import CORRECTED, OTHER_LUNGS, MeasureRequest, measure_to_files
+from DiffSegLungLib.decision.naming import NamingRule, blur_warnings
+from DiffSegLungLib.export.segmentation_file import TISSUE_SEGMENTS, Segment, write_segmentation
+from DiffSegLungLib.io.atomic import write_text
+from DiffSegLungLib.io.volume import edge_warnings, load_volume
+from DiffSegLungLib.lungs.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
+from DiffSegLungLib.parenchyma.grain import grain_of
 from DiffSegLungLib.pipeline import segment
-from DiffSegLungLib.remeasure import remeasure
+from DiffSegLungLib.quantify.longitudinal import change_warnings
+from DiffSegLungLib.quantify.remeasure import remeasure
 from DiffSegLungLib.tissues import GROUND_GLASS, HEALTHY
-from DiffSegLungLib.volume import edge_warnings, load_volume
 from Testing.robustness.scans import (
     SIDE,
     chest,

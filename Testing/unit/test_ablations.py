@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from DiffSegLungLib import cli, models
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation.study import RETRAINED
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.models import store as models
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.training.trainer import Settings
 from Testing.evaluation import ablations
 from Testing.evaluation.ablations import Ablation

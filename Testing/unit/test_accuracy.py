@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib import models
 from DiffSegLungLib.evaluation import stages
 from DiffSegLungLib.evaluation.cases import Case, make_case
 from DiffSegLungLib.evaluation.hosts import make_host
 from DiffSegLungLib.evaluation.known_truth import Scorer, case_volume
 from DiffSegLungLib.evaluation.lesions import Lesion
-from DiffSegLungLib.lungs import Lungs
+from DiffSegLungLib.lungs.lungs import Lungs
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.tissues import CONSOLIDATION, FIBROSIS, GROUND_GLASS, OUTSIDE
 

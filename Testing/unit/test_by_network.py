@@ -12,14 +12,24 @@ from DiffSegLungLib.decision.by_network import (
     calibrated,
     cavities_of,
     dense_beside,
+    diseased_where_likely,
     shares_of_tissues,
     vessels_of,
 )
-from DiffSegLungLib.naming import NAMED
+from DiffSegLungLib.decision.naming import NAMED
 from DiffSegLungLib.representation.network import on_grid
 from DiffSegLungLib.representation.reading import Reading, read
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
-from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, OUTSIDE, VESSEL
+from DiffSegLungLib.tissues import (
+    CAVITY,
+    CONSOLIDATION,
+    EMPHYSEMA,
+    FIBROSIS,
+    GROUND_GLASS,
+    HEALTHY,
+    OUTSIDE,
+    VESSEL,
+)
 
 WINDOW = (16, 32, 32)
 
@@ -114,6 +124,18 @@ def test_nothing_that_is_likely_diseased_becomes_healthy() -> None:
     assert not (
         vessels_of(posterior, np.ones((8, 8, 8), bool)) & (posterior[EMPHYSEMA:VESSEL].max(axis=0) > 0.5)
     ).any()
+
+
+def test_several_likely_diseases_together_outweigh_healthy_lung() -> None:
+    shares = np.zeros((len(NAMED), 1, 1, 3), np.float32)
+    healthy, glass, net = (NAMED.index(label) for label in (HEALTHY, GROUND_GLASS, FIBROSIS))
+    shares[healthy] = [0.4, 0.6, 0.0]
+    shares[glass] = [0.35, 0.25, 0.0]
+    shares[net] = [0.25, 0.15, 0.0]
+    decided = diseased_where_likely(shares)
+    assert decided.argmax(axis=0).ravel()[:2].tolist() == [glass, healthy]
+    assert np.allclose(decided.sum(axis=0), shares.sum(axis=0))
+    assert np.allclose(np.sort(decided, axis=0), np.sort(shares, axis=0))
 
 
 def test_airless_lung_beside_the_lungs_is_added_and_what_touches_none_is_not() -> None:

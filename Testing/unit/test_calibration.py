@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffSegLungLib.aorta import find_aorta
-from DiffSegLungLib.calibration import BLOOD_HU, OUTSIDE_HU, TRACHEA_HU, Calibration, calibrate
+from DiffSegLungLib.lungs.aorta import find_aorta
+from DiffSegLungLib.lungs.calibration import BLOOD_HU, OUTSIDE_HU, TRACHEA_HU, Calibration, calibrate
 
 SHAPE = (60, 80, 120)
 SIDE_MM = 2.0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib import cell_numbers as module
-from DiffSegLungLib.cell_numbers import (
+from DiffSegLungLib.representation import cell_numbers as module
+from DiffSegLungLib.representation.cell_numbers import (
     BALLS,
     CELL_NUMBERS,
     CONTEXT,
@@ -23,7 +23,7 @@ from DiffSegLungLib.cell_numbers import (
     inner,
     without_rim,
 )
-from DiffSegLungLib.diffusion import DOWNSAMPLING, from_hounsfield
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING, from_hounsfield
 
 CLASSES = len(EDGES_HU) + 1
 TEXTURES_FROM = DENSITY_NUMBERS * len(SCALES) + CLASSES * len(NEIGHBOURHOODS)

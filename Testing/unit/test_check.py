@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from DiffSegLungLib import __version__, check, cli, models
+from DiffSegLungLib.app import check, cli
+from DiffSegLungLib.models import store as models
+from DiffSegLungLib.version import __version__
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "Resources" / "models" / models.DEFAULT
@@ -24,7 +26,7 @@ STATES = {"sound", "untried", "too old", "missing", "damaged"}
 def run(*words: str, code: str = "", **environment: str) -> tuple[int, str]:
     """Exit status and standard output of ``check`` in a process of its own, after some code."""
     program = (
-        f"{code}\nimport sys; from DiffSegLungLib.cli import main; sys.exit(main({['check', *words]!r}))"
+        f"{code}\nimport sys; from DiffSegLungLib.app.cli import main; sys.exit(main({['check', *words]!r}))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program],

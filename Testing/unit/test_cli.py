@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib import cli, tissues
-from DiffSegLungLib.commands import SegmentRequest, check_request
+from DiffSegLungLib import tissues
+from DiffSegLungLib.app import arguments, cli
+from DiffSegLungLib.app.commands import SegmentRequest, check_request
 from DiffSegLungLib.errors import CancelledError, MissingPartError, UnusableInputError
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,9 @@ def assert_one_line(text: str) -> None:
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
-    code = f"import sys; from DiffSegLungLib.cli import main; main({words!r}); print(*sorted(sys.modules))"
+    code = (
+        f"import sys; from DiffSegLungLib.app.cli import main; main({words!r}); print(*sorted(sys.modules))"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
@@ -211,10 +214,10 @@ def test_exit_statuses(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(arguments: object) -> int:
+    def fail(given: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_list_models", fail)
+    monkeypatch.setattr(arguments, "run_list_models", fail)
     assert cli.main(["models", "list"]) == status
     captured = capsys.readouterr().err
     assert_one_line(captured)
@@ -228,16 +231,16 @@ import signal, sys, time
 from pathlib import Path
 # Tests that run in the background hand down that this signal is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from DiffSegLungLib import cli
-from DiffSegLungLib.outputs import atomic_path
+from DiffSegLungLib.app import arguments, cli
+from DiffSegLungLib.io.atomic import atomic_path
 
-def wait(arguments):
+def wait(given):
     with atomic_path(sys.argv[1]) as partial:
         partial.write_text("half")
         print("writing", flush=True)
         time.sleep(60)
 
-cli._list_models = wait
+arguments.run_list_models = wait
 sys.exit(cli.main(["models", "list"]))
 """
 

@@ -19,16 +19,17 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli, models
-from DiffSegLungLib.cases import code_of, file_code, find_cases, without_names
-from DiffSegLungLib.cohort import CohortRequest, jobs, run_cohort
-from DiffSegLungLib.cohort import command as cohort_command
-from DiffSegLungLib.cohort.jobs import Job, Outcome, is_whole, request_into, run_job, write_record
-from DiffSegLungLib.cohort.pool import LocalPool, run_jobs
-from DiffSegLungLib.cohort.tables import TIMES, gather
+from DiffSegLungLib.app import cli
+from DiffSegLungLib.app.cohort import CohortRequest, jobs, run_cohort
+from DiffSegLungLib.app.cohort import command as cohort_command
+from DiffSegLungLib.app.cohort.jobs import Job, Outcome, is_whole, request_into, run_job, write_record
+from DiffSegLungLib.app.cohort.pool import LocalPool, run_jobs
+from DiffSegLungLib.app.cohort.tables import TIMES, gather
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.manifest import code_digest
-from DiffSegLungLib.volume import canonical_image, load_volume, to_input_geometry
+from DiffSegLungLib.export.manifest import code_digest
+from DiffSegLungLib.io.cases import code_of, file_code, find_cases, without_names
+from DiffSegLungLib.io.volume import canonical_image, load_volume, to_input_geometry
+from DiffSegLungLib.models import store as models
 from Testing.cohort.small_cases import SmallCases
 from Testing.unit.dicom_series import write_series
 
@@ -215,7 +216,7 @@ def test_parquet_is_the_same_table(done: CohortRequest) -> None:
 def leave_unfinished_file(folder: Path) -> None:
     """Of a process that was killed while it wrote."""
     writing = (
-        "import os, sys\nfrom DiffSegLungLib.outputs import atomic_path\n"
+        "import os, sys\nfrom DiffSegLungLib.io.atomic import atomic_path\n"
         "with atomic_path(sys.argv[1]) as partial:\n    partial.touch()\n    os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", writing, str(folder / "x.nrrd")], check=False, cwd=ROOT)
@@ -304,18 +305,18 @@ def test_edited_rules_are_not_whole(whole: CohortRequest, model: Path, part: str
 
 def test_another_version_or_code_is_not_whole(whole: CohortRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("DiffSegLungLib.cohort.jobs.__version__", "99.0")
+        patch.setattr("DiffSegLungLib.app.cohort.jobs.__version__", "99.0")
         assert is_done_again(whole)
-    monkeypatch.setattr("DiffSegLungLib.manifest.code_digest", lambda: "edited")
+    monkeypatch.setattr("DiffSegLungLib.export.manifest.code_digest", lambda: "edited")
     assert is_done_again(whole)
 
 
 def test_the_codes_digest_is_of_what_decides(tmp_path: Path) -> None:
-    for name in ("fusion.py", "serve/page.py", "decision/rules.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("tissues.py", "app/serve/page.py", "decision/rules.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
     digests = [code_digest.__wrapped__(tmp_path)]
-    for name in ("serve/page.py", "fusion.py", "decision/rules.py"):
+    for name in ("app/serve/page.py", "tissues.py", "decision/rules.py"):
         (tmp_path / name).write_text("2")
         digests.append(code_digest.__wrapped__(tmp_path))
     assert digests[0] == digests[1] and len(set(digests)) == 3
@@ -585,7 +586,7 @@ def test_ray_gives_the_same_table(done: CohortRequest, tmp_path: Path) -> None:
 def test_ray_is_started_again_on_a_busy_computer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray gives its processes half a minute, and raises a bare Exception."""
     ray = pytest.importorskip("ray", reason="the engine ray needs ray")
-    from DiffSegLungLib.cohort import ray_pool
+    from DiffSegLungLib.app.cohort import ray_pool
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     start, tries = ray.init, []
@@ -609,7 +610,7 @@ def test_ray_is_started_again_on_a_busy_computer(monkeypatch: pytest.MonkeyPatch
 
 def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the engine ray needs ray")
-    from DiffSegLungLib.cohort.ray_pool import RayPool
+    from DiffSegLungLib.app.cohort.ray_pool import RayPool
 
     with pytest.raises(MissingPartError, match=r"No Ray cluster at 127\.0\.0\.1:1: .*check --address\.$"):
         RayPool(1, 1, gpu=False, address="127.0.0.1:1")

@@ -13,14 +13,14 @@ import torch
 from scipy import ndimage
 from torch.utils.flop_counter import FlopCounterMode
 
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS
-from DiffSegLungLib.diffusion import build_unet, encode
-from DiffSegLungLib.features import EmbeddingPlan, embed, fine_descriptors
-from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse
-from DiffSegLungLib.lungs import segment_lungs
-from DiffSegLungLib.mixture import Mixture
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.vessels import separate_vessels
+from DiffSegLungLib.decision.fusion import FusionSettings, edge_map, fuse
+from DiffSegLungLib.decision.mixture import Mixture
+from DiffSegLungLib.lungs.lungs import segment_lungs
+from DiffSegLungLib.parenchyma.vessels import separate_vessels
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
+from DiffSegLungLib.representation.diffusion import build_unet, encode
+from DiffSegLungLib.representation.features import EmbeddingPlan, embed, fine_descriptors
+from DiffSegLungLib.representation.student import Student
 
 MM = 1.5
 SHAPE = (64, 96, 128)
@@ -74,12 +74,15 @@ def test_the_encoder_costs_what_it_did() -> None:
 
 def test_the_embedding_costs_no_more_than_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows lie tight around each lung: 1.8 times its voxels by the overlap, and the rim's beside."""
-    monkeypatch.setattr("DiffSegLungLib.features.threads", lambda: 1)  # it counts for its own thread alone
+    monkeypatch.setattr(
+        "DiffSegLungLib.representation.features.threads", lambda: 1
+    )  # it counts for its own thread alone
     student = Student((8, 8, 8, 8), groups=4, hidden=16).eval()
     plan = EmbeddingPlan(timesteps=(50,))
     cells = [-(-side // 8) for side in HU.shape]
     monkeypatch.setattr(  # done once, whatever the windows
-        "DiffSegLungLib.features.cell_numbers_by_slabs", lambda hu, mask: torch.zeros(CELL_NUMBERS, *cells)
+        "DiffSegLungLib.representation.features.cell_numbers_by_slabs",
+        lambda hu, mask: torch.zeros(CELL_NUMBERS, *cells),
     )
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         embed(student, HU, SIDES > 0, lambda cells: cells[..., :2], plan)
@@ -91,7 +94,7 @@ def test_the_embedding_costs_no_more_than_its_windows(monkeypatch: pytest.Monkey
 
 
 def test_more_air_around_the_lungs_costs_no_window() -> None:
-    from DiffSegLungLib.features import _windows
+    from DiffSegLungLib.representation.features import _windows
 
     plan, wide = EmbeddingPlan(), np.pad(SIDES > 0, ((0, 0), (64, 64), (64, 64)))
     assert len(list(_windows(wide, plan))) == len(list(_windows(SIDES > 0, plan)))
@@ -147,7 +150,7 @@ def test_lungs_are_found_on_the_coarse_grid(transforms: list[int], monkeypatch: 
 def test_neither_monai_nor_pandas_is_loaded_with_a_model() -> None:
     """MONAI takes twice as long to import as torch."""
     code = (
-        "import sys; from DiffSegLungLib.models import load; import DiffSegLungLib.pipeline;"
+        "import sys; from DiffSegLungLib.models.store import load; import DiffSegLungLib.pipeline;"
         "model = load(); heavy = {'monai', 'pandas', 'sklearn', 'matplotlib', 'skimage', 'scipy.stats'};"
         "print(sorted(heavy & set(sys.modules)) if model.lungs else 'no lung network')"
     )
@@ -157,7 +160,8 @@ def test_neither_monai_nor_pandas_is_loaded_with_a_model() -> None:
 
 def test_the_command_line_and_the_library_load_nothing_heavy() -> None:
     code = (
-        "import sys, DiffSegLungLib.cli; heavy = {'torch', 'numpy', 'SimpleITK', 'scipy', 'pandas', 'monai'};"
+        "import sys, DiffSegLungLib.app.cli;"
+        "heavy = {'torch', 'numpy', 'SimpleITK', 'scipy', 'pandas', 'monai'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

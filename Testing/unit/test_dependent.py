@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib.dependent import dependent_warnings
-from DiffSegLungLib.geometry import Geometry
+from DiffSegLungLib.io.geometry import Geometry
+from DiffSegLungLib.io.volume import Volume
+from DiffSegLungLib.quantify.dependent import dependent_warnings
 from DiffSegLungLib.tissues import FIBROSIS, GROUND_GLASS, HEALTHY, VESSEL
-from DiffSegLungLib.volume import Volume
 
 SHAPE = (10, 50, 24)
 SIDES = np.zeros(SHAPE, np.uint8)

@@ -19,9 +19,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from DiffSegLungLib import dicom_elements
-from DiffSegLungLib.dicom_elements import CUT_OFF, TOO_LARGE, fault_of_values
-from DiffSegLungLib.volume import load_volume
+from DiffSegLungLib.io import dicom_elements
+from DiffSegLungLib.io.dicom_elements import CUT_OFF, TOO_LARGE, fault_of_values
+from DiffSegLungLib.io.volume import load_volume
 from Testing.unit.dicom_series import write_series
 
 ENCODINGS = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless)

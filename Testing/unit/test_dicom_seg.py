@@ -13,12 +13,14 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli, dicom_seg, tissues
-from DiffSegLungLib.dicom_seg import require_dicom, write_dicom_seg
+from DiffSegLungLib import tissues
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.outputs import write_segmentation
+from DiffSegLungLib.export import dicom_seg
+from DiffSegLungLib.export.dicom_seg import require_dicom, write_dicom_seg
+from DiffSegLungLib.export.segmentation_file import write_segmentation
+from DiffSegLungLib.io.volume import Volume, canonical_image, load_volume, to_input_geometry
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, HEALTHY, VESSEL
-from DiffSegLungLib.volume import Volume, canonical_image, load_volume, to_input_geometry
 from Testing.unit.dicom_series import write_series
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom is optional: pip install highdicom")

@@ -18,21 +18,22 @@ from hypothesis import strategies as st
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
-from DiffSegLungLib import cli
-from DiffSegLungLib.dicom_writers import DicomWriters
+from DiffSegLungLib.anatomy import regions_from_sides
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import IncompleteOutputError, UnusableInputError
-from DiffSegLungLib.measures import measure, regions_from_sides
-from DiffSegLungLib.output_checks import require_fitting
-from DiffSegLungLib.outputs import write_image, write_segmentation
-from DiffSegLungLib.segmentations import load_lungs, load_regions, load_tissues
+from DiffSegLungLib.export.dicom_writers import DicomWriters
+from DiffSegLungLib.export.output_checks import require_fitting
+from DiffSegLungLib.export.segmentation_file import write_image, write_segmentation
+from DiffSegLungLib.io.segmentations import load_lungs, load_regions, load_tissues
+from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
+from DiffSegLungLib.quantify.measures import measure
 from DiffSegLungLib.tissues import EMPHYSEMA, HEALTHY, VESSEL
-from DiffSegLungLib.volume import Volume, load_volume, to_input_geometry
 from Testing.unit.dicom_series import frames_of, write_enhanced, write_series
 from Testing.unit.test_dicom_seg import TAGS, hounsfield, labels_of
 
 pytest.importorskip("highdicom", reason="highdicom is optional: pip install highdicom")
-from DiffSegLungLib.dicom_seg import build_dicom_seg, write_dicom_seg  # noqa: E402
-from DiffSegLungLib.dicom_sr import build_dicom_sr  # noqa: E402
+from DiffSegLungLib.export.dicom_seg import build_dicom_seg, write_dicom_seg  # noqa: E402
+from DiffSegLungLib.export.dicom_sr import build_dicom_sr  # noqa: E402
 
 NUMBERS = {"PatientWeight": "DS", "SeriesNumber": "IS"}
 KANJI = "Mokei^Ichi=模型^一"
@@ -266,7 +267,7 @@ def test_a_dicom_fault_takes_no_other_file(
     """Whatever it is: here the writer of reports cannot be used at all."""
     volume = with_values(tmp_path / "ct")
     write_segmentation(tmp_path / "t.seg.nrrd", to_input_geometry(labels_of(volume), volume))
-    monkeypatch.setattr("DiffSegLungLib.dicom_sr._tissue_groups", lambda *_: 1 / 0)
+    monkeypatch.setattr("DiffSegLungLib.export.dicom_sr._tissue_groups", lambda *_: 1 / 0)
     words = ["measure", str(tmp_path / "ct"), str(tmp_path / "t.seg.nrrd"), "-o", str(tmp_path / "t.csv")]
     words += ["--dicom-seg", str(tmp_path / "t.dcm"), "--dicom-sr", str(tmp_path / "sr.dcm")]
     assert cli.main(words) == IncompleteOutputError.exit_status

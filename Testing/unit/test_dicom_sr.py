@@ -15,16 +15,17 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli
-from DiffSegLungLib.measures import DEFINITIONS, measure, regions_from_sides, thirds_from_sides
-from DiffSegLungLib.outputs import write_segmentation
+from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
+from DiffSegLungLib.app import cli
+from DiffSegLungLib.export.segmentation_file import write_segmentation
+from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
+from DiffSegLungLib.quantify.measures import DEFINITIONS, measure
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, HEALTHY
-from DiffSegLungLib.volume import Volume, load_volume, to_input_geometry
 from Testing.unit.dicom_series import write_series
 
 pytest.importorskip("highdicom", reason="highdicom is optional: pip install highdicom")
-from DiffSegLungLib.dicom_seg import build_dicom_seg  # noqa: E402
-from DiffSegLungLib.dicom_sr import SCHEME, write_dicom_sr  # noqa: E402
+from DiffSegLungLib.export.dicom_seg import build_dicom_seg  # noqa: E402
+from DiffSegLungLib.export.dicom_sr import SCHEME, write_dicom_sr  # noqa: E402
 
 TAGS: dict[str, Any] = {
     "StudyInstanceUID": generate_uid(),

@@ -9,7 +9,7 @@ from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDPMScheduler
 from torch.utils.flop_counter import FlopCounterMode
 
-from DiffSegLungLib.diffusion import (
+from DiffSegLungLib.representation.diffusion import (
     DOWNSAMPLING,
     TIMESTEPS,
     build_unet,
@@ -18,8 +18,8 @@ from DiffSegLungLib.diffusion import (
     noise_schedule,
     to_hounsfield,
 )
-from DiffSegLungLib.diffusion.network import DiffusionUNet
-from DiffSegLungLib.diffusion.unet import predict_noise_and_encode
+from DiffSegLungLib.representation.diffusion.network import DiffusionUNet
+from DiffSegLungLib.representation.diffusion.unet import predict_noise_and_encode
 
 OFFSET = 0.008
 """``s`` of Nichol and Dhariwal 2021, section 3.2."""

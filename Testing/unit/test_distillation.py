@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS, cell_numbers
-from DiffSegLungLib.distillation import (
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS, cell_numbers
+from DiffSegLungLib.representation.distillation import (
     EMBEDDING,
     TARGETS,
     StudentHead,
@@ -18,7 +18,7 @@ from DiffSegLungLib.distillation import (
     info_nce,
     warm_up,
 )
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.representation.student import Student
 
 
 def random_embeddings(count: int, seed: int = 0) -> torch.Tensor:

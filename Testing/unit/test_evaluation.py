@@ -13,7 +13,6 @@ import pytest
 import torch
 from scipy import ndimage
 
-from DiffSegLungLib import models
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.evaluation import (
     baselines,
@@ -27,32 +26,19 @@ from DiffSegLungLib.evaluation import (
     widespread,
 )
 from DiffSegLungLib.evaluation.cases import Case, draw_lesions, make_case
-from DiffSegLungLib.evaluation.hosts import (
-    REPORTED,
-    REPORTED_SEEDS,
-    TUNING,
-    TUNING_SEEDS,
-    Host,
-    make_host,
-)
+from DiffSegLungLib.evaluation.hosts import REPORTED, REPORTED_SEEDS, TUNING, TUNING_SEEDS, Host, make_host
 from DiffSegLungLib.evaluation.known_truth import Scorer, ablations, case_volume, qualities
 from DiffSegLungLib.evaluation.lesions import KINDS, Lesion
 from DiffSegLungLib.evaluation.stages import Prepared
 from DiffSegLungLib.evaluation.study import Outcome, Plan
-from DiffSegLungLib.features import EmbeddingPlan
-from DiffSegLungLib.lungs import Lungs
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.pipeline import working_grid
-from DiffSegLungLib.quality import QUALITIES, STANDARD
-from DiffSegLungLib.tissues import (
-    CAVITY,
-    CONSOLIDATION,
-    EMPHYSEMA,
-    FIBROSIS,
-    GROUND_GLASS,
-    HEALTHY,
-)
-from DiffSegLungLib.vessels import Parenchyma
+from DiffSegLungLib.lungs.lungs import Lungs
+from DiffSegLungLib.models import store as models
+from DiffSegLungLib.parenchyma.grid import working_grid
+from DiffSegLungLib.parenchyma.vessels import Parenchyma
+from DiffSegLungLib.representation.features import EmbeddingPlan
+from DiffSegLungLib.representation.quality import QUALITIES, STANDARD
+from DiffSegLungLib.representation.student import Student
+from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 from Testing.unit.tiny_model import write_tiny_model
 
 SPACING = (2.5, 1.2, 1.2)

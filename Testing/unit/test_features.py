@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS
-from DiffSegLungLib.diffusion import DOWNSAMPLING
-from DiffSegLungLib.distillation import EMBEDDING
-from DiffSegLungLib.features import (
+from DiffSegLungLib.decision.mixture import Projection
+from DiffSegLungLib.parenchyma.vessels import separate_vessels
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING
+from DiffSegLungLib.representation.distillation import EMBEDDING
+from DiffSegLungLib.representation.features import (
     DESCRIPTORS,
     EmbeddingPlan,
     _windows,
@@ -19,9 +21,7 @@ from DiffSegLungLib.features import (
     precision,
     upsample_cells,
 )
-from DiffSegLungLib.mixture import Projection
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.vessels import separate_vessels
+from DiffSegLungLib.representation.student import Student
 
 PLAN = EmbeddingPlan(window=(16, 16, 16), stride=(16, 8, 8), timesteps=(10, 50), batch=4)
 MM = 1.5
@@ -97,7 +97,7 @@ def test_threads_do_not_count(
 ) -> None:
     hu, mask = chest()
     expected, told = embed(student, hu, mask, projection, PLAN), list[float]()
-    for module in ("parallel", "features"):
+    for module in ("parallel", "representation.features"):
         monkeypatch.setattr(f"DiffSegLungLib.{module}.threads", lambda: count)
     found = embed(student, hu, mask, projection, PLAN, progress=told.append)
     assert found == pytest.approx(expected, abs=1e-5)
@@ -146,9 +146,9 @@ def test_the_oldest_torch_cannot_tell_whether_bfloat16_pays(monkeypatch: pytest.
 
 def test_overlapping_windows_are_blended(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without the numbers of its cells a window's embedding depends on nothing beyond it.
-    monkeypatch.setattr("DiffSegLungLib.features.cell_numbers_by_slabs", no_numbers)
+    monkeypatch.setattr("DiffSegLungLib.representation.features.cell_numbers_by_slabs", no_numbers)
     # In half precision a window's numbers differ in their last bit with the threads and windows of a pass.
-    monkeypatch.setattr("DiffSegLungLib.features.bfloat16_pays", lambda: False)
+    monkeypatch.setattr("DiffSegLungLib.representation.features.bfloat16_pays", lambda: False)
     hu, mask = chest((16, 16, 24))
     cells = embed(student, hu, mask, identity, PLAN)
     left = embed(student, hu[..., :16], mask[..., :16], identity, PLAN)

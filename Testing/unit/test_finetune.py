@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from DiffSegLungLib import cli, models
-from DiffSegLungLib.lung_network import build_unet
+from DiffSegLungLib.app import cli
+from DiffSegLungLib.lungs.network import build_unet
 from DiffSegLungLib.models import storage
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.before_after import judge
 from DiffSegLungLib.training.finetune import score

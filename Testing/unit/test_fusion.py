@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffSegLungLib.fusion import FusionSettings, edge_map, fuse, keep_ratio, keep_share
+from DiffSegLungLib.decision.fusion import FusionSettings, edge_map, fuse, keep_ratio, keep_share
 
 SETTINGS = FusionSettings()
 SHAPE = (12, 24, 32)

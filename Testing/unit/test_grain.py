@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib.grain import Grain, grain_of
-from DiffSegLungLib.naming import LEAST_KEPT, NamingRule, blur_warnings, lines_kept
+from DiffSegLungLib.decision.naming import LEAST_KEPT, NamingRule, blur_warnings, lines_kept
+from DiffSegLungLib.parenchyma.grain import Grain, grain_of
 
 RULE = NamingRule()
 SHAPE = (40, 60, 60)

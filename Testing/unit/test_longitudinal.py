@@ -12,13 +12,14 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.anatomy import LEFT, WHOLE, regions_from_sides
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.longitudinal import change_warnings, changes, overlap, read_measures, transitions
-from DiffSegLungLib.measures import LEFT, WHOLE, measure, regions_from_sides
-from DiffSegLungLib.outputs import write_segmentation
+from DiffSegLungLib.export.segmentation_file import write_segmentation
+from DiffSegLungLib.io.volume import load_volume, to_input_geometry
+from DiffSegLungLib.quantify.longitudinal import change_warnings, changes, overlap, read_measures, transitions
+from DiffSegLungLib.quantify.measures import measure
 from DiffSegLungLib.tissues import CONSOLIDATION, GROUND_GLASS, HEALTHY
-from DiffSegLungLib.volume import load_volume, to_input_geometry
 from Testing.unit.dicom_series import write_series
 
 SPACING = 3.0
@@ -128,8 +129,8 @@ def test_registration_finds_a_patient_who_moved(
 ) -> None:
     """The deformable one, too, must not stretch the lesion out of the smaller one that it was."""
     pytest.importorskip("itk", reason="registration needs ITKElastix: pip install itk-elastix")
-    from DiffSegLungLib import registration
-    from DiffSegLungLib.registration import bring_onto
+    from DiffSegLungLib.quantify import registration
+    from DiffSegLungLib.quantify.registration import bring_onto
 
     monkeypatch.setattr(registration, "ITERATIONS", 50)  # enough for so small a thorax
     before, after = Thorax(15, shift_mm=(9, -12, 6)), Thorax(24)

@@ -12,15 +12,16 @@ import pytest
 import torch
 from scipy import ndimage
 
-from DiffSegLungLib import cli, models
-from DiffSegLungLib.dense_lung import borne_out, tips_of_domes
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.evaluation.cases import Case, make_case
 from DiffSegLungLib.evaluation.hosts import make_host
 from DiffSegLungLib.evaluation.lesions import Lesion
-from DiffSegLungLib.lung_network import LungNetwork, build_unet, from_hounsfield
-from DiffSegLungLib.lungs import LEFT, RIGHT, Lungs, segment_lungs
+from DiffSegLungLib.lungs.dense import dense_lung, diaphragm_domes
+from DiffSegLungLib.lungs.lungs import LEFT, RIGHT, Lungs, segment_lungs
+from DiffSegLungLib.lungs.network import LungNetwork, build_unet, from_hounsfield
 from DiffSegLungLib.models import storage
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.phantom import make_phantom
 from DiffSegLungLib.tissues import CONSOLIDATION
 from DiffSegLungLib.training import lungs as training
@@ -181,10 +182,10 @@ def test_dense_tissue_is_lung_where_the_lung_goes_around_it() -> None:
     inside[30:45, 20:40, 5:25], dome[5:20, 15:45, 15:45] = True, True
     probability = np.where(inside | dome, np.float32(0.6), np.float32(0))
     work = np.where(inside | dome | ~lung, np.float32(40), np.float32(-850))
-    found = borne_out(work, probability, lung & ~inside, np.ones_like(lung))
+    found = dense_lung(work, probability, lung & ~inside, np.ones_like(lung))
     assert found[inside].mean() > 0.95 and not found[dome].any()
     fat = np.where(inside, np.float32(-90), work)
-    assert not borne_out(fat, probability, lung & ~inside, np.ones_like(lung)).any(), "fat around the heart"
+    assert not dense_lung(fat, probability, lung & ~inside, np.ones_like(lung)).any(), "fat around the heart"
 
 
 def test_the_dome_of_the_diaphragm_is_no_dense_lung() -> None:
@@ -193,9 +194,9 @@ def test_the_dome_of_the_diaphragm_is_no_dense_lung() -> None:
     lung[20:55, 5:55, 5:55], dome[8:30, 15:45, 15:45] = True, True
     probability = np.where(dome, np.float32(0.95), np.float32(0))
     work = np.where(dome | ~lung, np.float32(40), np.float32(-850))
-    assert not borne_out(work, probability, lung & ~dome, np.ones_like(lung)).any()
+    assert not dense_lung(work, probability, lung & ~dome, np.ones_like(lung)).any()
     lung[:8, 5:55, 5:55], work[:8, 5:55, 5:55] = True, -850  # a lesion between two lobes
-    assert borne_out(work, probability, lung & ~dome, np.ones_like(lung))[dome].mean() > 0.95
+    assert dense_lung(work, probability, lung & ~dome, np.ones_like(lung))[dome].mean() > 0.95
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_heart_that_looks_like_lung_at_its_surface_is_left_out(
     depth = ndimage.distance_transform_edt(piece)
     probability = np.where(depth > 2, within, 0.95 * piece).astype(np.float32)
     work = np.where(lung & ~piece, np.float32(-850), np.float32(40))
-    found = borne_out(work, probability, lung & ~piece, np.ones_like(lung))
+    found = dense_lung(work, probability, lung & ~piece, np.ones_like(lung))
     assert found.any() == is_lung and (not is_lung or found[piece].mean() > 0.7)
 
 
@@ -227,7 +228,7 @@ def test_large_consolidation_at_the_back_is_lung_but_no_effusion_nor_liver(
     piece[8:top, 30:50, 8:28] = True
     work = np.where(lung, np.float32(-850), np.where(piece, np.float32(hu), np.float32(50)))
     probability = np.where(lung, 0.99, 0.6 * piece).astype(np.float32)
-    found = borne_out(work, probability, lung, np.ones_like(lung))
+    found = dense_lung(work, probability, lung, np.ones_like(lung))
     high = piece & (np.arange(60)[:, None, None] >= 21)
     assert found[high].mean() > 0.9 if is_lung else not found.any()
 
@@ -239,8 +240,8 @@ def test_the_tip_of_a_dome_at_the_chest_wall_is_left_out_where_the_network_doubt
     piece, lung = np.zeros((30, 30, 30), bool), np.zeros((30, 30, 30), bool)
     piece[10:20, 10:20, 10:20], lung[lowest:28, 2:28, 2:28] = True, True
     outside = np.full(piece.shape, sure, np.float32)
-    assert tips_of_domes(piece, lung | piece, outside)[piece].all() == is_dome
-    assert not tips_of_domes(piece, lung | piece, outside)[~piece].any()
+    assert diaphragm_domes(piece, lung | piece, outside)[piece].all() == is_dome
+    assert not diaphragm_domes(piece, lung | piece, outside)[~piece].any()
 
 
 # --- the shipped network ---------------------------------------------------------------------------------
@@ -405,7 +406,7 @@ def test_no_ct_is_refused(tmp_path: Path) -> None:
 
 def test_a_mask_and_classical_lungs_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["segment", "ct.nrrd", "-o", "out.seg.nrrd", "--lungs", "m.nrrd", "--classical-lungs"]
-    assert cli.main(words) == cli.WRONG_USE
+    assert cli.main(words) == 2
     assert "not allowed with argument --lungs" in capsys.readouterr().err
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib.dense_lung import dense_in_bays
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
+from DiffSegLungLib.lungs.chest_wall import dense_in_bays
+from DiffSegLungLib.lungs.lungs import LEFT, RIGHT, lungs_from_mask, segment_lungs
 
 SIZE_MM = (220.0, 200.0, 280.0)
 

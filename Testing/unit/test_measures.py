@@ -5,17 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE, regions_from_sides
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.measures import (
+from DiffSegLungLib.quantify.measures import (
     DEFINITIONS,
     DENSITOMETRY,
-    LEFT,
-    RIGHT,
-    WHOLE,
     lung_box,
     measure,
     measure_corrected,
-    regions_from_sides,
     table_text,
     zonal_profile,
 )

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
-from DiffSegLungLib.mixture import (
+from DiffSegLungLib.decision.mixture import (
     BLOCK,
     LEAST_POINTS,
     Mixture,

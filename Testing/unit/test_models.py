@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib import cli, models
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS
-from DiffSegLungLib.distillation import EMBEDDING
+from DiffSegLungLib.app import cli
+from DiffSegLungLib.decision.fusion import FusionSettings
+from DiffSegLungLib.decision.mixture import Mixture, Projection
+from DiffSegLungLib.decision.naming import NamingRule
+from DiffSegLungLib.decision.regions import RegionSettings
 from DiffSegLungLib.errors import MissingPartError
-from DiffSegLungLib.features import EmbeddingPlan
-from DiffSegLungLib.fusion import FusionSettings
-from DiffSegLungLib.mixture import Mixture, Projection
 from DiffSegLungLib.models import storage
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.naming import NamingRule
-from DiffSegLungLib.regions import RegionSettings
+from DiffSegLungLib.models import store as models
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
+from DiffSegLungLib.representation.distillation import EMBEDDING
+from DiffSegLungLib.representation.features import EmbeddingPlan
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import BY_LABEL
 
 ROOT = Path(__file__).parents[2]

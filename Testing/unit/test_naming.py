@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from DiffSegLungLib.naming import (
+from DiffSegLungLib.decision.naming import (
     NAMED,
     NamingRule,
     densest_healthy,
@@ -18,7 +18,7 @@ from DiffSegLungLib.naming import (
     name_by_rule,
     upper_shift,
 )
-from DiffSegLungLib.naming import tissue_posterior as posterior_of
+from DiffSegLungLib.decision.naming import tissue_posterior as posterior_of
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 RULE = NamingRule()

@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from DiffSegLungLib import models
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.models import storage
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet

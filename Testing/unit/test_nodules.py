@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib.nodules import find_nodules
-from DiffSegLungLib.vessels import separate_vessels
+from DiffSegLungLib.parenchyma.nodules import find_nodules
+from DiffSegLungLib.parenchyma.vessels import separate_vessels
 
 SPACING = 1.5
 SHAPE = (48, 48, 48)

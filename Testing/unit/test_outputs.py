@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib import outputs, tissues
+from DiffSegLungLib import tissues
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export import segmentation_file
+from DiffSegLungLib.io import atomic
 
 SHAPE = (4, 5, 6)
 
@@ -37,7 +39,7 @@ def left_in(folder: Path) -> list[str]:
 
 def test_atomic_path_keeps_the_suffix_and_leaves_only_the_target(tmp_path: Path) -> None:
     target = tmp_path / "new folder" / "a.b.seg.nrrd"
-    with outputs.atomic_path(target) as partial:
+    with atomic.atomic_path(target) as partial:
         assert partial.name.endswith("a.b.seg.nrrd") and partial.parent == target.parent
         partial.write_text("whole")
         assert not target.exists()
@@ -49,7 +51,7 @@ def test_atomic_path_keeps_the_suffix_and_leaves_only_the_target(tmp_path: Path)
 def test_after_an_error_the_old_file_stands_and_nothing_else(tmp_path: Path, error: type | Exception) -> None:
     target = tmp_path / "out.txt"
     target.write_text("old")
-    with pytest.raises((KeyboardInterrupt, RuntimeError)), outputs.atomic_path(target) as partial:  # noqa: PT012
+    with pytest.raises((KeyboardInterrupt, RuntimeError)), atomic.atomic_path(target) as partial:  # noqa: PT012
         partial.write_text("half")
         raise error
     assert target.read_text() == "old"
@@ -59,7 +61,7 @@ def test_after_an_error_the_old_file_stands_and_nothing_else(tmp_path: Path, err
 def test_a_folder_that_is_a_file_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnusableInputError) as caught:
-        outputs.write_text(tmp_path / "file" / "out.txt", "text")
+        atomic.write_text(tmp_path / "file" / "out.txt", "text")
     assert "\n" not in str(caught.value) and str(tmp_path / "file" / "out.txt") in str(caught.value)
 
 
@@ -67,7 +69,7 @@ FULL_DISK = """
 import resource, signal, sys
 import numpy as np, SimpleITK as sitk
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.outputs import write_image
+from DiffSegLungLib.export.segmentation_file import write_image
 image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 255, (40, 64, 64)).astype(np.uint8))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
@@ -99,34 +101,34 @@ def test_files_written_together_appear_together(tmp_path: Path) -> None:
 
     writers = {tmp_path / "first": lambda path: path.write_text("1"), tmp_path / "second": fail}
     with pytest.raises(UnusableInputError, match="second: No space left"):
-        outputs.write_together(writers)
+        atomic.write_together(writers)
     assert left_in(tmp_path) == []
     writers[tmp_path / "second"] = lambda path: path.write_text("2")
-    outputs.write_together(writers)
+    atomic.write_together(writers)
     assert left_in(tmp_path) == ["first", "second"]
 
 
 def test_require_writable_leaves_no_trace_and_keeps_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "out.txt").write_text("old")
-    outputs.require_writable(tmp_path / "out.txt")
+    atomic.require_writable(tmp_path / "out.txt")
     assert left_in(tmp_path) == ["out.txt"] and (tmp_path / "out.txt").read_text() == "old"
     with pytest.raises(UnusableInputError, match="is a folder"):
-        outputs.require_writable(tmp_path)
+        atomic.require_writable(tmp_path)
 
 
 def test_json_is_utf8_and_has_no_nan(tmp_path: Path) -> None:
-    outputs.write_json(tmp_path / "m.json", {"who": "Zoë", "value": 1.5})
+    atomic.write_json(tmp_path / "m.json", {"who": "Zoë", "value": 1.5})
     assert "Zoë" in (tmp_path / "m.json").read_bytes().decode("utf-8")
     assert json.loads((tmp_path / "m.json").read_text("utf-8")) == {"who": "Zoë", "value": 1.5}
     with pytest.raises(ValueError, match="Out of range|not JSON compliant"):
-        outputs.write_json(tmp_path / "nan.json", {"value": float("nan")})
+        atomic.write_json(tmp_path / "nan.json", {"value": float("nan")})
     assert not (tmp_path / "nan.json").exists()
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz"])
 def test_image_round_trip(tmp_path: Path, suffix: str) -> None:
     image = sitk.Cast(label_image(), sitk.sitkFloat32) / 7
-    outputs.write_image(tmp_path / f"u{suffix}", image)
+    segmentation_file.write_image(tmp_path / f"u{suffix}", image)
     read = sitk.ReadImage(str(tmp_path / f"u{suffix}"))
     assert np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(image))
     assert np.allclose(read.GetOrigin(), image.GetOrigin(), atol=1e-5)
@@ -135,12 +137,12 @@ def test_image_round_trip(tmp_path: Path, suffix: str) -> None:
 
 def test_an_unknown_image_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnusableInputError, match=".nrrd or .nii.gz"):
-        outputs.write_image(tmp_path / "u.jpg", label_image())
+        segmentation_file.write_image(tmp_path / "u.jpg", label_image())
 
 
 def test_segmentation_reads_as_a_plain_label_map(tmp_path: Path) -> None:
     image = label_image()
-    outputs.write_segmentation(tmp_path / "s.seg.nrrd", image)
+    segmentation_file.write_segmentation(tmp_path / "s.seg.nrrd", image)
     read = sitk.ReadImage(str(tmp_path / "s.seg.nrrd"))
     expected = sitk.GetArrayFromImage(image)
     expected[expected == tissues.VESSEL] = 0
@@ -157,12 +159,12 @@ def test_segmentation_reads_as_a_plain_label_map(tmp_path: Path) -> None:
 
 def test_segmentation_is_compressed(tmp_path: Path) -> None:
     empty = sitk.Image(200, 200, 100, sitk.sitkUInt8)
-    outputs.write_segmentation(tmp_path / "s.seg.nrrd", empty)
+    segmentation_file.write_segmentation(tmp_path / "s.seg.nrrd", empty)
     assert (tmp_path / "s.seg.nrrd").stat().st_size < 50_000
 
 
 def test_every_reported_tissue_is_listed_with_its_fields(tmp_path: Path) -> None:
-    outputs.write_segmentation(tmp_path / "s.seg.nrrd", label_image())
+    segmentation_file.write_segmentation(tmp_path / "s.seg.nrrd", label_image())
     read = sitk.ReadImage(str(tmp_path / "s.seg.nrrd"))
     for index, tissue in enumerate(tissues.REPORTED):
         assert read.GetMetaData(f"Segment{index}_ID") == tissue.key
@@ -176,8 +178,8 @@ def test_every_reported_tissue_is_listed_with_its_fields(tmp_path: Path) -> None
 
 
 def test_vessels_are_a_segment_when_asked_for(tmp_path: Path) -> None:
-    segments = outputs.tissue_segments(tissues.TISSUES)
-    outputs.write_segmentation(tmp_path / "s.seg.nrrd", label_image(), segments)
+    segments = segmentation_file.tissue_segments(tissues.TISSUES)
+    segmentation_file.write_segmentation(tmp_path / "s.seg.nrrd", label_image(), segments)
     read = sitk.ReadImage(str(tmp_path / "s.seg.nrrd"))
     assert np.count_nonzero(sitk.GetArrayFromImage(read) == tissues.VESSEL) == 1
     assert read.GetMetaData("Segment6_LabelValue") == str(tissues.VESSEL)
@@ -186,18 +188,18 @@ def test_vessels_are_a_segment_when_asked_for(tmp_path: Path) -> None:
 def test_the_patient_stays_out_of_the_segmentation(tmp_path: Path) -> None:
     image = label_image()
     image.SetMetaData("0010|0010", "Doe^Jane")
-    outputs.write_segmentation(tmp_path / "s.seg.nrrd", image)
+    segmentation_file.write_segmentation(tmp_path / "s.seg.nrrd", image)
     assert b"Doe" not in (tmp_path / "s.seg.nrrd").read_bytes()
 
 
 def test_a_wrong_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="16-bit"):
-        outputs.write_segmentation(tmp_path / "s.seg.nrrd", sitk.Image(3, 3, 3, sitk.sitkInt16))
+        segmentation_file.write_segmentation(tmp_path / "s.seg.nrrd", sitk.Image(3, 3, 3, sitk.sitkInt16))
 
 
 @pytest.mark.parametrize("tissue", tissues.TISSUES, ids=lambda tissue: tissue.key)
 def test_terminology_entry_has_seven_parts_of_legal_length(tissue: tissues.Tissue) -> None:
-    parts = outputs.tissue_terminology(tissue).entry.split("~")
+    parts = segmentation_file.tissue_terminology(tissue).entry.split("~")
     assert len(parts) == 7
     assert parts[0] == "Segmentation category and type - DiffSegLung"
     assert parts[4] == "Anatomic codes - DICOM master list"

@@ -14,11 +14,14 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
 
-from DiffSegLungLib import cli, models
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_segmentation
+from DiffSegLungLib.export.result import Result
+from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_segmentation
+from DiffSegLungLib.io.volume import load_volume, to_input_geometry
+from DiffSegLungLib.models import store as models
 from DiffSegLungLib.phantom import Phantom, make_phantom, phantom_image
-from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.tissues import (
     CAVITY,
     CONSOLIDATION,
@@ -31,7 +34,6 @@ from DiffSegLungLib.tissues import (
     REPORTED,
     VESSEL,
 )
-from DiffSegLungLib.volume import load_volume, to_input_geometry
 from Testing.unit.dicom_series import write_series
 
 FINE = (1.5, 1.5, 1.5)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.diffusion import DOWNSAMPLING
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.features import EmbeddingPlan, _windows, embed
-from DiffSegLungLib.models.student import Student
-from DiffSegLungLib.quality import QUALITIES, STANDARD, quality_of
+from DiffSegLungLib.representation.diffusion import DOWNSAMPLING
+from DiffSegLungLib.representation.features import EmbeddingPlan, _windows, embed
+from DiffSegLungLib.representation.quality import QUALITIES, STANDARD, quality_of
+from DiffSegLungLib.representation.student import Student
 
 PLAN = EmbeddingPlan()
 
@@ -71,7 +71,10 @@ def test_an_unknown_quality_is_refused() -> None:
 
 
 def test_the_table_needs_no_torch() -> None:
-    code = "import sys, DiffSegLungLib.quality; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = (
+        "import sys, DiffSegLungLib.representation.quality; "
+        "print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
     root = Path(__file__).parents[2]
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True

@@ -14,9 +14,9 @@ from scipy import ndimage
 pytest.importorskip("skimage", reason="the reference teacher needs scikit-image")
 torch = pytest.importorskip("torch", reason="the batched teacher needs torch")
 
-from DiffSegLungLib.radiomics import FEATURE_NAMES, GABOR_FREQUENCIES, GROUPS, LBP_NAMES  # noqa: E402
-from DiffSegLungLib.radiomics.batched import RadiomicTeacher, teacher_for_patches  # noqa: E402
-from DiffSegLungLib.radiomics.reference import describe, gabor_kernels, lbp_histogram  # noqa: E402
+from DiffSegLungLib.representation.radiomics import FEATURE_NAMES, GABOR_FREQUENCIES, GROUPS, LBP_NAMES  # noqa: E402
+from DiffSegLungLib.representation.radiomics.batched import RadiomicTeacher, teacher_for_patches  # noqa: E402
+from DiffSegLungLib.representation.radiomics.reference import describe, gabor_kernels, lbp_histogram  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING_SHAPE = (16, 32, 32)
@@ -323,7 +323,7 @@ def test_a_lung_voxel_that_is_not_finite_is_refused() -> None:
 
 def test_the_package_itself_imports_neither_torch_nor_scikit_image() -> None:
     code = (
-        "import sys, DiffSegLungLib.radiomics; "
+        "import sys, DiffSegLungLib.representation.radiomics; "
         "sys.exit(bool({'torch', 'skimage', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

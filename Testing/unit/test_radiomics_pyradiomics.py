@@ -11,9 +11,9 @@ pytest.importorskip("skimage", reason="the reference teacher needs scikit-image"
 radiomics = pytest.importorskip("radiomics", reason="pip install 'diffseglung[radiomics]' brings pyradiomics")
 sitk = pytest.importorskip("SimpleITK")
 
-from DiffSegLungLib.radiomics import FEATURE_NAMES, GLCM_LEVELS, HU_MINIMUM  # noqa: E402
-from DiffSegLungLib.radiomics.batched import teacher_for_patches  # noqa: E402
-from DiffSegLungLib.radiomics.reference import middle_plane, prepare, to_unit_range  # noqa: E402
+from DiffSegLungLib.representation.radiomics import FEATURE_NAMES, GLCM_LEVELS, HU_MINIMUM  # noqa: E402
+from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches  # noqa: E402
+from DiffSegLungLib.representation.radiomics.reference import middle_plane, prepare, to_unit_range  # noqa: E402
 
 PATCHES = 6
 
@@ -71,7 +71,7 @@ def test_densitometry_of_a_region() -> None:
     from radiomics.firstorder import RadiomicsFirstOrder
     from radiomics.shape import RadiomicsShape
 
-    from DiffSegLungLib.measures import measure
+    from DiffSegLungLib.quantify.measures import measure
     from DiffSegLungLib.tissues import HEALTHY
 
     spacing = (2.5, 0.7, 0.9)

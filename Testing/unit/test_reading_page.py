@@ -17,8 +17,9 @@ from DiffSegLungLib.evaluation.frozen import FrozenLabels, freeze, write_manifes
 from DiffSegLungLib.evaluation.read_ct import OURS, ReadCt
 from DiffSegLungLib.evaluation.readings import Mark, Reading
 from DiffSegLungLib.evaluation.study import Outcome, Plan
+from DiffSegLungLib.io.geometry import Geometry
+from DiffSegLungLib.io.volume import Volume, load_volume
 from DiffSegLungLib.tissues import GROUND_GLASS, HEALTHY
-from DiffSegLungLib.volume import Geometry, Volume, load_volume
 
 SHAPE, SPACING = (4, 60, 70), (3.0, 1.0, 1.0)
 P001 = read_ct.READ_CT[0]

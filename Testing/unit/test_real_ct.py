@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from DiffSegLungLib import models
+from DiffSegLungLib.anatomy import WHOLE
 from DiffSegLungLib.evaluation.cases import make_case
 from DiffSegLungLib.evaluation.hosts import HostFile, load_host
 from DiffSegLungLib.evaluation.lesions import Lesion
-from DiffSegLungLib.lungs import segment_lungs
-from DiffSegLungLib.measures import WHOLE
-from DiffSegLungLib.pipeline import Result, segment
+from DiffSegLungLib.export.result import Result
+from DiffSegLungLib.lungs.lungs import segment_lungs
+from DiffSegLungLib.models import store as models
+from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, VESSEL
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -6,19 +6,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib.cavities import cavity_walls, find_cavities
-from DiffSegLungLib.naming import NAMED, NamingRule, hole_edge, share_by_texture
-from DiffSegLungLib.regions import (
-    RegionSettings,
+from DiffSegLungLib.decision.lucent_regions import drop_marginal_lucencies, find_lumens, grow_holes
+from DiffSegLungLib.decision.naming import NAMED, NamingRule, hole_edge, share_by_texture
+from DiffSegLungLib.decision.raised_regions import (
     _opened_by_cube,
     agree_on_texture,
-    drop_bundles,
-    drop_faint_holes,
-    drop_specks,
-    find_lumens,
-    grow_holes,
+    drop_bronchovascular_bundles,
+    drop_small_or_superficial,
     part_rims,
 )
+from DiffSegLungLib.decision.regions import RegionSettings
+from DiffSegLungLib.parenchyma.cavities import cavity_walls, find_cavities
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
 
 SIDE, SPACING = 40, 1.5
@@ -56,7 +54,9 @@ def bundle_of(label: int, vessels_around: bool, core: int = FIBROSIS) -> tuple[n
     if vessels_around:
         vessels[:, 19:22, 19:22] = vessels[19:22, :, 19:22] = vessels[19:22, 19:22] = True
     where = labels != HEALTHY
-    return labels_of(drop_bundles(posterior_of(labels), NAMED, vessels, MASK, SPACING, SETTINGS)), where
+    return labels_of(
+        drop_bronchovascular_bundles(posterior_of(labels), NAMED, vessels, MASK, SPACING, SETTINGS)
+    ), where
 
 
 @pytest.mark.parametrize("label", [FIBROSIS, GROUND_GLASS])
@@ -76,7 +76,9 @@ def test_a_net_among_vessels_within_ground_glass_is_ground_glass() -> None:
     labels, vessels = np.full(MASK.shape, HEALTHY), np.zeros(MASK.shape, bool)
     labels[cube(5, 35)], labels[4:12, 16:25, 16:25] = GROUND_GLASS, FIBROSIS
     vessels[:4, 14:27, 14:27] = True
-    found = labels_of(drop_bundles(posterior_of(labels), NAMED, vessels, MASK, SPACING, SETTINGS))
+    found = labels_of(
+        drop_bronchovascular_bundles(posterior_of(labels), NAMED, vessels, MASK, SPACING, SETTINGS)
+    )
     assert (found[cube(5, 35)] == GROUND_GLASS).all()
 
 
@@ -85,7 +87,9 @@ def hole_of(darkest: float, spacing: float = SPACING) -> np.ndarray:
     labels, density = np.full(MASK.shape, HEALTHY), np.full(MASK.shape, -860.0, np.float32)
     labels[cube(10, 22)], density[cube(10, 22)], density[cube(13, 19)] = EMPHYSEMA, -952.0, darkest
     bound = np.full((1, SIDE, 1), -950.0, np.float32)
-    return labels_of(drop_faint_holes(posterior_of(labels), NAMED, density, bound, MASK, spacing, SETTINGS))
+    return labels_of(
+        drop_marginal_lucencies(posterior_of(labels), NAMED, density, bound, MASK, spacing, SETTINGS)
+    )
 
 
 def test_lung_that_hardly_passes_the_bound_is_no_hole() -> None:
@@ -170,7 +174,7 @@ def test_a_layer_along_the_pleura_goes_and_the_lesion_it_hangs_on_stays() -> Non
     lung[:, :6] = False
     labels = np.full(MASK.shape, HEALTHY)
     labels[:, 6:8], labels[4:14, 6:16, 4:14] = GROUND_GLASS, GROUND_GLASS
-    found = labels_of(drop_specks(posterior_of(labels), NAMED, lung, SPACING, 1.5, SETTINGS))
+    found = labels_of(drop_small_or_superficial(posterior_of(labels), NAMED, lung, SPACING, 1.5, SETTINGS))
     assert (found[4:14, 6:16, 4:14] == GROUND_GLASS).all()
     assert (found[30:, 6:8, 30:] == HEALTHY).all()
 
@@ -178,7 +182,7 @@ def test_a_layer_along_the_pleura_goes_and_the_lesion_it_hangs_on_stays() -> Non
 def test_a_small_net_is_ground_glass_and_not_healthy() -> None:
     labels = np.full(MASK.shape, HEALTHY)
     labels[cube(10, 22)], labels[cube(10, 15)] = GROUND_GLASS, FIBROSIS
-    found = labels_of(drop_specks(posterior_of(labels), NAMED, MASK, SPACING, 1.5, SETTINGS))
+    found = labels_of(drop_small_or_superficial(posterior_of(labels), NAMED, MASK, SPACING, 1.5, SETTINGS))
     assert (found[cube(10, 15)] == GROUND_GLASS).all()
 
 

@@ -10,15 +10,16 @@ import pandas
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.anatomy import regions_from_sides
+from DiffSegLungLib.app import cli
+from DiffSegLungLib.app.measure_command import CORRECTED, OTHER_LUNGS
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.measure_command import CORRECTED, OTHER_LUNGS
-from DiffSegLungLib.measures import measure, measure_corrected, regions_from_sides
-from DiffSegLungLib.outputs import LUNG_SEGMENTS, write_image, write_segmentation
+from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_image, write_segmentation
+from DiffSegLungLib.io.volume import load_volume, to_input_geometry
 from DiffSegLungLib.phantom import Phantom, make_phantom, phantom_image, phantom_truth_image
-from DiffSegLungLib.remeasure import remeasure
+from DiffSegLungLib.quantify.measures import measure, measure_corrected
+from DiffSegLungLib.quantify.remeasure import remeasure
 from DiffSegLungLib.tissues import CONSOLIDATION, GROUND_GLASS, HEALTHY, REPORTED, VESSEL
-from DiffSegLungLib.volume import load_volume, to_input_geometry
 
 
 @pytest.fixture(scope="module")

@@ -19,22 +19,17 @@ import pandas
 import pytest
 from PIL import Image
 
-from DiffSegLungLib.compare_command import Compared
-from DiffSegLungLib.longitudinal import changes, transitions
-from DiffSegLungLib.measures import (
-    DEFINITIONS,
-    DENSITOMETRY,
-    measure,
-    number_text,
-    regions_from_sides,
-    thirds_from_sides,
-)
-from DiffSegLungLib.report import NOT_CLINICAL, _write, slices, write_overview, write_report
-from DiffSegLungLib.report.change import signed_text
-from DiffSegLungLib.report.page import METHOD, METHOD_UNKNOWN, Picture, content_of, render
-from DiffSegLungLib.report.pdf import INNER, pdf_bytes, shorten, text_width, wrap
-from DiffSegLungLib.report.relief import relief
-from DiffSegLungLib.report.slices import AXIAL, CORONAL, SAGITTAL, Chest, Cut
+from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
+from DiffSegLungLib.export.report import NOT_CLINICAL, _write, slices, write_overview, write_report
+from DiffSegLungLib.export.report.change import signed_text
+from DiffSegLungLib.export.report.page import METHOD, METHOD_UNKNOWN, Picture, content_of, render
+from DiffSegLungLib.export.report.pdf import pdf_bytes
+from DiffSegLungLib.export.report.relief import relief
+from DiffSegLungLib.export.report.sheet import INNER, shorten, text_width, wrap
+from DiffSegLungLib.export.report.slices import AXIAL, CORONAL, SAGITTAL, Chest, Cut
+from DiffSegLungLib.quantify.comparison import Compared
+from DiffSegLungLib.quantify.longitudinal import changes, transitions
+from DiffSegLungLib.quantify.measures import DEFINITIONS, DENSITOMETRY, measure, number_text
 from DiffSegLungLib.tissues import BY_LABEL, CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, REPORTED, VESSEL
 from Testing.chromium import require_chromium, require_pdftotext
 
@@ -421,7 +416,8 @@ PDF_AGAIN = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 from Testing.unit import test_report
-from DiffSegLungLib.measures import measure, regions_from_sides, thirds_from_sides
+from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
+from DiffSegLungLib.quantify.measures import measure
 import numpy as np
 labels = np.ones((4, 6, 6), np.uint8)
 table = measure(labels, labels - 800.0, (1.0, 1.0, 1.0), regions_from_sides(labels))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.diffusion import noise_schedule, sampling
-from DiffSegLungLib.diffusion.sampling import densities_of, sample
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.representation.diffusion import noise_schedule, sampling
+from DiffSegLungLib.representation.diffusion.sampling import densities_of, sample
+from DiffSegLungLib.representation.student import Student
 
 MEAN, DEVIATION = -0.5, 0.3
 """In the network's units: -650 +- 210 HU."""

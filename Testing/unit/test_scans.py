@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.volume import load_volume
+from DiffSegLungLib.io.volume import load_volume
 from Testing.unit.dicom_series import (
     SPACING,
     Frame,

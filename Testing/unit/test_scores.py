@@ -6,9 +6,9 @@ import numpy as np
 import pandas
 import pytest
 
-from DiffSegLungLib.anatomy import LOBES
-from DiffSegLungLib.measures import DEFINITIONS, THIRD_NAMES, thirds_from_sides
-from DiffSegLungLib.scores import goddard_points, scores, severity_points
+from DiffSegLungLib.anatomy import LOBES, THIRD_NAMES, thirds_from_sides
+from DiffSegLungLib.quantify.measures import DEFINITIONS
+from DiffSegLungLib.quantify.scores import goddard_points, scores, severity_points
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib import anatomy, outputs, tissues
+from DiffSegLungLib import anatomy, tissues
 from DiffSegLungLib.anatomy import LEFT_SIDE, LOBES, LUNGS, RIGHT_SIDE, is_lungs, structure_of
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.segmentations import load_lungs, load_regions, load_tissues, read_segmentation
+from DiffSegLungLib.export import segmentation_file
+from DiffSegLungLib.io.segmentations import load_lungs, load_regions, load_tissues, read_segmentation
+from DiffSegLungLib.io.volume import Volume, load_volume
 from DiffSegLungLib.terminology import Terminology, parse_terminology
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, GROUND_GLASS, HEALTHY, VESSEL, Code
-from DiffSegLungLib.volume import Volume, load_volume
 
 SHAPE = (12, 20, 24)
 SPACING = (2.0, 0.8, 0.7)
@@ -261,7 +262,9 @@ def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, volume: Volume) -
 def test_the_lungs_that_we_write_are_read_with_their_sides(tmp_path: Path, volume: Volume) -> None:
     sides = np.zeros(SHAPE, np.uint8)
     sides[RIGHT_HALF], sides[LEFT_HALF] = RIGHT_SIDE, LEFT_SIDE
-    outputs.write_segmentation(tmp_path / "lungs.seg.nrrd", on_grid(sides), outputs.LUNG_SEGMENTS)
+    segmentation_file.write_segmentation(
+        tmp_path / "lungs.seg.nrrd", on_grid(sides), segmentation_file.LUNG_SEGMENTS
+    )
     found, named = load_lungs(tmp_path / "lungs.seg.nrrd", volume)
     assert named and np.array_equal(found, sides)
     read = sitk.ReadImage(str(tmp_path / "lungs.seg.nrrd"))
@@ -305,7 +308,7 @@ def test_an_empty_lung_segmentation_is_refused(tmp_path: Path, volume: Volume) -
 
 
 def test_tissues_by_id_code_and_name_in_any_order(tmp_path: Path, volume: Volume) -> None:
-    code = outputs.tissue_terminology(tissues.BY_LABEL[CONSOLIDATION]).entry
+    code = segmentation_file.tissue_terminology(tissues.BY_LABEL[CONSOLIDATION]).entry
     segments: list[dict[str, object]] = [
         {"name": "whatever", "id": "emphysema", "mask": RIGHT_UPPER},
         {"name": "white lung", "codes": code, "mask": RIGHT_LOWER},
@@ -335,7 +338,7 @@ def test_overlap_is_said_and_the_last_counts(tmp_path: Path, volume: Volume) -> 
 def test_what_we_write_is_what_we_read(tmp_path: Path, volume: Volume) -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[LUNG] = np.arange(LUNG.sum()) % VESSEL + 1
-    outputs.write_segmentation(tmp_path / "ours.seg.nrrd", on_grid(labels))
+    segmentation_file.write_segmentation(tmp_path / "ours.seg.nrrd", on_grid(labels))
     found, warnings = load_tissues(tmp_path / "ours.seg.nrrd", volume)
     assert warnings == [] and np.array_equal(found, np.where(labels == VESSEL, 0, labels))
     plain, warnings = load_tissues(on_grid(labels), volume)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from DiffSegLungLib import cli
-from DiffSegLungLib.cohort import CohortRequest
-from DiffSegLungLib.cohort import command as cohort_command
+from DiffSegLungLib.app import cli
+from DiffSegLungLib.app.cohort import CohortRequest
+from DiffSegLungLib.app.cohort import command as cohort_command
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.volume import load_volume
+from DiffSegLungLib.io.volume import load_volume
 from Testing.unit.dicom_series import write_series
 
 STUDY = "1.2.826.7"

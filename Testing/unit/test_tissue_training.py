@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib.diffusion.schedule import noise_schedule
+from DiffSegLungLib.representation.diffusion.schedule import noise_schedule
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
 from DiffSegLungLib.training.painted_patches import LEFT_OUT
 from DiffSegLungLib.training.painting_hosts import PaintingHost, depth_below_pleura

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.told_geometry import NO_SIDES, NOT_SET, geometry_warnings
-from DiffSegLungLib.volume import load_mask, load_volume
+from DiffSegLungLib.io.label_maps import load_mask
+from DiffSegLungLib.io.told_geometry import NO_SIDES, NOT_SET, geometry_warnings
+from DiffSegLungLib.io.volume import load_volume
 from Testing.unit.test_volume import chest, ct_image
 
 AFFINE = np.diag([-0.7, -0.8, 1.25, 1.0])
@@ -134,8 +135,8 @@ for language in {languages}:
         pass
 else:
     sys.exit(3)
-from DiffSegLungLib.outputs import write_image
-from DiffSegLungLib.volume import canonical_image, load_volume
+from DiffSegLungLib.export.segmentation_file import write_image
+from DiffSegLungLib.io.volume import canonical_image, load_volume
 volume = load_volume(sys.argv[1])
 write_image(sys.argv[2], canonical_image(volume.hu.astype("int16"), volume))
 assert locale.localeconv()["decimal_point"] == ","

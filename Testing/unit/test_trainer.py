@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from DiffSegLungLib.cell_numbers import CONTEXT
-from DiffSegLungLib.distillation import TARGETS
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.phantom import make_phantom
+from DiffSegLungLib.representation.cell_numbers import CONTEXT
+from DiffSegLungLib.representation.distillation import TARGETS
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import HEALTHY
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.patches import augment, build_sampler

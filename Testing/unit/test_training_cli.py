@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib import cli, models
-from DiffSegLungLib.cell_numbers import CELL_NUMBERS
+from DiffSegLungLib.app import cli
+from DiffSegLungLib.models import store as models
+from DiffSegLungLib.representation.cell_numbers import CELL_NUMBERS
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.store import load_store, store_facts
 from Testing.unit.tiny_model import write_tiny_model

@@ -101,7 +101,7 @@ def test_the_table_of_patients(tmp_path: Path) -> None:
 def test_a_label_map_in_a_folder_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from DiffSegLungLib import cli
+    from DiffSegLungLib.app import cli
 
     image = sitk.GetImageFromArray(np.zeros((20, 20, 20), np.uint8))
     sitk.WriteImage(image, str(tmp_path / "mask.nrrd"))

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from DiffSegLungLib.errors import DiffSegLungError
 from DiffSegLungLib.evaluation import generation
-from DiffSegLungLib.models.student import Student
 from DiffSegLungLib.phantom import make_phantom
+from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.training import checkpoint, store
 from DiffSegLungLib.training import trainer as training
 from DiffSegLungLib.training.judge import draw_held_back, noise_loss, teacher_r2

@@ -1,4 +1,4 @@
-"""What shape tells: lines, vessels, cavities and specks, on small made lungs of known truth."""
+"""What shape tells: lines, vessels, cavities and small regions, on small made lungs of known truth."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from DiffSegLungLib.cavities import find_cavities
+from DiffSegLungLib.decision.raised_regions import drop_small_or_superficial
+from DiffSegLungLib.decision.regions import RegionSettings
 from DiffSegLungLib.filters import masked_mean, masked_opening, masked_share
-from DiffSegLungLib.regions import RegionSettings, drop_specks
+from DiffSegLungLib.parenchyma.cavities import find_cavities
+from DiffSegLungLib.parenchyma.vessels import Parenchyma, mediastinal_distance, separate_vessels
 from DiffSegLungLib.tissues import CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY
-from DiffSegLungLib.vessels import Parenchyma, mediastinal_distance, separate_vessels
 
 MM = 1.5
 SIDE = 48
@@ -342,17 +343,17 @@ def kept(
 ) -> np.ndarray:
     mask = one_lung() > 0
     posterior = posterior_with(label, where)
-    result = drop_specks(posterior, ORDER, mask, MM, slice_mm, settings or RegionSettings())
+    result = drop_small_or_superficial(posterior, ORDER, mask, MM, slice_mm, settings or RegionSettings())
     assert result[:, mask].sum(axis=0) == pytest.approx(1, abs=1e-5)
     return np.asarray(np.array(ORDER)[result.argmax(axis=0)] == label)
 
 
 @pytest.mark.parametrize("label", [EMPHYSEMA, GROUND_GLASS, FIBROSIS, CONSOLIDATION])
-def test_specks_go_and_large_regions_stay(label: int) -> None:
-    large, speck = distances() < 15, distances((10, 10, 10)) < 1.6
-    result = kept(label, large | speck)
+def test_small_regions_go_and_large_regions_stay(label: int) -> None:
+    large, small = distances() < 15, distances((10, 10, 10)) < 1.6
+    result = kept(label, large | small)
     assert result[large].all()
-    assert not result[speck].any()
+    assert not result[small].any()
 
 
 def test_the_least_size_is_what_the_settings_say() -> None:
@@ -363,11 +364,11 @@ def test_the_least_size_is_what_the_settings_say() -> None:
 
 
 def test_raised_tissues_are_counted_together() -> None:
-    """The ground glass around a consolidation is no speck, however thin."""
+    """The ground glass around a consolidation is part of the lesion, however thin."""
     core, rim = distances() < 15, (distances() >= 15) & (distances() < 16)
     posterior = posterior_with(CONSOLIDATION, core)
     posterior[ORDER.index(GROUND_GLASS)][rim] = 5.0
-    result = drop_specks(posterior, ORDER, one_lung() > 0, MM, MM, RegionSettings())
+    result = drop_small_or_superficial(posterior, ORDER, one_lung() > 0, MM, MM, RegionSettings())
     assert (np.array(ORDER)[result.argmax(axis=0)][rim] == GROUND_GLASS).all()
 
 

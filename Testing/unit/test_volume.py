@@ -21,18 +21,12 @@ import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from DiffSegLungLib.acquisition import names_contrast
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.image_files import quiet
-from DiffSegLungLib.volume import (
-    Volume,
-    canonical_image,
-    edge_warnings,
-    load_mask,
-    load_volume,
-    resample,
-    to_input_geometry,
-)
+from DiffSegLungLib.io.acquisition import names_contrast
+from DiffSegLungLib.io.image_files import quiet
+from DiffSegLungLib.io.label_maps import load_mask
+from DiffSegLungLib.io.resampling import resample
+from DiffSegLungLib.io.volume import Volume, canonical_image, edge_warnings, load_volume, to_input_geometry
 from Testing.unit.dicom_series import SPACING, frames_of, write_enhanced, write_series
 
 ROOT = Path(__file__).parents[2]
@@ -458,8 +452,8 @@ def test_itk_speaks_again_after_the_last_reader() -> None:
 
 ALONE = """
 import logging, os, sys, threading
-from DiffSegLungLib.files import ours_alone
-from DiffSegLungLib.image_files import quiet
+from DiffSegLungLib.io.files import ours_alone
+from DiffSegLungLib.io.image_files import quiet
 def speak():
     print("python", file=sys.stderr)
     made.append(logging.StreamHandler())

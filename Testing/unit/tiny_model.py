@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from DiffSegLungLib import models
 from DiffSegLungLib.models import storage
-from DiffSegLungLib.models.student import Student
+from DiffSegLungLib.models import store as models
+from DiffSegLungLib.representation.student import Student
 
 CHANNELS = (8, 8, 8, 8)
 

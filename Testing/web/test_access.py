@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from DiffSegLungLib import cli
-from DiffSegLungLib.cases import find_listed, listed
+from DiffSegLungLib.app import cli
+from DiffSegLungLib.app.serve import command
+from DiffSegLungLib.app.serve.access import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, Access, Allowance
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
-from DiffSegLungLib.serve import command
-from DiffSegLungLib.serve.access import MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, Access, Allowance
+from DiffSegLungLib.io.cases import find_listed, listed
 from Testing.unit.dicom_series import write_series
 
 from .conftest import PHANTOM, Server
@@ -246,6 +246,6 @@ def test_wrong_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_help_needs_no_package_of_the_page() -> None:
-    code = "import sys\nfrom DiffSegLungLib.cli import main\nmain(['serve', '--help'])\n"
+    code = "import sys\nfrom DiffSegLungLib.app.cli import main\nmain(['serve', '--help'])\n"
     code += "sys.exit(bool({'slicer', 'trame', 'vtkmodules', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -9,13 +9,14 @@ import numpy as np
 import psutil
 import SimpleITK as sitk
 
-from DiffSegLungLib.cases import file_code
-from DiffSegLungLib.measure_command import CORRECTED
-from DiffSegLungLib.measures import WHOLE, number_text
-from DiffSegLungLib.remeasure import Measured, remeasure
-from DiffSegLungLib.report import NOT_CLINICAL
-from DiffSegLungLib.segmentations import read_segmentation
-from DiffSegLungLib.serve.session import UNSAVED
+from DiffSegLungLib.anatomy import WHOLE
+from DiffSegLungLib.app.measure_command import CORRECTED
+from DiffSegLungLib.app.serve.session import UNSAVED
+from DiffSegLungLib.export.report import NOT_CLINICAL
+from DiffSegLungLib.io.cases import file_code
+from DiffSegLungLib.io.segmentations import read_segmentation
+from DiffSegLungLib.quantify.measures import number_text
+from DiffSegLungLib.quantify.remeasure import Measured, remeasure
 from DiffSegLungLib.tissues import REPORTED
 from Testing.unit.dicom_series import write_series
 

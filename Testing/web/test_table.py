@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffSegLungLib.measures import measure, regions_from_sides
+from DiffSegLungLib.anatomy import regions_from_sides
+from DiffSegLungLib.quantify.measures import measure
 from DiffSegLungLib.tissues import HEALTHY
 
 
@@ -13,7 +14,7 @@ from DiffSegLungLib.tissues import HEALTHY
     ("sides", "cells"), [((1, 2), ("right", "left")), ((2, 2), ("left",)), ((1, 1), ("right",))]
 )
 def test_a_lung_that_is_not_there_has_no_cells(sides: tuple[int, int], cells: tuple[str, ...]) -> None:
-    from DiffSegLungLib.serve.session import tissue_rows
+    from DiffSegLungLib.app.serve.results import tissue_rows
 
     labels, hu = np.full((1, 1, 2), HEALTHY, np.uint8), np.full((1, 1, 2), -850, np.float32)
     measures = measure(labels, hu, (1, 1, 1), regions_from_sides(np.array(sides).reshape(labels.shape)))

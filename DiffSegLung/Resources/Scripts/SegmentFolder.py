@@ -66,8 +66,8 @@ def run(
     Raises:
         UnusableInputError: there is no CT, or a folder or the key cannot be used.
     """
-    from DiffSegLungLib.cases import find_cases, write_key
-    from DiffSegLungLib.files import require_suffix
+    from DiffSegLungLib.io.cases import find_cases, write_key
+    from DiffSegLungLib.io.files import require_suffix
 
     key = Path(key) if key else None
     require_suffix("key", key, (".csv",))
@@ -98,7 +98,7 @@ def _makeFolder(folder: Path) -> Path:
 
 def _segmentOne(case, outFolder: Path, parameters: dict) -> Outcome:
     """Segments and saves one CT; whatever goes wrong becomes its outcome, for the others must go on."""
-    from DiffSegLungLib.cases import without_names
+    from DiffSegLungLib.io.cases import without_names
 
     known = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode")}
     try:
@@ -112,8 +112,8 @@ def _segmentOne(case, outFolder: Path, parameters: dict) -> Outcome:
 
 def _segmentAndSave(case, outFolder: Path, parameters: dict) -> Path:
     from DiffSegLung import DiffSegLungLogic
-    from DiffSegLungLib.commands import write_table
-    from DiffSegLungLib.files import SEGMENTATION_SUFFIX
+    from DiffSegLungLib.export.labels import write_table
+    from DiffSegLungLib.io.files import SEGMENTATION_SUFFIX
 
     segmentationNode = DiffSegLungLogic().process(_loadScan(case), parameters=parameters)
     measures = _measure(segmentationNode)
@@ -135,8 +135,8 @@ def _loadScan(case):
 
     The library reads it: it chooses the series and checks it, and unlike Slicer's readers it prints no name.
     """
-    from DiffSegLungLib.outputs import write_image
-    from DiffSegLungLib.volume import load_volume, to_input_geometry
+    from DiffSegLungLib.export.segmentation_file import write_image
+    from DiffSegLungLib.io.volume import load_volume, to_input_geometry
 
     volume = load_volume(case.source)
     with tempfile.TemporaryDirectory() as folder:

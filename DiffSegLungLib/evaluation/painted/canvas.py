@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from DiffSegLungLib import tissues
+from DiffSegLungLib.densities import HIGHEST_HU, LOWEST_HU
 from DiffSegLungLib.evaluation.hosts import Host
 from DiffSegLungLib.evaluation.site import Box, Site, Triple, make_site
 
@@ -189,7 +190,7 @@ class Canvas:
         fresh = np.sqrt(np.clip(1.0 - self.keep**2, 0.0, 1.0)) * self.host.grain.field(
             self.keep.shape, self.seed
         )
-        return np.clip(self.keep * self.host.hu + self.add + fresh, -1024.0, 3071.0).astype(np.float32)
+        return np.clip(self.keep * self.host.hu + self.add + fresh, LOWEST_HU, HIGHEST_HU).astype(np.float32)
 
     def border(self) -> np.ndarray:
         """Bool, the voxels beside painted disease that hold some of it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from DiffSegLungLib.volume import Volume
+from DiffSegLungLib.io.volume import Volume
 
 
 @dataclass(frozen=True)

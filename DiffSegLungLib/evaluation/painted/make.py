@@ -14,7 +14,8 @@ from DiffSegLungLib.evaluation.hosts import Host, load_host
 from DiffSegLungLib.evaluation.painted.canvas import Canvas
 from DiffSegLungLib.evaluation.painted.case import PaintedCase, PaintedKind
 from DiffSegLungLib.evaluation.painted.kinds import HOSTS, KINDS, OWN_LESIONS, OWN_RADIUS_MM, PAINTERS
-from DiffSegLungLib.volume import Geometry, Volume
+from DiffSegLungLib.io.geometry import Geometry
+from DiffSegLungLib.io.volume import Volume
 
 
 def make_painted(kind: str, data: Path) -> PaintedCase:

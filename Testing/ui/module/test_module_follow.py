@@ -76,7 +76,7 @@ def test_only_what_a_stroke_touched_gives_the_same_numbers(
     """A stroke within the lungs changes volumes by its own voxels; one beyond them makes all be measured."""
     import pandas
 
-    from DiffSegLungLib import measures
+    from DiffSegLungLib.quantify import measures
     from DiffSegLungSlicer import measuring, results
 
     before = measuring.compute(results.taken(result))
@@ -267,8 +267,8 @@ def test_what_the_library_says_can_be_translated(
 
 
 def test_warnings_of_the_library_are_among_the_texts(module: Any) -> None:
-    from DiffSegLungLib.acquisition import quality_warnings
-    from DiffSegLungLib.lung_warnings import missed_warnings
+    from DiffSegLungLib.io.acquisition import quality_warnings
+    from DiffSegLungLib.lungs.warnings import missed_warnings
     from DiffSegLungLib.tissues import REPORTED
     from DiffSegLungSlicer import words
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib import outputs, tissues
+from DiffSegLungLib import tissues
+from DiffSegLungLib.export import segmentation_file
 from Testing.ui.module import steps
 
 # --- one lung ----------------------------------------------------------------------------------------------
@@ -22,7 +23,7 @@ def oneLungFiles(runFiles: Path, tmp_path: Path) -> Path:
     """What a run leaves of a mask of one lung: nothing of the left one."""
     folder = tmp_path / "one lung"
     shutil.copytree(runFiles, folder)
-    keepRightLung(folder / "lungs.seg.nrrd", outputs.LUNG_SEGMENTS)
+    keepRightLung(folder / "lungs.seg.nrrd", segmentation_file.LUNG_SEGMENTS)
     keepRightLung(folder / "segmentation.seg.nrrd", None)
     return folder
 
@@ -34,7 +35,7 @@ def keepRightLung(path: Path, segments: Any) -> None:
     kept[steps.RIGHT_PIECE] = labels[steps.RIGHT_PIECE]
     changed = sitk.GetImageFromArray(kept)
     changed.CopyInformation(image)
-    outputs.write_segmentation(path, changed, *([segments] if segments else []))
+    segmentation_file.write_segmentation(path, changed, *([segments] if segments else []))
 
 
 def test_a_lung_that_is_not_there_is_no_row_of_the_shares(
@@ -91,8 +92,8 @@ def raiseZeroDivision(*_arguments: Any) -> None:
 
 def test_a_half_made_model_is_no_model(panel: Any, tmp_path: Path) -> None:
     """A fine-tuning writes into a hidden folder, which may stay behind where it was killed."""
-    from DiffSegLungLib import models
     from DiffSegLungLib.errors import MissingPartError
+    from DiffSegLungLib.models import store as models
 
     store = tmp_path / "models"
     shutil.copytree(models.find(), store / ".ours.partial")

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib.cases import file_code
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
+from DiffSegLungLib.io.cases import file_code
 from Testing.ui.module import steps
 
 SCRIPT = steps.MODULE.parent / "Resources" / "Scripts" / "SegmentFolder.py"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib.cases import file_code
+from DiffSegLungLib.io.cases import file_code
 from Testing.ui.module import steps
 
 FOLDER = steps.MODULE.parent
@@ -123,7 +123,7 @@ def test_a_sharp_kernel_is_warned_of_in_slicer_too(module: Any, tmp_path: Path) 
     pytest.importorskip("pydicom", reason="needs pydicom")
     import standin
 
-    from DiffSegLungLib.volume import load_volume
+    from DiffSegLungLib.io.volume import load_volume
     from DiffSegLungSlicer.exchange import exportVolume
     from Testing.unit.dicom_series import write_series
 
@@ -159,8 +159,10 @@ def filesOf(volume: Any, folder: Path) -> Path:
     """What a run leaves, for a volume that is too small for one: half of the air is consolidated."""
     import slicer
 
-    from DiffSegLungLib import outputs, tissues
-    from DiffSegLungLib.manifest import describe_software
+    from DiffSegLungLib import tissues
+    from DiffSegLungLib.export import segmentation_file
+    from DiffSegLungLib.export.manifest import describe_software
+    from DiffSegLungLib.io import atomic
     from DiffSegLungSlicer.exchange import _imageOf
 
     folder.mkdir()
@@ -170,10 +172,12 @@ def filesOf(volume: Any, folder: Path) -> Path:
     labels = np.where(air, np.where(upper, tissues.CONSOLIDATION, tissues.HEALTHY), 0).astype(np.uint8)
     right = np.arange(air.shape[2]) < air.shape[2] // 2
     sides = np.where(air, np.where(right, 1, 2), 0).astype(np.uint8)
-    outputs.write_segmentation(folder / "segmentation.seg.nrrd", _imageOf(labels, volume))
-    outputs.write_segmentation(folder / "lungs.seg.nrrd", _imageOf(sides, volume), outputs.LUNG_SEGMENTS)
-    outputs.write_image(folder / "uncertainty.nrrd", _imageOf(air.astype(np.float32), volume))
-    outputs.write_json(
+    segmentation_file.write_segmentation(folder / "segmentation.seg.nrrd", _imageOf(labels, volume))
+    segmentation_file.write_segmentation(
+        folder / "lungs.seg.nrrd", _imageOf(sides, volume), segmentation_file.LUNG_SEGMENTS
+    )
+    segmentation_file.write_image(folder / "uncertainty.nrrd", _imageOf(air.astype(np.float32), volume))
+    atomic.write_json(
         folder / "manifest.json", {"software": describe_software(), "input": {"size": list(size)}}
     )
     return folder
@@ -326,7 +330,7 @@ def test_codes_are_known_to_slicer(module: Any) -> None:
     import slicer
     import vtk
 
-    from DiffSegLungLib.outputs import TERMINOLOGY_CONTEXT
+    from DiffSegLungLib.export.segmentation_file import TERMINOLOGY_CONTEXT
     from DiffSegLungSlicer import extras
 
     extras.registerTerminology()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from DiffSegLungLib.errors import CancelledError, UnusableInputError
-from DiffSegLungLib.outputs import tissue_terminology
+from DiffSegLungLib.export.segmentation_file import tissue_terminology
 from DiffSegLungLib.tissues import REPORTED
 from Testing.ui.module import steps
 

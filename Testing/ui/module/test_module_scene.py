@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DiffSegLungLib import outputs, tissues
-from DiffSegLungLib.volume import load_volume, to_input_geometry
+from DiffSegLungLib import tissues
+from DiffSegLungLib.export import segmentation_file
+from DiffSegLungLib.io.volume import load_volume, to_input_geometry
 from Testing.ui.module import steps
 
 KEYS = [tissue.key for tissue in tissues.REPORTED]
@@ -49,7 +50,7 @@ def filesOf(volumeNode: Any, folder: Path) -> tuple[Path, np.ndarray]:
     image = sitk.ReadImage(str(folder / "ct.nrrd"))
     volume = load_volume(image)
     labels = np.digitize(volume.hu, [-600, -200, 200, 600]).astype(np.uint8)
-    outputs.write_segmentation(folder / "s.seg.nrrd", to_input_geometry(labels, volume))
+    segmentation_file.write_segmentation(folder / "s.seg.nrrd", to_input_geometry(labels, volume))
     return folder / "s.seg.nrrd", sitk.GetArrayFromImage(to_input_geometry(labels, volume))
 
 
@@ -129,7 +130,7 @@ def test_tissues_are_known_by_value_not_by_order(module: Any, tmp_path: Path) ->
     volume = smallCt(np.eye(3))
     labels = np.zeros(SHAPE, np.uint8)
     labels[2:5], labels[7:9] = tissues.HEALTHY, tissues.CAVITY  # all between them are absent
-    outputs.write_segmentation(tmp_path / "s.seg.nrrd", exchange._imageOf(labels, volume))
+    segmentation_file.write_segmentation(tmp_path / "s.seg.nrrd", exchange._imageOf(labels, volume))
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     exchange.replaceSegments(node, exchange.readSegments(tmp_path / "s.seg.nrrd", volume), KEYS)
     for tissue in tissues.REPORTED:
@@ -398,4 +399,4 @@ def withoutConsolidation(path: Path) -> None:
     labels[labels == tissues.CONSOLIDATION] = 0
     changed = sitk.GetImageFromArray(labels)
     changed.CopyInformation(image)
-    outputs.write_segmentation(path, changed)
+    segmentation_file.write_segmentation(path, changed)

@@ -37,7 +37,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two phantoms, as files."""
-    from DiffSegLungLib.commands import phantom_to_files
+    from DiffSegLungLib.app.commands import phantom_to_files
 
     folder = tmp_path_factory.mktemp("ct")
     for seed in (0, 1):
@@ -418,7 +418,7 @@ def test_the_store_beside_slicers_settings(module: Any, monkeypatch: pytest.Monk
     """Without a setting of the user's; the library and its child processes see it."""
     import slicer
 
-    from DiffSegLungLib import models
+    from DiffSegLungLib.models import store as models
     from DiffSegLungSlicer import ownModels
     from DiffSegLungSlicer.childProcess import childEnvironment
 

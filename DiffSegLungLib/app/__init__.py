@@ -1,0 +1,1 @@
+"""The command line and what it starts; may import every other room."""

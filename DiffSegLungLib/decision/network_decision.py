@@ -1,0 +1,74 @@
+"""Decided by the diffusion U-Net: its calibrated posterior, fused with the edges of the CT."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from DiffSegLungLib.decision.by_network import (
+    NetworkReading,
+    cavities_of,
+    dense_beside,
+    diseased_where_likely,
+    shares_of_tissues,
+    vessels_of,
+)
+from DiffSegLungLib.decision.fusion import edge_map, fuse
+from DiffSegLungLib.decision.label_map import Tissues
+from DiffSegLungLib.decision.model import Model
+from DiffSegLungLib.decision.naming import NAMED, healthy_density
+from DiffSegLungLib.decision.regions import likeliest
+from DiffSegLungLib.filters import nearest_inside
+from DiffSegLungLib.io.volume import Volume
+from DiffSegLungLib.lungs.lungs import Lungs
+from DiffSegLungLib.parenchyma.grid import Grid, lung_box
+from DiffSegLungLib.parenchyma.vessels import Parenchyma
+from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.representation.network import TissueNetwork
+from DiffSegLungLib.stages import STAGES
+from DiffSegLungLib.tissues import CAVITY, HEALTHY
+
+CONTEXT_MM = 36.0
+"""Tissue around the lungs that the network sees: lung that collapsed lies there."""
+
+
+def read_network(
+    network: TissueNetwork, volume: Volume, found: Lungs, progress: Progress = silent
+) -> NetworkReading:
+    """What the diffusion U-Net says of the lungs and of what lies around them, calibrated."""
+    box = lung_box(found.mask, volume.spacing, CONTEXT_MM)
+    hu = found.calibration.corrected(volume.hu[box])
+    told = partial(_tell_network, progress)
+    seen = NetworkReading(network.read(hu, volume.spacing, told), box)
+    return seen.calibrated(network.temperature, network.bias)
+
+
+def _tell_network(progress: Progress, share: float) -> None:
+    progress("network", 0.15 + 0.35 * share, STAGES["network"])
+
+
+def with_dense_lung(found: Lungs, seen: NetworkReading, volume: Volume) -> Lungs:
+    """The lungs with the airless lung beside them that the network sees; each piece joins the nearer side."""
+    hu = volume.hu[seen.box]
+    posterior = seen.posterior_on(seen.box, volume.spacing, hu.shape, volume.spacing)
+    sides = found.sides.copy()
+    inside = sides[seen.box]
+    added = dense_beside(inside > 0, posterior, hu, volume.voxel_ml)
+    inside[added] = inside.take(nearest_inside(inside > 0))[added]
+    return replace(found, sides=sides)
+
+
+def decide_by_network(
+    model: Model, grid: Grid, parenchyma: Parenchyma, seen: NetworkReading, volume: Volume
+) -> Tissues:
+    """The network's calibrated posterior, fused with the edges of density and of its own classes."""
+    spacing = (grid.spacing,) * 3
+    posterior = seen.posterior_on(grid.box, volume.spacing, grid.hu.shape, spacing)
+    shares = shares_of_tissues(posterior, grid.mask)
+    classes = posterior[HEALTHY : CAVITY + 1]
+    edges = edge_map(parenchyma.density, classes, grid.mask, grid.spacing, model.fusion)
+    fused = diseased_where_likely(fuse(shares, edges, grid.mask, model.fusion))
+    healthy = healthy_density(parenchyma.density, grid.mask & ~parenchyma.vessels, grid.spacing, model.rule)
+    cavities = cavities_of(posterior, grid.mask, grid.spacing**3 / 1000.0)
+    vessels = vessels_of(posterior, grid.mask) & (likeliest(fused) == NAMED.index(HEALTHY))
+    return Tissues(fused, vessels & ~cavities, cavities, healthy)

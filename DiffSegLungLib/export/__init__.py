@@ -1,0 +1,1 @@
+"""What is handed out: label files, DICOM, the report; may import base and io to quantify."""

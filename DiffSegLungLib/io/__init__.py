@@ -1,0 +1,1 @@
+"""CT and label maps, in; files, written whole.  May import the base alone."""
