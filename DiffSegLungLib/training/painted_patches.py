@@ -43,12 +43,12 @@ class PaintedPatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         inside = [np.flatnonzero(host.lungs) for host in hosts]
         while True:
             number = int(rng.integers(len(hosts)))
-            patch = cut(hosts[number], _middle(hosts[number], inside[number], self.shape, rng), self.shape)
+            patch = cut(hosts[number], middle_of(hosts[number], inside[number], self.shape, rng), self.shape)
             hu, labels = mirrored(*self.painter(patch, rng), rng)
             yield torch.from_numpy(hu.astype(np.float32))[None], torch.from_numpy(labels.astype(np.int64))
 
 
-def _middle(
+def middle_of(
     host: PaintingHost, inside: np.ndarray, shape: tuple[int, int, int], rng: np.random.Generator
 ) -> list[int]:
     """The middle of a patch: in lung, moved by up to a quarter of its sides, or anywhere."""

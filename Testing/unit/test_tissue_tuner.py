@@ -1,0 +1,134 @@
+"""What keeps a fine-tuned network from forgetting, measured on a host held back with weights in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from DiffSegLungLib.phantom import make_phantom, phantom_image
+from DiffSegLungLib.representation.network import TissueNetwork
+from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
+from DiffSegLungLib.tissues import FIBROSIS
+from DiffSegLungLib.training.guard import DRIFT_POINTS
+from DiffSegLungLib.training.painted_judge import PaintedTruth, figures, paint_truth
+from DiffSegLungLib.training.painting import Painter
+from DiffSegLungLib.training.painting_hosts import prepare
+from DiffSegLungLib.training.request import DEFAULT_RATE
+from DiffSegLungLib.training.steady_patches import SteadyPatches
+from DiffSegLungLib.training.tissue_training import IGNORED
+from DiffSegLungLib.training.tissue_tuner import KEEP, TissueTuner, TunerSettings
+from DiffSegLungLib.volume import load_volume
+from Testing.unit.small_network import PATCH, shrink
+
+WEIGHTS = Path(__file__).parents[2] / "Resources" / "training" / "tissue-2026-11-30.safetensors"
+STEPS = 10
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two small patients without lesions; the second is held back."""
+    folder = tmp_path_factory.mktemp("hosts")
+    files = []
+    for seed in (0, 1):
+        phantom = make_phantom((4.0, 4.0, 4.0), seed=seed, lesions=())
+        volume = replace(load_volume(phantom_image(phantom)), spacing=(2.0, 2.0, 2.0))
+        host = prepare(volume, (phantom.truth > 0).astype(np.uint8), np.zeros(volume.hu.shape, bool))
+        files.append(folder / f"p{seed}_100.npz")
+        host.save(files[-1])
+    return files
+
+
+@pytest.fixture(scope="module")
+def base() -> TissueNetwork:
+    if not WEIGHTS.exists():
+        pytest.skip("no weights in training are in this tree")
+    unet = TissueUNet()
+    unet.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS).items()})
+    return TissueNetwork(unet.eval().requires_grad_(False), 1.0, (0.0,) * CLASSES)
+
+
+@pytest.fixture(scope="module")
+def truth(hosts: list[Path], base: TissueNetwork) -> PaintedTruth:
+    return paint_truth(hosts[1:], base, PATCH, seed=0, count=8)
+
+
+def tuned(base: TissueNetwork, hosts: list[Path], folder: Path, rate: float, keep: float) -> TissueNetwork:
+    """The weights as they are after some steps: their mean would hide how far they went."""
+    tuner = TissueTuner(base, hosts[:1], TunerSettings(STEPS, rate, 2, PATCH, keep=keep), folder)
+    tuner.run()
+    return replace(base, unet=tuner.net.eval().requires_grad_(False))
+
+
+def distance(base: TissueNetwork, tuned: TissueNetwork, truth: PaintedTruth) -> float:
+    """Mean Kullback-Leibler divergence of the posteriors on unpainted patches held back, in nats."""
+    total = 0.0
+    with torch.inference_mode():
+        for patch in truth.plain:
+            hu = torch.from_numpy(patch)[None, None]
+            first, second = (one.unet(hu).tissues.log_softmax(1) for one in (base, tuned))
+            total += float((first.exp() * (first - second)).sum(1).mean())
+    return total / len(truth.plain)
+
+
+def test_the_drift_on_a_host_held_back_is_small(
+    base: TissueNetwork, hosts: list[Path], truth: PaintedTruth, tmp_path: Path
+) -> None:
+    """At the rate that users have; without the base's posterior and at a high rate it is not."""
+    gentle = tuned(base, hosts, tmp_path / "gentle", DEFAULT_RATE, KEEP)
+    hasty = tuned(base, hosts, tmp_path / "hasty", 50 * DEFAULT_RATE, 0.0)
+    held = tuned(base, hosts, tmp_path / "held", 50 * DEFAULT_RATE, 20 * KEEP)
+    before, after = (figures(network, truth) for network in (base, gentle))
+    assert before["healthy_now_diseased_percent"] == 0.0
+    assert after["healthy_now_diseased_percent"] < DRIFT_POINTS
+    assert after["mean_dice"] > before["mean_dice"] - 0.05
+    gone = {
+        name: distance(base, one, truth)
+        for name, one in (("gentle", gentle), ("hasty", hasty), ("held", held))
+    }
+    assert gone["gentle"] < 0.1 * gone["hasty"], gone
+    assert gone["held"] < 0.8 * gone["hasty"], "the base's posterior holds what the rate would lose"
+
+
+def test_the_base_teaches_only_where_no_disease_was_painted(
+    base: TissueNetwork, hosts: list[Path], tmp_path: Path
+) -> None:
+    tuner = TissueTuner(base, hosts, TunerSettings(1, 1e-4, 0, PATCH), tmp_path)
+    hu = torch.full((1, 1, *PATCH), -800.0)
+    torch.nn.init.normal_(tuner.net.tissues.weight)  # else it would agree with its base
+    labels = torch.full((1, *PATCH), FIBROSIS)
+    none, low, high = torch.tensor([0]), torch.tensor([5]), torch.tensor([40])
+    assert tuner.more_losses(hu, none, labels, tuner.net(hu, none)) == {}
+    labels[:, :8] = IGNORED  # the patient's own disease
+    for levels in (none, low):
+        weight, loss = tuner.more_losses(hu, levels, labels, tuner.net(hu, levels))["kept"]
+        assert weight == KEEP and float(loss) > 0.1
+    assert tuner.more_losses(hu, high, labels, tuner.net(hu, high)) == {}, "much noise is never read"
+
+
+def test_the_base_itself_is_not_changed(base: TissueNetwork, hosts: list[Path], tmp_path: Path) -> None:
+    before = {key: value.clone() for key, value in base.unet.state_dict().items()}
+    tuned(base, hosts, tmp_path, 1e-2, 0.0)
+    assert all(torch.equal(before[key], value) for key, value in base.unet.state_dict().items())
+
+
+def test_a_number_is_always_the_same_patch(hosts: list[Path]) -> None:
+    """Whoever paints it, and whatever was painted before."""
+    one, other = (SteadyPatches(hosts, Painter(0), PATCH, seed=0) for _ in range(2))
+    first = [one[number] for number in (3, 70, 4)]
+    again = [other[number] for number in (4, 3)]
+    for (hu, labels), (hu_again, labels_again) in zip((first[2], first[0]), again, strict=True):
+        assert torch.equal(hu, hu_again) and torch.equal(labels, labels_again)
+    assert not torch.equal(first[0][0], first[2][0])
