@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,17 +74,17 @@ def prepare_host(
         )
 
 
-def _current(file: Path, source: Path, base: models.Model) -> dict[str, float] | None:
+def _current(file: Path, source: Path, base: models.Model) -> dict[str, Any] | None:
     """What is known of a CT that was prepared before and has not changed since."""
     if not (file.exists() and source.exists()) or file.stat().st_mtime < source.stat().st_mtime:
         return None
-    facts = json.loads(file.read_text(encoding="utf-8"))
+    facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return facts if facts["model"] == base.info.digest else None
 
 
 def _prepare(
     source: Path, folder: Path, base: models.Model, persons: Mapping[str, str], progress: Progress
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Segment with the base model, and write the hosts if there is enough to paint on."""
     name = name_of(source)
     volume, labels, airways = segmented(source, base, progress)
@@ -129,7 +130,9 @@ def load_hosts(folder: Path, names: Iterable[str]) -> list[OwnHost]:
     found = []
     for name in sorted(names):
         file = folder / f"{name}.json"
-        facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"usable_ml": 0.0}
+        facts: dict[str, Any] = {"usable_ml": 0.0}
+        if file.exists():
+            facts = json.loads(file.read_text(encoding="utf-8"))
         if facts["usable_ml"] >= LEAST_ML:
             files = tuple(_file(folder, name, zoom) for zoom in ZOOMS)
             person, lung_ml = facts["person"] or name, float(facts["lung_ml"])

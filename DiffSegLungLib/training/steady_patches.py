@@ -56,9 +56,9 @@ class SteadyPatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             return
         rng = np.random.default_rng((self.seed, number, WITHIN_ROUND))
         chosen = rng.permutation(len(self.files))[:OPEN_HOSTS]
-        kept, self._open = self._open, {}
-        for file in (self.files[int(index)] for index in chosen):
-            self._open[file] = kept.pop(file, None) or _opened(file)
+        wanted = [self.files[int(index)] for index in chosen]
+        kept = self._open
+        self._open = {file: kept[file] if file in kept else _opened(file) for file in wanted}
         self._round = number
 
 

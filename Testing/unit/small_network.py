@@ -29,12 +29,14 @@ def small_network() -> TissueUNet:
     net = TissueUNet(WIDTHS)
     with torch.no_grad():
         net.tissues.weight.mul_(0.05)
-        net.tissues.bias.zero_()
-        for part in (net.fine, net.join):
-            part.weight[0], part.bias[0] = 0.0, 0.0
-        net.fine.weight[0, SOFT, 0, 1, 1], net.fine.bias[0] = 1.0, 0.9  # from -180 HU on
+        biases = {name: part.bias for name, part in net.named_children() if isinstance(part, torch.nn.Conv3d)}
+        fine, join, tissues = (biases[name] for name in ("fine", "join", "tissues"))
+        assert fine is not None and join is not None and tissues is not None
+        net.fine.weight[0], net.join.weight[0], join[0] = 0.0, 0.0, 0.0
+        net.fine.weight[0, SOFT, 0, 1, 1], fine[0] = 1.0, 0.9  # from -180 HU on
         net.join.weight[0, WIDTHS[0]] = 1.0
-        net.tissues.weight[OUTSIDE, 0], net.tissues.bias[HEALTHY] = 20.0, 3.0
+        tissues.zero_()
+        net.tissues.weight[OUTSIDE, 0], tissues[HEALTHY] = 20.0, 3.0
     return net
 
 

@@ -260,7 +260,7 @@ def test_what_got_worse_is_said_in_plain_words() -> None:
     }
     fibrosis_lost = {"dice": {"emphysema": 0.99, "fibrosis": 0.52, "cavity": None}}
     assert "is better" in judge_tissues(before, before | {"mean_dice": 0.8})[0]
-    assert "about as good" in judge_tissues(before, dict(before))[0]
+    assert "about as good" in judge_tissues(before, before | {"noise_loss": 0.8})[0]
     assert "WORSE" in judge_tissues(before, before | {"mean_dice": 0.7})[0]
     assert "WORSE" in judge_tissues(before, before | {"healthy_now_diseased_percent": 0.8})[0]
     assert "worse in another" in judge_tissues(before, before | fibrosis_lost)[0]
