@@ -230,6 +230,8 @@ class TissueTuner(TissueTrainer):
             patches,
             batch_sampler=numbers,  # type: ignore[arg-type]  # it is gone through once
             num_workers=workers,
+            # Else it would draw of the numbers that the noise is made of, and a resumed run once more.
+            generator=torch.Generator().manual_seed(settings.seed),
             # A worker forked off threads of torch or ITK would hang.
             multiprocessing_context="spawn" if workers else None,
         )
