@@ -26,7 +26,7 @@ from DiffSegLungLib.progress import Progress, part, silent
 from DiffSegLungLib.training.before_after import finish
 from DiffSegLungLib.training.distributed import Ranks, joined
 from DiffSegLungLib.training.lock import locked
-from DiffSegLungLib.training.request import DEFAULT_MINUTES, STAGES, TOO_FEW, FinetuneOutcome, FinetuneRequest
+from DiffSegLungLib.training.request import DEFAULT_MINUTES, TOO_FEW, FinetuneOutcome, FinetuneRequest
 from DiffSegLungLib.training.run_files import PLAN, STOP
 from DiffSegLungLib.training.sources import find_ct, read_persons, require_different_names
 from DiffSegLungLib.training.split import describe_split, read_split, split_patients, write_split
@@ -213,4 +213,4 @@ def _train(
         raise CancelledError(f"Stopped at step {reached}: the same command goes on from there.")
 
 
-__all__ = ["STAGES", "FinetuneOutcome", "FinetuneRequest", "finetune"]
+__all__ = ["FinetuneOutcome", "FinetuneRequest", "finetune"]

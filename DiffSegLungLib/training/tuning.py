@@ -53,7 +53,6 @@ class Tuning(ABC, Generic[OnePrepared]):
         base: the model to begin with.
 
     Attributes:
-        patch_mm3: volume of a patch.
         prepare_seconds: time a CT takes before the training, on two cores.
         compare_seconds: time that the comparison takes at the end.
     """

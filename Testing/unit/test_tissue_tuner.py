@@ -15,16 +15,19 @@ from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.representation.network import TissueNetwork
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
 from DiffSegLungLib.tissues import FIBROSIS
+from DiffSegLungLib.training import tissue_tuner
 from DiffSegLungLib.training.guard import DRIFT_POINTS
 from DiffSegLungLib.training.painted_judge import PaintedTruth, figures, paint_truth
 from DiffSegLungLib.training.painting import Painter
-from DiffSegLungLib.training.painting_hosts import prepare
+from DiffSegLungLib.training.painting_hosts import PaintingHost, depth_below_pleura, prepare
 from DiffSegLungLib.training.request import DEFAULT_RATE
+from DiffSegLungLib.training.run_files import read_log
 from DiffSegLungLib.training.steady_patches import SteadyPatches
 from DiffSegLungLib.training.tissue_training import IGNORED
 from DiffSegLungLib.training.tissue_tuner import KEEP, TissueTuner, TunerSettings
 from DiffSegLungLib.volume import load_volume
-from Testing.unit.small_network import PATCH, shrink
+from Testing.unit.small_network import PATCH, shrink, small_network
+from Testing.unit.test_tissue_training import half_and_half
 
 WEIGHTS = Path(__file__).parents[2] / "Resources" / "training" / "tissue-2026-11-30.safetensors"
 STEPS = 10
@@ -88,8 +91,8 @@ def test_the_drift_on_a_host_held_back_is_small(
 ) -> None:
     """At the rate that users have; without the base's posterior and at a high rate it is not."""
     gentle = tuned(base, hosts, tmp_path / "gentle", DEFAULT_RATE, KEEP)
-    hasty = tuned(base, hosts, tmp_path / "hasty", 50 * DEFAULT_RATE, 0.0)
-    held = tuned(base, hosts, tmp_path / "held", 50 * DEFAULT_RATE, 20 * KEEP)
+    hasty = tuned(base, hosts, tmp_path / "hasty", 10 * DEFAULT_RATE, 0.0)
+    held = tuned(base, hosts, tmp_path / "held", 10 * DEFAULT_RATE, 4 * KEEP)
     before, after = (figures(network, truth) for network in (base, gentle))
     assert before["healthy_now_diseased_percent"] == 0.0
     assert after["healthy_now_diseased_percent"] < DRIFT_POINTS
@@ -98,7 +101,7 @@ def test_the_drift_on_a_host_held_back_is_small(
         name: distance(base, one, truth)
         for name, one in (("gentle", gentle), ("hasty", hasty), ("held", held))
     }
-    assert gone["gentle"] < 0.1 * gone["hasty"], gone
+    assert gone["gentle"] < 0.2 * gone["hasty"], gone
     assert gone["held"] < 0.8 * gone["hasty"], "the base's posterior holds what the rate would lose"
 
 
@@ -132,3 +135,21 @@ def test_a_number_is_always_the_same_patch(hosts: list[Path]) -> None:
     for (hu, labels), (hu_again, labels_again) in zip((first[2], first[0]), again, strict=True):
         assert torch.equal(hu, hu_again) and torch.equal(labels, labels_again)
     assert not torch.equal(first[0][0], first[2][0])
+
+
+def test_a_process_that_paints_beside_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lungs = np.zeros((16, 48, 48), bool)
+    lungs[:, 8:40, 8:40] = True
+    none, hu = np.zeros_like(lungs), np.where(lungs, -850, 30).astype(np.int16)
+    file = tmp_path / "one_100.npz"
+    PaintingHost(hu, lungs, none, none, none, depth_below_pleura(lungs)).save(file)
+    network = TissueNetwork(small_network().eval().requires_grad_(False), 1.0, (0.0,) * CLASSES)
+    logs = []
+    for workers in (0, 1):
+        monkeypatch.setattr(tissue_tuner, "painters", lambda device, workers=workers: workers)
+        settings, folder = TunerSettings(2, 1e-4, 0, (8, 32, 32)), tmp_path / str(workers)
+        TissueTuner(network, [file], settings, folder, painter=half_and_half).run()
+        logs.append([{**line, "seconds": 0} for line in read_log(folder)])
+    assert logs[0] == logs[1] and len(logs[0]) == 2
