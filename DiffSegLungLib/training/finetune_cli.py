@@ -39,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--minutes", metavar="M", type=_minutes, help="training time (default: 30)")
     rate_help = "learning rate (default: 0.0001); a lower one keeps more of the base"
     parser.add_argument("--rate", metavar="R", type=_rate, default=DEFAULT_RATE, help=rate_help)
-    stage_help = "what is trained: the diffusion, the radiomic distillation, or one after the other"
+    stage_help = (
+        "what is trained: the diffusion, the radiomic distillation, or one after the other; "
+        "a network that decides learns all at once"
+    )
     parser.add_argument("--stage", choices=STAGES, default="both", help=stage_help)
     refit_help = (
         "fit the reference mixture on these CT; they must show every tissue (default: keep the base's)"

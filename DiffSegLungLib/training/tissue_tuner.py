@@ -95,7 +95,11 @@ def painters(device: str) -> int:
 
 
 class TissueTuner(TissueTrainer):
-    """Goes on from a base; the same arguments go on from the checkpoint in the folder, exactly.
+    """Goes on from a base; the same arguments go on from the checkpoint in the folder.
+
+    Every patch, noise and level comes again as in an unbroken run.  On a processor so do the weights, bit for
+    bit without a process that paints beside; with one, patches lie elsewhere in memory, and sums are rounded
+    otherwise.
 
     Args:
         base: the network to begin with; it stays as it is.

