@@ -220,7 +220,8 @@ class TissueTrainer:
         self.optimiser.zero_grad()
         loss.backward()
         self.share_gradients()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        if not torch.isfinite(torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)):
+            raise FloatingPointError("the gradient is not finite; train in float32 on this processor")
         self.optimiser.step()
 
     @torch.no_grad()

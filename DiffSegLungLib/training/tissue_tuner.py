@@ -169,7 +169,7 @@ class TissueTuner(TissueTrainer):
         take_steps(self, self.settings.steps, progress, save_every, watch)
 
     def train_step(self) -> dict[str, float]:
-        """One step; its losses."""
+        """One step; its losses.  Where bfloat16 does not stay finite it goes on in float32."""
         started = time.perf_counter()
         if self.batches is None:
             self.batches = self._batches()
@@ -177,6 +177,9 @@ class TissueTuner(TissueTrainer):
         try:
             self._one_step(*next(self.batches), self.step)
         except FloatingPointError as error:
+            if self.plan.bfloat16 and self.ranks.count == 1:  # the weights are as before the step
+                self.plan = replace(self.plan, bfloat16=False)
+                return self.train_step()
             raise DiffSegLungError(
                 f"The loss is no longer a number at step {self.step + 1}: the checkpoint before it is kept; "
                 "start another run with a lower --rate."

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from DiffSegLungLib.errors import DiffSegLungError
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.representation.network import TissueNetwork
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
@@ -137,20 +140,50 @@ def test_a_number_is_always_the_same_patch(hosts: list[Path]) -> None:
     assert not torch.equal(first[0][0], first[2][0])
 
 
-def test_a_process_that_paints_beside_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def simple(tmp_path: Path) -> tuple[TissueNetwork, Path]:
+    """A small network, and a host that is a box of lung."""
     lungs = np.zeros((16, 48, 48), bool)
     lungs[:, 8:40, 8:40] = True
     none, hu = np.zeros_like(lungs), np.where(lungs, -850, 30).astype(np.int16)
     file = tmp_path / "one_100.npz"
     PaintingHost(hu, lungs, none, none, none, depth_below_pleura(lungs)).save(file)
-    network = TissueNetwork(small_network().eval().requires_grad_(False), 1.0, (0.0,) * CLASSES)
+    return TissueNetwork(small_network().eval().requires_grad_(False), 1.0, (0.0,) * CLASSES), file
+
+
+def test_a_step_that_is_not_finite_is_made_in_float32(
+    simple: tuple[TissueNetwork, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights stay as they were before it; in float32 it is the end."""
+    monkeypatch.setattr(tissue_tuner, "precision", lambda device: "bfloat16")
+    settings = TunerSettings(2, 1e-4, 0, (8, 32, 32))
+    tuner = TissueTuner(simple[0], [simple[1]], settings, tmp_path, painter=half_and_half)
+
+    def broken(*values: Any) -> dict[str, tuple[float, torch.Tensor]]:
+        return {"kept": (float("nan") if tuner.plan.bfloat16 else 1.0, values[3].tissues.float().mean())}
+
+    monkeypatch.setattr(tuner, "more_losses", broken)
+    tuner.run()
+    assert tuner.step == 2 and not tuner.plan.bfloat16
+    assert all(torch.isfinite(values).all() for values in tuner.net.parameters())
+    monkeypatch.setattr(
+        tuner, "more_losses", lambda *values: {"kept": (float("nan"), values[3].noise.mean())}
+    )
+    tuner.batches = itertools.repeat(
+        (torch.zeros(1, 1, 8, 32, 32), torch.ones(1, 8, 32, 32, dtype=torch.int64))
+    )
+    with pytest.raises(DiffSegLungError, match="no longer a number at step 3"):
+        tuner.train_step()
+
+
+def test_a_process_that_paints_beside_changes_nothing(
+    simple: tuple[TissueNetwork, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logs = []
     for workers in (0, 1):
         monkeypatch.setattr(tissue_tuner, "painters", lambda device, workers=workers: workers)
         settings, folder = TunerSettings(2, 1e-4, 0, (8, 32, 32)), tmp_path / str(workers)
-        TissueTuner(network, [file], settings, folder, painter=half_and_half).run()
+        TissueTuner(simple[0], [simple[1]], settings, folder, painter=half_and_half).run()
         logs.append([{**line, "seconds": 0} for line in read_log(folder)])
     assert len(logs[0]) == 2
     for one, other in zip(*logs, strict=True):  # where a patch lies in memory decides how sums are rounded
