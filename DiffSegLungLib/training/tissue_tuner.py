@@ -169,22 +169,30 @@ class TissueTuner(TissueTrainer):
         take_steps(self, self.settings.steps, progress, save_every, watch)
 
     def train_step(self) -> dict[str, float]:
-        """One step; its losses.  Where bfloat16 does not stay finite it goes on in float32."""
+        """One step; its losses."""
         started = time.perf_counter()
         if self.batches is None:
             self.batches = self._batches()
         self._set_rate(self.step, 0.0)
+        self._learn(next(self.batches))
+        return {"step": self.step, **self.losses.last, "seconds": time.perf_counter() - started}
+
+    def _learn(self, batch: Batch) -> None:
+        """A step on a batch; where bfloat16 does not stay finite this one and all later ones in float32.
+
+        Raises:
+            DiffSegLungError: float32 does not stay finite, either; the weights are as they were.
+        """
         try:
-            self._one_step(*next(self.batches), self.step)
+            self._one_step(*batch, self.step)
         except FloatingPointError as error:
-            if self.plan.bfloat16 and self.ranks.count == 1:  # the weights are as before the step
+            if self.plan.bfloat16 and self.ranks.count == 1:
                 self.plan = replace(self.plan, bfloat16=False)
-                return self.train_step()
+                return self._learn(batch)
             raise DiffSegLungError(
                 f"The loss is no longer a number at step {self.step + 1}: the checkpoint before it is kept; "
                 "start another run with a lower --rate."
             ) from error
-        return {"step": self.step, **self.losses.last, "seconds": time.perf_counter() - started}
 
     def judged(self) -> dict[str, float]:
         """The mean weights on the patients held back; a figure that is not known is left out."""
