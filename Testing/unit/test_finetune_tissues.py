@@ -21,9 +21,11 @@ from safetensors.torch import load_file
 from DiffSegLungLib import cli, models
 from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.pipeline import segment
-from DiffSegLungLib.training import checkpoint
+from DiffSegLungLib.progress import silent
+from DiffSegLungLib.training import checkpoint, own_hosts
 from DiffSegLungLib.training.painting_hosts import PaintingHost
 from DiffSegLungLib.training.run_files import read_log
+from DiffSegLungLib.training.tuning import CannotServeError
 from DiffSegLungLib.training.verdicts import judge_tissues
 from Testing.unit.small_network import WIDTHS, shrink, write_small_network_model
 
@@ -146,9 +148,19 @@ def test_the_log_has_what_the_panel_draws(tuned: Path) -> None:
 
 def test_a_ct_that_cannot_serve_is_named_in_a_line(tuned: Path, told: list[str]) -> None:
     (line,) = [line for line in told if line.startswith("Left out")]
-    assert "slab.nrrd" in line and "ml" in line
+    assert "slab.nrrd" in line
     assert told[-1] == str(tuned / "own")
     assert not list((tuned / "own.run" / "hosts").glob("slab*.npz"))
+
+
+def test_a_ct_with_too_little_healthy_lung_cannot_serve(
+    tuned: Path, ct: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_hosts, "LEAST_ML", 10_000.0)
+    hosts, model = tuned / "own.run" / "hosts", models.load(str(base))
+    with pytest.raises(CannotServeError, match=r"p0\.nrrd: only \d+ ml .* 10000 ml"):
+        own_hosts.prepare_host(ct / "p0.nrrd", hosts, model, {}, silent)
+    assert own_hosts.load_hosts(hosts, ["p0", "p1"]) == []
 
 
 def test_what_may_be_diseased_in_a_host_is_left_out(tuned: Path) -> None:
@@ -239,13 +251,13 @@ def test_what_this_network_has_not_is_refused(
     assert not (tmp_path / "models").exists()
 
 
-def test_two_ct_of_which_one_cannot_serve_are_too_few(
+def test_a_ct_without_enough_lung_is_named(
     ct: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = words(ct / "slab.nrrd", base, tmp_path / "models", "--steps", "1")
     given.insert(1, str(ct / "p0.nrrd"))
     status = cli.main(given)
-    refused(capsys, status, "slab.nrrd: only")
+    refused(capsys, status, "slab.nrrd: ")
 
 
 def test_what_got_worse_is_said_in_plain_words() -> None:
