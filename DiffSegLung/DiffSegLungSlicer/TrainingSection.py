@@ -328,7 +328,7 @@ class TrainingSection:
         self._showChart(0)
 
     def onDistillation(self) -> None:
-        """InfoNCE and regression, once the distillation has begun."""
+        """What is learnt beside the noise: the distillation once it has begun, or the painted tissues."""
         self._showChart(1)
 
     def _showChart(self, index: int) -> None:

@@ -30,13 +30,20 @@ def show(name: str, log: list[dict[str, float]]) -> list:
         log: of the run.
 
     Returns:
-        The chart of the noise loss, and that of the distillation; none before it has two points.
+        The chart of the noise loss, and that of what is learnt beside: the distillation, or the painted
+        tissues of a network that decides; none before it has two points.
     """
     if len(log) < 2:
         return []
-    found = [_showNoise(name, log)]
+    noised = [step for step in log if "noise" in step]
+    found = [_showNoise(name, noised)] if len(noised) > 1 else []
     distilled = [step for step in log if "info_nce" in step]
-    return [*found, _showDistillation(name, distilled)] if len(distilled) > 1 else found
+    if found and len(distilled) > 1:
+        found.append(_showDistillation(name, distilled))
+    painted = [step for step in log if "cross-entropy" in step]
+    if found and len(painted) > 1:
+        found.append(_showTissues(name, painted))
+    return found
 
 
 def _showNoise(name: str, log: list[dict[str, float]]):
@@ -62,6 +69,17 @@ def _showDistillation(name: str, log: list[dict[str, float]]):
         charts.Line(table, "regression", "regression", REGRESSION),
     ]
     return _chart(name, "distillation", lines, "Distillation loss")
+
+
+def _showTissues(name: str, log: list[dict[str, float]]):
+    table = _node("vtkMRMLTableNode", name, "tissues table")
+    columns = {key: runningMean([step[key] for step in log]) for key in ("cross-entropy", "dice")}
+    charts.fillTable(table, {"step": [float(step["step"]) for step in log], **columns})
+    lines = [
+        charts.Line(table, "cross-entropy", f"cross-entropy, mean of {MEAN_OF}", CONTRAST),
+        charts.Line(table, "dice", f"Dice loss, mean of {MEAN_OF}", REGRESSION),
+    ]
+    return _chart(name, "tissues", lines, "Loss of painted tissues")
 
 
 def runningMean(values: list[float]) -> list[float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export.report.drawing import write_text
 from DiffSegLungLib.export.report.slices import (
     Chest,
     bare_picture,
@@ -17,72 +17,53 @@ from DiffSegLungLib.export.report.slices import (
     plane_millimetres,
 )
 from DiffSegLungLib.export.result import Result
-from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.progress import Progress, part
-from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import REPORTED, TISSUES
-from DiffSegLungLib.training.finetune import (
-    DRIFT_POINTS,
-    FinetuneOutcome,
-    FinetuneRequest,
-    ended_because,
-    trained_steps,
-)
-from DiffSegLungLib.training.healthy import HealthyLung
-from DiffSegLungLib.training.judge import draw_held_back, noise_loss, teacher_r2
-from DiffSegLungLib.training.reference import ReferenceSettings, fit_reference
+from DiffSegLungLib.training.guard import ended_because
+from DiffSegLungLib.training.request import FinetuneOutcome
 from DiffSegLungLib.training.run_files import PICTURE
-from DiffSegLungLib.training.store import Patient
+from DiffSegLungLib.training.tuning import OnePrepared, Tuning
 from DiffSegLungLib.version import __version__
 
 CARD = "MODEL_CARD.md"
 MOST_SEGMENTED = 2
 """CT held back that both models segment: each takes minutes."""
-CLEAR_NOISE, CLEAR_R2, CLEAR_POINTS = 0.002, 0.01, 0.5
-"""Changes smaller than these are called none."""
-HELD_BACK = "on the patients held back"
 
 Sources = tuple[list[Path], list[Path]]
-Patients = tuple[list[Patient], list[Patient]]
+People = tuple[list[OnePrepared], list[OnePrepared]]
 
 
 def finish(
-    request: FinetuneRequest,
-    base: models.Model,
-    student: Student,
-    sources: Sources,
-    patients: Patients,
-    progress: Progress,
+    tuning: Tuning[OnePrepared], sources: Sources, people: People[OnePrepared], progress: Progress
 ) -> FinetuneOutcome:
     """Write the new model folder; it appears when it is complete.
 
     Args:
-        request: what was asked for.
-        base: the base model.
-        student: the fine-tuned network.
+        tuning: knows what was asked for, the base model and what was learnt.
         sources: CT trained on, and CT held back.
-        patients: the same, prepared.
+        people: the same, prepared.
         progress: told of each step.
 
     Returns:
         The folder, the figures of both models, and what they say.
     """
+    request = tuning.request
     partial = request.target.with_name(f".{request.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        facts = _facts(request, base, patients)
-        _write(partial, facts, base, student, _reference(request, base, student, sources[0], progress))
-        tuned = models.load(str(partial), next(base.student.parameters()).device.type)
-        before, after = _compare(base, tuned, patients[1], sources[1], partial, part(progress, 0.3, 1.0))
-        verdict = judge(before, after, request.stage)
+        facts = _facts(tuning, people)
+        _write(partial, facts, tuning, sources[0], part(progress, 0.0, 0.3))
+        tuned = models.load(str(partial), _device(tuning.base))
+        before, after = _compare(tuning, tuned, people[1], sources[1], part(progress, 0.3, 1.0))
+        verdict = tuning.judge(before, after)
         ended = ended_because(request.run_folder)
         before, after = _rounded(before), _rounded(after)
         facts["metrics"] = {"before": before, "after": after, "verdict": verdict, "ended": ended}
-        _write_description(partial, facts, base)
-        write_text(partial / CARD, _card(facts))
+        _write_description(partial, facts, tuning.base)
+        write_text(partial / CARD, _card(facts, tuning))
         _put_in_place(partial, request.target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -101,56 +82,50 @@ def _put_in_place(partial: Path, target: Path) -> None:
 # --- the folder ------------------------------------------------------------------------------------------
 
 
-def _facts(request: FinetuneRequest, base: models.Model, patients: Patients) -> dict[str, Any]:
+def _facts(tuning: Tuning[OnePrepared], people: People[OnePrepared]) -> dict[str, Any]:
     """What model.json says; neither names nor identifiers of CT or patients."""
-    trained, held_back = patients
-    litres = sum(float(one.mask.sum()) for one in trained + held_back) * base.spacing**3 / 1e6
+    (trained, held_back), request, base = people, tuning.request, tuning.base
+    parent = {"name": base.info.name, "version": base.info.version, "sha256": tuning.base_sha256}
+    litres = round(tuning.litres(trained + held_back), 1)
     return {
         "name": request.name,
         "version": __version__,
         "licence": request.licence,
         "tissues": {tissue.key: tissue.label for tissue in TISSUES},
-        "parent": {"name": base.info.name, "version": base.info.version, "sha256": base.info.sha256},
-        "training_data": {
-            "ct": len(trained) + len(held_back),
-            "patients": len({one.person for one in trained + held_back}),
-            "lung_litres": round(litres, 1),
-        },
+        "parent": parent,
+        "training_data": {**_counted(trained + held_back), "lung_litres": litres},
         "split": {
             "seed": request.seed,
-            "trained_on": {"ct": len(trained), "patients": len({one.person for one in trained})},
-            "held_back": {"ct": len(held_back), "patients": len({one.person for one in held_back})},
+            "trained_on": _counted(trained),
+            "held_back": _counted(held_back),
         },
         "architecture": base.description["architecture"],
         "hu_window": base.description["hu_window"],
         "spacing_mm": base.spacing,
         "sharpness": base.sharpness,
-        "training": {
-            "stage": request.stage,
-            "steps": trained_steps(request.run_folder),
-            "mixture": "refitted" if request.refit_mixture else "of the parent",
-        },
+        "training": tuning.training_facts(),
         "metrics": {},
     }
 
 
-def _reference(
-    request: FinetuneRequest, base: models.Model, student: Student, sources: list[Path], progress: Progress
-) -> tuple[Any, Any, Any]:
-    """Projection, mixture and labels: the base model's, or fitted on the CT that were trained on."""
-    if not request.refit_mixture:
-        return base.projection, base.mixture, base.labels
-    settings = ReferenceSettings(base.spacing, sharpness=base.sharpness, seed=request.seed)
-    on_processor = student.to("cpu")
-    fitting = part(progress, 0.0, 0.3)
-    return fit_reference(on_processor, sources, base.plan, settings, base.rule, fitting)
+def _counted(people: list[OnePrepared]) -> dict[str, int]:
+    return {"ct": len(people), "patients": len({one.person for one in people})}
+
+
+def _device(base: models.Model) -> str:
+    return next(base.student.parameters()).device.type
 
 
 def _write(
-    folder: Path, facts: dict[str, Any], base: models.Model, student: Student, reference: tuple[Any, Any, Any]
+    folder: Path,
+    facts: dict[str, Any],
+    tuning: Tuning[OnePrepared],
+    trained_on: list[Path],
+    progress: Progress,
 ) -> None:
-    storage.write_student(folder, {key: value.cpu() for key, value in student.state_dict().items()})
-    storage.write_mixture(folder, *reference)
+    base = tuning.base
+    folder.mkdir(parents=True)
+    tuning.write_networks(folder, facts, trained_on, progress)
     if "lungs" in base.description:  # it is not trained here, and goes along
         shutil.copyfile(base.info.folder / models.LUNGS, folder / models.LUNGS)
         facts["lungs"] = base.description["lungs"]
@@ -165,47 +140,35 @@ def _write_description(folder: Path, facts: dict[str, Any], base: models.Model) 
 
 
 def _compare(
-    base: models.Model,
+    tuning: Tuning[OnePrepared],
     tuned: models.Model,
-    held_back: list[Patient],
+    held_back: list[OnePrepared],
     sources: list[Path],
-    folder: Path,
     progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures of both models; the picture of the first CT goes into the folder."""
-    patches = draw_held_back(held_back, base.plan.window)
-    both: list[dict[str, Any]] = [
-        {
-            "noise_loss": _known(noise_loss(model.student, patches)),
-            "teacher_r2": _known(teacher_r2(model.student, patches, min(16, *base.plan.window))),
-            # Each with its own mixture: what a reader of a healthy CT would see.
-            "healthy_phantom_diseased_percent": _known(HealthyLung(model).diseased_percent(model.student)),
-            "held_back_ct": [],
-        }
-        for model in (base, tuned)
-    ]
+    """Figures of both models; the picture of the first CT goes into the new one's folder."""
+    both = tuning.figures(tuned, held_back)
+    for figures in both:
+        figures["held_back_ct"] = []
     chosen = sources[:MOST_SEGMENTED]
+    device = _device(tuning.base)
     for number, source in enumerate(chosen):
         progress("compare", number / len(chosen), f"CT {number + 1} of {len(chosen)}, with both models")
-        device = next(base.student.parameters()).device.type
-        first = segment(source, model=str(base.info.folder), device=device)
+        first = segment(source, model=str(tuning.base.info.folder), device=device)
         # The same lungs for both: only the tissues are compared.
         second = segment(source, lungs=first.lungs, model=str(tuned.info.folder), device=device)
-        results = (first, second)
-        for figures, result in zip(both, results, strict=True):
+        for figures, result in zip(both, (first, second), strict=True):
             figures["held_back_ct"].append(_volumes(result))
         if number == 0:
-            draw_before_after(folder / PICTURE, results[0], results[1])
-    return both[0], both[1]
+            draw_before_after(tuned.info.folder / PICTURE, first, second)
+    return both
 
 
-def _known(value: float) -> float | None:
-    """JSON has no name for what is no number."""
-    return value if math.isfinite(value) else None
-
-
-def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+def _rounded(figures: Any) -> Any:
+    """For the eye; also within dicts."""
+    if isinstance(figures, dict):
+        return {key: _rounded(value) for key, value in figures.items()}
+    return round(figures, 4) if isinstance(figures, float) else figures
 
 
 def _volumes(result: Result) -> dict[str, float]:
@@ -238,63 +201,8 @@ def draw_before_after(path: Path, before: Result, after: Result) -> None:
     figure.savefig(path, dpi=80)
 
 
-def judge(before: dict[str, Any], after: dict[str, Any], stage: str) -> list[str]:
-    """What the figures say, in sentences; the first one sums up.
-
-    Args:
-        before: figures of the base model.
-        after: figures of the new one.
-        stage: what was trained.
-    """
-    healthy = "healthy_phantom_diseased_percent"
-    drift = (after[healthy] or 0.0) - (before[healthy] or 0.0)
-    lines = [_summary(before, after, stage, drift)]
-    lines.append(_line("Noise loss", "noise_loss", before, after, "lower is better"))
-    lines.append(
-        _line("Radiomics told by the embedding, R2", "teacher_r2", before, after, "higher is better")
-    )
-    lines.append(_line("Healthy phantom called diseased, %", healthy, before, after, "lower is better"))
-    if drift > DRIFT_POINTS:
-        lines.append("It sees far more disease in a healthy lung than its base does.")
-    shares = [[one["disease_percent"] for one in side["held_back_ct"]] for side in (before, after)]
-    for old, new in zip(*shares, strict=True):
-        lines.append(f"Disease in a CT held back: {old:.1f} % before, {new:.1f} % after.")
-    return lines
-
-
-def _summary(before: dict[str, Any], after: dict[str, Any], stage: str, drift: float) -> str:
-    """One sentence; what got clearly worse weighs more than what got better."""
-    gains = {
-        "noise": _gain(before["noise_loss"], after["noise_loss"], CLEAR_NOISE, lower_is_better=True),
-        "texture": _gain(before["teacher_r2"], after["teacher_r2"], CLEAR_R2),
-    }
-    if drift > CLEAR_POINTS or min(gains[aim] for aim in _aims(stage)) < 0:
-        return f"The new model is WORSE than its base {HELD_BACK}: do not use it without looking why."
-    if min(gains.values()) < 0:
-        return f"The new model is better in one respect and worse in another {HELD_BACK}: look below first."
-    kind = "better than" if max(gains.values()) > 0 else "about as good as"
-    return f"The new model is {kind} its base {HELD_BACK}."
-
-
-def _aims(stage: str) -> tuple[str, ...]:
-    """What a stage should improve; pure diffusion leaves the embedding's head as it was."""
-    return {"diffusion": ("noise",), "distillation": ("texture",)}.get(stage, ("noise", "texture"))
-
-
-def _gain(before: float | None, after: float | None, clear: float, lower_is_better: bool = False) -> int:
-    """1 better, -1 worse, 0 about the same or not known."""
-    if before is None or after is None or abs(after - before) < clear:
-        return 0
-    return 1 if (after < before) == lower_is_better else -1
-
-
-def _line(name: str, key: str, before: dict[str, Any], after: dict[str, Any], sense: str) -> str:
-    old, new = (f"{side[key]:.3f}" if side[key] is not None else "unknown" for side in (before, after))
-    return f"{name}: {old} before, {new} after ({sense})."
-
-
-def _card(facts: dict[str, Any]) -> str:
-    data, split, training = facts["training_data"], facts["split"], facts["training"]
+def _card(facts: dict[str, Any], tuning: Tuning[Any]) -> str:
+    data, split = facts["training_data"], facts["split"]
     lines = [
         f"# Model card: {facts['name']}",
         "",
@@ -304,7 +212,7 @@ def _card(facts: dict[str, Any]) -> str:
         f"- licence: {facts['licence']}",
         f"- data: {data['ct']} CT of {data['patients']} patients, {data['lung_litres']} litres of lung; "
         f"{split['held_back']['patients']} patients held back",
-        f"- {training['steps']} steps, stage {training['stage']}; mixture {training['mixture']}",
+        f"- {tuning.told(facts['training'])}",
         f"- ended early: {facts['metrics']['ended'] or 'no'}",
         "",
         "## Compared with its parent",
@@ -316,4 +224,4 @@ def _card(facts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["PICTURE", "draw_before_after", "finish", "judge"]
+__all__ = ["PICTURE", "draw_before_after", "finish"]

@@ -17,11 +17,10 @@ from DiffSegLungLib.training.options import (
     reported,
     seed,
 )
+from DiffSegLungLib.training.request import DEFAULT_RATE, STAGES
 
 if TYPE_CHECKING:
     from DiffSegLungLib.training.finetune import FinetuneRequest
-
-STAGES = ("diffusion", "distillation", "both")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", metavar="N", type=count, help="steps in all")
     budget.add_argument("--minutes", metavar="M", type=_minutes, help="training time (default: 30)")
-    stage_help = "what is trained: the diffusion, the radiomic distillation, or one after the other"
+    rate_help = "learning rate (default: 0.0001); a lower one keeps more of the base"
+    parser.add_argument("--rate", metavar="R", type=_rate, default=DEFAULT_RATE, help=rate_help)
+    stage_help = (
+        "what is trained: the diffusion, the radiomic distillation, or one after the other; "
+        "a network that decides learns all at once"
+    )
     parser.add_argument("--stage", choices=STAGES, default="both", help=stage_help)
     refit_help = (
         "fit the reference mixture on these CT; they must show every tissue (default: keep the base's)"
@@ -86,9 +90,19 @@ def _finetune(request: FinetuneRequest, arguments: argparse.Namespace) -> int:
     if not outcome.verdict:  # another process of torchrun than the first, which says it
         return 0
     if arguments.progress != "json":  # programs find it in model.json; their last line is the folder
-        print("\n".join(outcome.verdict))
+        print("\n".join([*outcome.verdict, *(f"Left out: {line}" for line in outcome.left_out)]))
     print(outcome.folder, flush=True)
     return 0
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 0.1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a learning rate: give a number like 0.0001")
+    return rate
 
 
 def _minutes(text: str) -> float:

@@ -77,7 +77,7 @@ class PaintedPatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
     def _where(
         self, host: PaintingHost | PhantomHost, inside: np.ndarray, rng: np.random.Generator
     ) -> tuple[list[int], tuple[int, int, int]]:
-        return _middle(host.hu.shape, inside, self.shape, rng), self.shape
+        return middle_of(host.hu.shape, inside, self.shape, rng), self.shape
 
     def _each_twice(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Each patch when it was painted and, mirrored otherwise, once more when others have been seen."""
@@ -89,7 +89,7 @@ class PaintedPatches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
             shelf.append(patch)
 
 
-def _middle(
+def middle_of(
     sides: tuple[int, ...], inside: np.ndarray, shape: tuple[int, int, int], rng: np.random.Generator
 ) -> list[int]:
     """The middle of a patch: in lung, moved by up to a quarter of its sides, or anywhere."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,28 +14,16 @@ from DiffSegLungLib.devices import choose_device
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
 from DiffSegLungLib.io.volume import load_volume
 from DiffSegLungLib.models import store as models
-from DiffSegLungLib.progress import Progress, peak_memory_mb, silent
-from DiffSegLungLib.training.finetune import (
-    DEFAULT_MINUTES,
-    TOO_FEW,
-    FinetuneRequest,
-    base_settings,
-    usable_sources,
-)
+from DiffSegLungLib.progress import Progress, silent
+from DiffSegLungLib.training.finetune import planned_steps, usable_sources
+from DiffSegLungLib.training.request import TOO_FEW, FinetuneRequest
 from DiffSegLungLib.training.sources import read_persons
 from DiffSegLungLib.training.split import split_patients
-from DiffSegLungLib.training.store import Patient, name_of
-from DiffSegLungLib.training.trainer import Settings, Trainer
+from DiffSegLungLib.training.store import name_of
+from DiffSegLungLib.training.tuning import Tuning, tuning_of
 
 AERATED_HU = (-950, -550)
 """Voxels in between are about the lungs, on a CT whose lungs nobody has found yet."""
-BYTES_A_VOXEL = 5.0
-"""Of the store: the compressed HU, and the decoded HU and mask, for each voxel of the lungs' box."""
-BOX_OVER_LUNG = 3.5
-PREPARE_SECONDS, COMPARE_SECONDS = 20.0, 240.0
-"""A CT on two cores; and both models on the patients held back."""
-COPIES = 9
-"""Float32 copies of a whole CT that finding the lungs and segmenting hold at their peak."""
 LEAST_FREE_MB = 200.0
 
 
@@ -78,14 +64,14 @@ def preflight(request: FinetuneRequest, progress: Progress = silent) -> Prefligh
     """
     answer = Preflight()
     sources: list[Path] = []
-    base: models.Model | None = None
+    tuning: Tuning[Any] | None = None
     with _told(answer):
-        base = models.load(request.base, choose_device(request.device))
+        tuning = tuning_of(request, models.load(request.base, choose_device(request.device)))
     with _told(answer):
         sources = usable_sources(request)
     _look_at_ct(request, sources, answer, progress)
-    if base is not None:
-        _look_at_budget(request, base, answer)
+    if tuning is not None:
+        _look_at_budget(tuning, answer)
     _look_at_disk(request, answer)
     progress("preflight", 1.0)
     return answer
@@ -131,33 +117,22 @@ def _look_at_ct(request: FinetuneRequest, sources: list[Path], answer: Preflight
     answer.facts |= {"lung_litres": round(lung_mm3 / 1e6, 1), "largest_voxels": largest}
 
 
-def _look_at_budget(request: FinetuneRequest, base: models.Model, answer: Preflight) -> None:
+def _look_at_budget(tuning: Tuning[Any], answer: Preflight) -> None:
     """Patches, steps, time and memory; one step is made to know."""
-    device = choose_device(request.device)
-    trial = base_settings(request, base, 10)
-    second = seconds_per_step(trial, device)
-    minutes = request.minutes or DEFAULT_MINUTES
-    steps = request.steps or max(int(60 * minutes / second), 1)
-    patch_mm3 = float(np.prod(trial.patch)) * base.spacing**3
-    around = PREPARE_SECONDS * answer.facts["volumes"] + COMPARE_SECONDS
-    memory = max(peak_memory_mb(), 900.0) + COPIES * 4e-6 * answer.facts["largest_voxels"]
+    device = choose_device(tuning.request.device)
+    second = tuning.seconds_per_step(device)
+    steps = planned_steps(tuning, device, second)
+    around = tuning.prepare_seconds * answer.facts["volumes"] + tuning.compare_seconds
     answer.facts |= {
-        "base": base.info.name,
+        "base": tuning.base.info.name,
         "device": device,
-        "patches": int(answer.facts["lung_litres"] * 1e6 / patch_mm3),
+        "patches": int(answer.facts["lung_litres"] * 1e6 / tuning.patch_mm3),
         "steps": steps,
         "seconds_per_step": round(second, 3),
         "minutes": round((steps * second + around) / 60, 1),
-        "memory_mb": round(memory),
-        "disk_mb": round(
-            answer.facts["lung_litres"] * 1e6 / base.spacing**3 * BOX_OVER_LUNG * BYTES_A_VOXEL / 1e6
-            + 5 * _size_mb(base.info.folder)
-        ),
+        "memory_mb": round(tuning.memory_mb(answer.facts["largest_voxels"])),
+        "disk_mb": round(tuning.disk_mb(answer.facts["lung_litres"])),
     }
-
-
-def _size_mb(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6
 
 
 def _look_at_disk(request: FinetuneRequest, answer: Preflight) -> None:
@@ -171,19 +146,3 @@ def _look_at_disk(request: FinetuneRequest, answer: Preflight) -> None:
                 f"The disk of {place} has {free:.0f} MB free and about {needed:.0f} MB are needed: "
                 "free some, or give --models or --run on another disk."
             )
-
-
-def seconds_per_step(settings: Settings, device: str) -> float:
-    """Time of one training step on this computer, measured on noise."""
-    random = np.random.default_rng(0)
-    shape = tuple(side + 16 for side in settings.patch)
-    hu = random.normal(-850, 60, shape).astype(np.int16)
-    patient = Patient("trial", hu, np.ones(shape, bool))
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer([patient], settings, Path(folder), device)
-        trainer.train_step()
-        # The step after stage two has begun is the dearest, and most steps are like it.
-        trainer.step = settings.stage_two + 1
-        started = time.perf_counter()
-        trainer.train_step()
-        return time.perf_counter() - started

@@ -98,7 +98,7 @@ def _prepare_one(source: Path, folder: Path, spacing: float, persons: Mapping[st
     facts = {
         "name": name_of(source),
         "spacing_mm": spacing,
-        "person": persons.get(name_of(source), "") or _dicom_person(volume),
+        "person": persons.get(name_of(source), "") or person_of(volume),
         "lung_ml": round(float(coarse.sum()) * spacing**3 / 1000.0, 1),
     }
     arrays = _encode(np.rint(hu[box]), coarse[box], spacing)
@@ -114,7 +114,7 @@ def _is_current(target: Path, source: Path, spacing: float) -> bool:
     return float(store_facts(target)["spacing_mm"]) == spacing
 
 
-def _dicom_person(volume: Volume) -> str:
+def person_of(volume: Volume) -> str:
     """A digest of the DICOM's patient identifier, empty without one; the identifier itself is not stored."""
     import SimpleITK as sitk
 

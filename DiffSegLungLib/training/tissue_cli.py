@@ -76,17 +76,14 @@ def _hosts(arguments: argparse.Namespace, progress: Progress) -> Path:
 
 
 def _write_hosts(source: Path, name: str, folder: Path, readings: Path | None, shallow: bool) -> None:
-    from DiffSegLungLib.lungs.lungs import segment_lungs
     from DiffSegLungLib.models.store import load
-    from DiffSegLungLib.pipeline import segment
+    from DiffSegLungLib.training.own_hosts import segmented
     from DiffSegLungLib.training.painting_hosts import ZOOMS, prepare
 
-    result = segment(source)
-    volume = result.volume
-    airways = segment_lungs(volume.hu, volume.spacing, load().lungs).airways
+    volume, labels, airways = segmented(source, load(), silent)
     marks = [mark for file in _readings_of(name, readings) for mark in json.loads(file.read_text())["marks"]]
     for zoom in ZOOMS:
-        host = prepare(volume, result.label_array, airways, marks, zoom, dense_only=shallow)
+        host = prepare(volume, labels, airways, marks, zoom, dense_only=shallow)
         host.save(folder / f"{name}_{round(100 * zoom)}.npz")
 
 
@@ -127,8 +124,8 @@ def _tissues(arguments: argparse.Namespace, progress: Progress = silent) -> Path
 
 
 def _calibrate(arguments: argparse.Namespace, progress: Progress = silent) -> Path:
-    from DiffSegLungLib.models.store import load
     from DiffSegLungLib.models.storage import write_calibration
+    from DiffSegLungLib.models.store import load
     from DiffSegLungLib.training.painting import Painter
     from DiffSegLungLib.training.painting_hosts import hosts_of
     from DiffSegLungLib.training.tissue_calibration import fit, reliability, sample_hosts

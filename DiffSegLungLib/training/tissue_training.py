@@ -23,7 +23,7 @@ from DiffSegLungLib.io.atomic import atomic_path
 from DiffSegLungLib.models.storage import write_tissue_network
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.representation.diffusion.schedule import noise_schedule
-from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
+from DiffSegLungLib.representation.tissue_unet import CLASSES, Outputs, TissueUNet
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.painted_patches import LEFT_OUT, PaintedPatches, PaintPatch
 from DiffSegLungLib.training.painting_hosts import hosts_of
@@ -109,19 +109,28 @@ class TissueTrainer:
         torch.manual_seed(plan.seed)
         self.plan, self.painter, self.step = plan, painter, 0
         self.random = np.random.default_rng(plan.seed)
-        net = TissueUNet()
-        if plan.start:
-            net.load_state_dict({key: value.float() for key, value in load_file(str(plan.start)).items()})
-        self.net = net.to(plan.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.net = self.fresh().to(plan.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.mean = deepcopy(self.net).eval()
         self.optimiser = torch.optim.AdamW(self.net.parameters(), plan.rate, weight_decay=1e-4)
         self.schedule = noise_schedule()
         self.losses = Losses()
         plan.output.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
-            self.step = int(
-                checkpoint.load(self.checkpoint, self._modules, self.optimiser, self.random)["step"]
-            )
+            self.resume()
+
+    def fresh(self) -> TissueUNet:
+        """The network that a new run begins with."""
+        net = TissueUNet()
+        if self.plan.start:
+            weights = load_file(str(self.plan.start))
+            net.load_state_dict({key: value.float() for key, value in weights.items()})
+        return net
+
+    def resume(self) -> dict[str, Any]:
+        """Go back to the checkpoint; returns its facts."""
+        facts = checkpoint.load(self.checkpoint, self._modules, self.optimiser, self.random)
+        self.step = int(facts["step"])
+        return facts
 
     @property
     def checkpoint(self) -> Path:
@@ -177,7 +186,7 @@ class TissueTrainer:
         hu, labels = hu.to(plan.device), labels.to(plan.device)
         noise = torch.randn_like(hu)
         noisy = add_noise(hu, noise, levels, self.schedule.alphas_cumprod.to(plan.device))
-        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bfloat16):
+        with torch.autocast(torch.device(plan.device).type, torch.bfloat16, enabled=plan.bfloat16):
             outputs = self.net(noisy.to(memory_format=torch.channels_last_3d), levels)
         labels = torch.where(
             (labels == LEFT_OUT) | (levels > LOW_NOISE)[:, None, None, None], IGNORED, labels
@@ -188,10 +197,22 @@ class TissueTrainer:
         if plan.noise_weight and noised.any():
             losses["noise"] = F.mse_loss(outputs.noise.float()[noised], noise[noised])
             total = total + plan.noise_weight * losses["noise"]
+        for name, (weight, loss) in self.more_losses(noisy, levels, labels, outputs).items():
+            losses[name] = loss
+            total = total + weight * loss
         self._descend(total)
         self.losses.add(losses)
         self._average(done)
         self.step += 1
+
+    def more_losses(
+        self, noisy: torch.Tensor, levels: torch.Tensor, labels: torch.Tensor, outputs: Outputs
+    ) -> dict[str, tuple[float, torch.Tensor]]:
+        """Weight and value of each loss that a training of another kind adds; none here."""
+        return {}
+
+    def share_gradients(self) -> None:
+        """What a training by several processes does before each step; nothing here."""
 
     def _descend(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
@@ -200,7 +221,9 @@ class TissueTrainer:
             )
         self.optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.share_gradients()
+        if not torch.isfinite(torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)):
+            raise FloatingPointError("the gradient is not finite; train in float32 on this processor")
         self.optimiser.step()
 
     @torch.no_grad()

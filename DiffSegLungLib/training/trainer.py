@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +16,7 @@ import torch
 from torch.nn import functional
 
 from DiffSegLungLib.errors import DiffSegLungError, UnusableInputError
-from DiffSegLungLib.io.atomic import write_text
-from DiffSegLungLib.progress import Progress
+from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.representation.cell_numbers import CONTEXT, cell_numbers, inner, without_rim
 from DiffSegLungLib.representation.diffusion import DOWNSAMPLING, TIMESTEPS, encode, from_hounsfield
 from DiffSegLungLib.representation.distillation import (
@@ -31,12 +29,12 @@ from DiffSegLungLib.representation.distillation import (
 )
 from DiffSegLungLib.representation.radiomics.batched import teacher_for_patches
 from DiffSegLungLib.representation.student import Student
-from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training import checkpoint
 from DiffSegLungLib.training.distributed import Ranks, share_batch_norm
 from DiffSegLungLib.training.judge import LEAST_LUNG, draw_held_back, noise_loss
 from DiffSegLungLib.training.patches import PatchSampler, build_sampler
-from DiffSegLungLib.training.run_files import CHECKPOINT, COLLAPSED, LOG, TRAINING_STAGE, read_log
+from DiffSegLungLib.training.run_files import CHECKPOINT, COLLAPSED
+from DiffSegLungLib.training.steps import forget_later_steps, take_steps
 from DiffSegLungLib.training.store import Patient
 
 CACHED_CELLS = 100_000
@@ -190,7 +188,6 @@ class Trainer:
         self.step = 0
         self.notes: dict[str, Any] = {}
         """Kept in the checkpoint: what a watcher must remember over a stop."""
-        self._stop = False
 
     @property
     def checkpoint_path(self) -> Path:
@@ -242,24 +239,21 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint_path.exists():
             self.resume()
-        with handled(lambda *_: setattr(self, "_stop", True), "SIGTERM"):
-            while self.step < self.settings.steps and not self._stop:
-                facts = self.train_step()
-                if self.step % save_every == 0:
-                    facts |= self._judge()
-                self._log(facts)
-                if progress is not None:
-                    progress(TRAINING_STAGE, self.step / self.settings.steps, _sentence(facts))
-                asked = self._stop or (watch is not None and watch(self, facts))
-                self._stop = self.ranks.any(asked)
-                if self.step % save_every == 0 and not self._stop:
-                    self.save()
-            self.save()
+        take_steps(self, self.settings.steps, progress or silent, save_every, watch)
         return self.checkpoint_path
 
-    def _judge(self) -> dict[str, float]:
+    def judged(self) -> dict[str, float]:
         """The averaged network's noise loss on the patients held back."""
         return {"held_back": noise_loss(self.average, self.held_back)} if self.held_back else {}
+
+    def described(self, facts: dict[str, float]) -> str:
+        """What the reader is told of a step; a collapse at once."""
+        words = [f"{told} {facts[name]:.3f}" for name, told in LOSSES.items() if name in facts]
+        if "held_back" in facts:
+            words.append(f"{facts['held_back']:.3f} on patients held back")
+        if facts.get("spread", 1.0) < COLLAPSED:
+            words.append("the embedding HAS COLLAPSED: a longer warm-up or a smaller weight may help")
+        return ", ".join(words)
 
     def train_step(self) -> dict[str, float]:
         """One step of the optimiser; returns its losses."""
@@ -418,20 +412,7 @@ class Trainer:
         self.notes = facts.get("notes", {})
         self.teacher_mean = torch.tensor(facts["teacher_mean"])
         self.teacher_deviation = torch.tensor(facts["teacher_deviation"])
-        self._forget_later_lines()
-
-    def _forget_later_lines(self) -> None:
-        """Take out of the log the steps that a killed run had taken after its last checkpoint."""
-        if self.ranks.number or not (self.folder / LOG).exists():
-            return
-        kept = [one for one in read_log(self.folder) if one["step"] <= self.step]
-        write_text(self.folder / LOG, "".join(json.dumps(one) + "\n" for one in kept))
-
-    def _log(self, facts: dict[str, float]) -> None:
-        if self.ranks.number:
-            return
-        with (self.folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps({key: round(value, 5) for key, value in facts.items()}) + "\n")
+        forget_later_steps(self)
 
 
 def _numbers_of_window(wide: torch.Tensor, lungs: torch.Tensor) -> torch.Tensor:
@@ -445,16 +426,6 @@ def stored_settings(stored: dict[str, Any]) -> Settings:
         name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
     }
     return Settings(**values)
-
-
-def _sentence(facts: dict[str, float]) -> str:
-    """What the reader is told of a step; a collapse at once."""
-    words = [f"{told} {facts[name]:.3f}" for name, told in LOSSES.items() if name in facts]
-    if "held_back" in facts:
-        words.append(f"{facts['held_back']:.3f} on patients held back")
-    if facts.get("spread", 1.0) < COLLAPSED:
-        words.append("the embedding HAS COLLAPSED: a longer warm-up or a smaller weight may help")
-    return ", ".join(words)
 
 
 def _as_seen(patients: Sequence[Patient], settings: Settings) -> list[Patient]:

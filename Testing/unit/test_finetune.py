@@ -20,9 +20,9 @@ from DiffSegLungLib.lungs.network import build_unet
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.training import checkpoint
-from DiffSegLungLib.training.before_after import judge
-from DiffSegLungLib.training.finetune import score
 from DiffSegLungLib.training.lock import locked
+from DiffSegLungLib.training.student_tuning import score
+from DiffSegLungLib.training.verdicts import judge
 from Testing.unit.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[2]

@@ -30,8 +30,6 @@ ROOMS = (
     "app",
 )
 ORDER = {room: place for place, room in enumerate(ROOMS)}
-REWRITTEN = {"before_after", "preflight"}
-"""Of the training: fine-tuning is being rewritten; till then what they import of it counts in no circle."""
 TOP = {NAME, f"{NAME}.__main__"}
 """The public name and the program: they open every room, and no room knows them."""
 
@@ -79,11 +77,8 @@ def upward(graph: dict[str, set[str]]) -> list[str]:
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
     """The modules of one circle; none where there is none."""
-    known = {f"{NAME}.training.{name}" for name in REWRITTEN}
-    later = {f"{NAME}.training.finetune"}
-    parted = {name: others - later if name in known else others for name, others in graph.items()}
     try:
-        TopologicalSorter(parted).prepare()
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         return list(error.args[1])
     return []

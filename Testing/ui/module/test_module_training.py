@@ -400,6 +400,23 @@ def test_loss_charts_follow_the_log_and_come_again_in_a_new_scene(module: Any, s
     assert losses.hasCollapsed([*distilled, distilled[-1] | {"spread": 0.1}])
 
 
+def test_loss_charts_of_a_network_that_decides(module: Any, scene: Any) -> None:
+    """First steps may have no noise to predict; beside it stands what was learnt of painted tissues."""
+    from DiffSegLungSlicer import losses
+
+    log = [{"step": step, "cross-entropy": 2 / step, "dice": 0.5} for step in range(1, 41)]
+    assert losses.show("own", log) == []
+    for line in log[3:]:
+        line["noise"] = 0.9
+    noise, tissues = losses.show("own", log)
+    assert noise.GetNthPlotSeriesNode(0).GetTableNode().GetNumberOfRows() == 37
+    entropy, dice = (tissues.GetNthPlotSeriesNode(index) for index in range(2))
+    assert (entropy.GetYColumnName(), dice.GetYColumnName()) == ("cross-entropy", "dice")
+    last = float(entropy.GetTableNode().GetCellText(39, 1))
+    assert last == pytest.approx(np.mean([2 / step for step in range(21, 41)]), rel=1e-3)
+    assert not losses.hasCollapsed(log)
+
+
 def test_a_model_that_is_worse_is_said_to_be_so(training: Any, store: Path) -> None:
     from DiffSegLungSlicer.TrainingSection import describeComparison
 
