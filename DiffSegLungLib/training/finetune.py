@@ -31,7 +31,8 @@ from DiffSegLungLib.training.run_files import PLAN, STOP
 from DiffSegLungLib.training.sources import find_ct, read_persons, require_different_names
 from DiffSegLungLib.training.split import describe_split, read_split, split_patients, write_split
 from DiffSegLungLib.training.store import name_of
-from DiffSegLungLib.training.tuning import CannotServeError, OnePrepared, Tuning, tuning_of
+from DiffSegLungLib.training.tuning import CannotServeError, OnePrepared, Tuning
+from DiffSegLungLib.training.tuning_kinds import tuning_of
 
 People = tuple[list[OnePrepared], list[OnePrepared]]
 """To train on, and held back."""

@@ -20,7 +20,8 @@ from DiffSegLungLib.training.request import TOO_FEW, FinetuneRequest
 from DiffSegLungLib.training.sources import read_persons
 from DiffSegLungLib.training.split import split_patients
 from DiffSegLungLib.training.store import name_of
-from DiffSegLungLib.training.tuning import Tuning, tuning_of
+from DiffSegLungLib.training.tuning import Tuning
+from DiffSegLungLib.training.tuning_kinds import tuning_of
 
 AERATED_HU = (-950, -550)
 """Voxels in between are about the lungs, on a CT whose lungs nobody has found yet."""

@@ -145,21 +145,6 @@ class Tuning(ABC, Generic[OnePrepared]):
         """What the figures say, in sentences; the first one sums up."""
 
 
-def tuning_of(request: FinetuneRequest, base: models.Model) -> Tuning[Any]:
-    """The kind that the base model is of.
-
-    Raises:
-        UnusableInputError: the request asks for what that kind has not.
-    """
-    if base.tissues is not None:
-        from DiffSegLungLib.training.tissue_tuning import TissueTuning
-
-        return TissueTuning(request, base)
-    from DiffSegLungLib.training.student_tuning import StudentTuning
-
-    return StudentTuning(request, base)
-
-
 def steps_between(steps: int) -> int:
     """Steps between two comparisons of a run of so many."""
     return min(max(steps // CHECKS, LEAST_STEPS_BETWEEN), MOST_STEPS_BETWEEN, steps)

@@ -176,7 +176,7 @@ def test_what_may_be_diseased_in_a_host_is_left_out(tuned: Path) -> None:
 
 CHILD_PROCESS = """
 import sys
-from DiffSegLungLib import cli
+from DiffSegLungLib.app import cli
 from Testing.unit.small_network import shrink
 shrink()
 sys.exit(cli.main(sys.argv[1:]))
