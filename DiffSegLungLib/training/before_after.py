@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from DiffSegLungLib.errors import UnusableInputError
-from DiffSegLungLib.export.report.drawing import write_text
 from DiffSegLungLib.export.report.slices import (
     Chest,
     bare_picture,
@@ -17,6 +16,7 @@ from DiffSegLungLib.export.report.slices import (
     plane_millimetres,
 )
 from DiffSegLungLib.export.result import Result
+from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.models import storage
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.pipeline import segment

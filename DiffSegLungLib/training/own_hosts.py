@@ -79,7 +79,7 @@ def _current(file: Path, source: Path, base: models.Model) -> dict[str, Any] | N
     if not (file.exists() and source.exists()) or file.stat().st_mtime < source.stat().st_mtime:
         return None
     facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return facts if facts["model"] == base.info.digest else None
+    return facts if facts["model"] == models.digest_of(base.info) else None
 
 
 def _prepare(
@@ -99,7 +99,7 @@ def _prepare(
         "person": persons.get(name, "") or person_of(volume),
         "lung_ml": round(float(first.lungs.sum()) * voxel_ml, 1),
         "usable_ml": round(usable_ml, 1),
-        "model": base.info.digest,
+        "model": models.digest_of(base.info),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from DiffSegLungLib.export.report.drawing import write_text
+from DiffSegLungLib.io.atomic import write_text
 from DiffSegLungLib.progress import Progress
 from DiffSegLungLib.signals import handled
 from DiffSegLungLib.training.distributed import Ranks

@@ -261,7 +261,7 @@ def test_patches_flow_from_a_folder(host: PaintingHost, tmp_path: Path) -> None:
 
 def test_a_painted_patch_is_seen_twice_and_not_at_once(host: PaintingHost, tmp_path: Path) -> None:
     host.save(tmp_path / "host.npz")
-    painted = []
+    painted: list[int] = []
 
     def painter(patch: PaintingHost, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         painted.append(len(painted))
