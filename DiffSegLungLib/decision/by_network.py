@@ -27,7 +27,7 @@ SOLID_HU = -300.0
 """What holds less air is no aerated lung."""
 UNSEEN = 1e-3
 """Share of tissues and vessels together below which half precision cannot tell them apart."""
-DENSE_LUNG = 0.5
+DENSE_LUNG = 0.8
 """Posterior of consolidation from which on solid tissue that touches the lungs is lung."""
 LEAST_DENSE_ML = 3.0
 """Smaller pieces beside the lungs are the border's uncertainty."""

@@ -155,15 +155,20 @@ def _results(tasks: Iterable[Task], kept: Kept | None) -> Iterator[tuple[str, Ro
         else:
             yield task.name, rows
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), _one_thread) as pool:
-        futures: dict[Future[Rows], Task] = {pool.submit(task.call): task for task in waiting}
+        futures: dict[Future[Rows], Task] = {pool.submit(_run, task, kept): task for task in waiting}
         try:
             for future in as_completed(futures):
-                name, rows = futures[future].name, future.result()
-                if kept:
-                    kept.save(name, rows)
-                yield name, rows
+                yield futures[future].name, future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _run(task: Task, kept: Kept | None) -> Rows:
+    """Keeps what it found at once: another task may fail before anybody asks for this one."""
+    rows = task.call()
+    if kept:
+        kept.save(task.name, rows)
+    return rows
 
 
 def describe(plan: Plan) -> dict[str, Any]:
