@@ -18,11 +18,9 @@ from DiffSegLungLib.decision.regions import decide, likeliest
 from DiffSegLungLib.interpolation import AxisMap
 from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.representation.reading import Reading
-from DiffSegLungLib.representation.tissue_unet import SPACING
+from DiffSegLungLib.representation.tissue_unet import AIRWAY, SPACING
 from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, HEALTHY, VESSEL
 
-AIRWAY = 8
-"""Class of the network beside the label values of ``tissues``."""
 SOLID_HU = -300.0
 """What holds less air is no aerated lung."""
 UNSEEN = 1e-3

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from DiffSegLungLib.densities import LOWEST_HU
 from DiffSegLungLib.io.resampling import resample
 from DiffSegLungLib.representation.reading import WINDOW, Reading, read
 from DiffSegLungLib.representation.tissue_unet import SPACING, TissueUNet
 
 GAP_MM = 6.0
 """Slices farther apart stand for themselves: they are repeated, never blended into the next."""
-LOWEST_HU, HIGHEST_HU = -1024.0, 1000.0
+HIGHEST_HU = 1000.0
 """What the network was trained on."""
 
 

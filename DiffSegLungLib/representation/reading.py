@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import torch
 
+from DiffSegLungLib.densities import LOWEST_HU
 from DiffSegLungLib.representation.tissue_unet import CELL, CLASSES, TissueUNet
 from DiffSegLungLib.tissues import OUTSIDE
 
@@ -19,8 +20,6 @@ OVERLAP = 0.25
 FADE = 1 / 6
 """Share of a window's side over which its say fades towards its border."""
 LEAST_WEIGHT = 0.05
-BODY_HU = -1024.0
-"""What lies beyond the CT."""
 AERATED_HU, AERATED = (-990.0, -500.0), 0.02
 """A window with a smaller share of such voxels holds no lung: it is outside without being read."""
 
@@ -58,7 +57,7 @@ def read(
     """
     shape = tuple(_fitting(side, size) for side, size in zip(hu.shape, window, strict=True))
     padded = np.pad(
-        hu, [(0, new - side) for new, side in zip(shape, hu.shape, strict=True)], constant_values=BODY_HU
+        hu, [(0, new - side) for new, side in zip(shape, hu.shape, strict=True)], constant_values=LOWEST_HU
     )
     corners = list(_corners(shape, window))
     sums = np.zeros((CLASSES, *shape), np.float16)

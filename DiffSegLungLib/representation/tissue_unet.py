@@ -15,15 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from DiffSegLungLib.densities import AIR_HU, LOWEST_HU
+
 SPACING = (2.0, 1.0, 1.0)
 """Voxels of the network's grid, (z, y, x) in mm."""
+AIRWAY = 8
+"""Class of trachea and main bronchi, beside the label values of ``tissues``."""
 CLASSES = 9
 """Outside, healthy, emphysema, ground glass, fibrosis, consolidation, cavity, vessel, airway."""
 CELL = 2
 """Pixels of a cell, in plane."""
 DEEPEST = 8
 """Cells of the coarsest level: sides of a window in cells are multiples of it."""
-WINDOWS_HU = ((-1024.0, 300.0), (-1000.0, -600.0), (-200.0, 200.0))
+WINDOWS_HU = ((LOWEST_HU, 300.0), (AIR_HU, -600.0), (-200.0, 200.0))
 """Lung, air spaces, soft tissue: the same HU at three contrasts, clipped but never normalised by patient."""
 LOWEST_WAVE, TIME_WIDTH = 1e-4, 32
 

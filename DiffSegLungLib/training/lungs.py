@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from DiffSegLungLib.anatomy import LEFT_SIDE as LEFT
 from DiffSegLungLib.anatomy import RIGHT_SIDE as RIGHT
+from DiffSegLungLib.densities import LOWEST_HU
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.io.volume import load_volume
@@ -43,7 +44,6 @@ from DiffSegLungLib.training.run_files import CHECKPOINT, LOG, TRAINING_STAGE
 MASK_SUFFIX = "_lungmask.nii.gz"
 """A file of the CT's name with this ending is the expert's mask of its lungs."""
 PHANTOM_SEEDS = range(101, 107)
-AIR_HU = -1024.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _move(
     right, left = moved(sides == RIGHT, 0.0), moved(sides == LEFT, 0.0)
     if mirrored:
         right, left = left, right
-    return moved(hu, AIR_HU), _largest(right, left), moved(weight, 1.0)
+    return moved(hu, LOWEST_HU), _largest(right, left), moved(weight, 1.0)
 
 
 def _turn(random: np.random.Generator) -> np.ndarray:
@@ -212,7 +212,7 @@ def _cut_field(hu: np.ndarray, weight: np.ndarray, random: np.random.Generator) 
         for end in (0, 1):
             width = int(random.integers(0, 1 + hu.shape[axis] // 8))
             rows = np.arange(width) if end == 0 else np.arange(hu.shape[axis] - width, hu.shape[axis])
-            np.moveaxis(hu, axis, 0)[rows] = AIR_HU
+            np.moveaxis(hu, axis, 0)[rows] = LOWEST_HU
             np.moveaxis(weight, axis, 0)[rows] = 0.0
 
 

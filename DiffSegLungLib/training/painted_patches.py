@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from DiffSegLungLib.densities import LOWEST_HU
 from DiffSegLungLib.training.painting_hosts import PaintingHost
 from DiffSegLungLib.training.phantom_hosts import PREFIX, PhantomHost
 
 IN_LUNGS = 0.85
 """Share of the patches whose middle lies in or near lung; the others teach what lies outside."""
-AIR_HU = -1024
 FLIPS = (0.3, 0.15, 0.5)
 """How often a patch is mirrored along (z, y, x)."""
 LEFT_OUT = 255
@@ -111,7 +111,7 @@ def cut(host: Host, middle: list[int], shape: tuple[int, int, int]) -> Host:
     for values in vars(host).values():
         part = values[box]
         padding = [(0, size - side) for size, side in zip(shape, part.shape, strict=True)]
-        parts.append(np.pad(part, padding, constant_values=AIR_HU if part.dtype == np.int16 else False))
+        parts.append(np.pad(part, padding, constant_values=LOWEST_HU if part.dtype == np.int16 else False))
     return type(host)(*parts)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from DiffSegLungLib.phantom import make_phantom
+from DiffSegLungLib.representation.tissue_unet import AIRWAY
 from DiffSegLungLib.training.painting_hosts import GRID
 
 PREFIX = "phantom_"
@@ -19,8 +20,6 @@ FIRST_SEED = 1000
 HEALTHY_EVERY = 4
 """One phantom of so many has no lesion."""
 NOISE_HU, LUNG_HU = (8.0, 45.0), (-880.0, -780.0)
-AIRWAY = 8
-"""The network's class beside the label values of ``tissues``."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
+from DiffSegLungLib.densities import AIR_HU
 from DiffSegLungLib.io.atomic import atomic_path
 from DiffSegLungLib.models.storage import write_tissue_network
 from DiffSegLungLib.progress import Progress, silent
@@ -34,7 +35,7 @@ LOW_NOISE, HIGH_NOISE = 10, 60
 """Levels of the schedule: up to the first the network is read, up to the second it learns noise alone."""
 NOISE_SHARES = (0.6, 0.36)
 """Share of patches without noise and with little; the rest carries much."""
-HU_SCALE, HU_ZERO = 700.0, -1000.0
+HU_SCALE = 700.0
 """x = (HU + 1000) / 700 - 1, the paper's window: 1 of the diffusion is 700 HU in every patient."""
 DICE_SHARE = 0.5
 LEAST_VOXELS = 50.0
@@ -268,7 +269,7 @@ def add_noise(
     """
     share = torch.where(levels > 0, left[(levels - 1).clamp(min=0)], torch.ones_like(left[:1]))
     share = share.view(-1, 1, 1, 1, 1)
-    middle = HU_ZERO + HU_SCALE
+    middle = AIR_HU + HU_SCALE
     return middle + share.sqrt() * (hu - middle) + (1 - share).sqrt() * HU_SCALE * noise
 
 

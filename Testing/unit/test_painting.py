@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from DiffSegLungLib.densities import LOWEST_HU
 from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY, OUTSIDE
 from DiffSegLungLib.training import painting
-from DiffSegLungLib.training.painted_patches import AIR_HU, LEFT_OUT, PaintedPatches, cut
+from DiffSegLungLib.training.painted_patches import LEFT_OUT, PaintedPatches, cut
 from DiffSegLungLib.training.painting import Painter, lucent, nets, raised, scanner
 from DiffSegLungLib.training.painting.canvas import Canvas
 from DiffSegLungLib.training.painting.textures import Textures
@@ -248,7 +249,7 @@ def test_hosts_come_back_as_they_were_saved(host: PaintingHost, tmp_path: Path) 
 def test_patches_beyond_the_host_are_air_without_lung(host: PaintingHost) -> None:
     patch = cut(host, [0, 0, 0], (32, 112, 112))
     assert patch.hu.shape == (32, 112, 112)
-    assert (patch.hu[SHAPE[0] :] == AIR_HU).all() and not patch.lungs[SHAPE[0] :].any()
+    assert (patch.hu[SHAPE[0] :] == LOWEST_HU).all() and not patch.lungs[SHAPE[0] :].any()
     assert np.array_equal(patch.lungs[: SHAPE[0], :80, :80], host.lungs)
 
 

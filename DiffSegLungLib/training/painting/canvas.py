@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit
 
+from DiffSegLungLib.representation.tissue_unet import AIRWAY
 from DiffSegLungLib.tissues import (
     CAVITY,
     CONSOLIDATION,
@@ -22,8 +23,6 @@ from DiffSegLungLib.training.painted_patches import LEFT_OUT
 from DiffSegLungLib.training.painting.textures import Foam, Textures
 from DiffSegLungLib.training.painting_hosts import DEPTH_STEP_MM, GRID, PaintingHost
 
-AIRWAY = 8
-"""Class of trachea and main bronchi, beside the label values of ``tissues``."""
 SOFT_HU = 40.0
 """Of blood and airless lung: what vessels of the host are, and haze can reach at the most."""
 SEAM_HU = (-850.0, -20.0)
