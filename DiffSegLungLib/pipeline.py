@@ -71,7 +71,7 @@ def segment(
         model: name or folder of a model; the shipped one without it.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of the noise and of every sample.
-        quality: ``fast``, ``standard`` or ``best``; how much work goes into the embedding.
+        quality: ``fast``, ``standard`` or ``best``; how much work goes into the reading.
         classical_lungs: find the lungs without the model's lung network.
         series: Series Number or UID to take of a DICOM folder; None for the one that a reader would take.
         name: what manifest and report call the CT; None for a name that tells nobody's.
@@ -89,7 +89,7 @@ def segment(
     clock = Clock(progress)
     with clock.stage("read", 0.0):
         volume, loaded = _read(source, series, name, model, device)
-    found, seen = _find(loaded, volume, lungs, classical_lungs, clock)
+    found, seen = _find(loaded, volume, lungs, classical_lungs, effort.mirrored, clock)
     own_regions = more_regions(regions, volume, found.sides)
     with clock.stage("grid", 0.2 if seen is None else 0.5):
         grid = working_grid(volume, found, loaded.spacing)
@@ -121,7 +121,7 @@ def _read(
 
 
 def _find(
-    model: Model, volume: Volume, given: Source | None, classical: bool, clock: Clock
+    model: Model, volume: Volume, given: Source | None, classical: bool, mirrored: bool, clock: Clock
 ) -> tuple[Lungs, NetworkReading | None]:
     """The lungs, and what the diffusion U-Net says of them where the model has one that decides."""
     with clock.stage("lungs", 0.05):
@@ -129,7 +129,7 @@ def _find(
     if model.tissues is None:
         return found, None
     with clock.stage("network", 0.15):
-        seen = read_network(model.tissues, volume, found, clock.progress)
+        seen = read_network(model.tissues, volume, found, clock.progress, mirrored)
         return (found if given is not None else with_dense_lung(found, seen, volume)), seen
 
 

@@ -25,11 +25,14 @@ SOLID_HU = -300.0
 """What holds less air is no aerated lung."""
 UNSEEN = 1e-3
 """Share of tissues and vessels together below which half precision cannot tell them apart."""
-DENSE_LUNG = 0.8
+DENSE_LUNG = 0.5
 """Posterior of consolidation from which on solid tissue that touches the lungs is lung."""
 LEAST_DENSE_ML = 3.0
 """Smaller pieces beside the lungs are the border's uncertainty."""
-LEAST_LUMEN_ML = 0.1
+LUMEN_HU, LEAST_LUMEN_ML = -600.0, 0.1
+"""Air of a cavity is darker; less of it makes none."""
+EDGE_MM = 2.0
+"""Voxels between air and wall hold both."""
 SLABS = 8
 """Parts of a CT that are calibrated beside one another."""
 
@@ -113,10 +116,11 @@ def dense_beside(lungs: np.ndarray, posterior: np.ndarray, hu: np.ndarray, voxel
         voxel_ml: of a voxel.
 
     Returns:
-        bool: what is to be added; never what holds air, which may be bowel or room.
+        bool: what is to be added; never what holds air, which may be bowel or room, nor muscle of a thin
+        chest wall, which lies outside the hull of the lungs.
     """
     airless = (posterior[CONSOLIDATION] > DENSE_LUNG) & (hu >= SOLID_HU)
-    beside = ndimage.binary_opening(airless & ~lungs, iterations=1)
+    beside = ndimage.binary_opening(airless & ~lungs & within_chest(lungs), iterations=1)
     parts, count = ndimage.label(lungs | beside)
     if not count:
         return np.zeros_like(lungs)
@@ -127,6 +131,13 @@ def dense_beside(lungs: np.ndarray, posterior: np.ndarray, hu: np.ndarray, voxel
     large = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_ml >= LEAST_DENSE_ML
     large[0] = False
     return large[pieces]
+
+
+def within_chest(lungs: np.ndarray) -> np.ndarray:
+    """The convex hull of both lungs in each slice."""
+    from skimage.morphology import convex_hull_image
+
+    return np.stack([convex_hull_image(plane) if plane.any() else plane for plane in lungs])
 
 
 def shares_of_tissues(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -176,10 +187,24 @@ def vessels_of(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return mask & (posterior[VESSEL] + posterior[AIRWAY] > others)
 
 
-def cavities_of(posterior: np.ndarray, mask: np.ndarray, voxel_ml: float) -> np.ndarray:
-    """Cavities with their walls: likelier than all else; bool (z, y, x)."""
+def cavities_of(posterior: np.ndarray, mask: np.ndarray, hu: np.ndarray, spacing: float) -> np.ndarray:
+    """Cavities, the air alone: likelier than all else; bool (z, y, x).
+
+    Args:
+        posterior: float32 (classes, z, y, x).
+        mask: the lungs, on the same grid.
+        hu: on the same grid.
+        spacing: of the grid in mm.
+
+    Returns:
+        Air and the voxels that it shares with the wall; the wall is what dense lung is.
+    """
     likely = mask & (posterior.argmax(axis=0) == CAVITY)
-    parts, count = ndimage.label(likely)
-    large = np.bincount(parts.ravel(), minlength=count + 1) * voxel_ml >= LEAST_LUMEN_ML
+    lumen = likely & (hu < LUMEN_HU)
+    parts, count = ndimage.label(lumen)
+    large = np.bincount(parts.ravel(), minlength=count + 1) * spacing**3 / 1000.0 >= LEAST_LUMEN_ML
     large[0] = False
-    return large[parts]
+    if not large.any():
+        return np.zeros_like(mask)
+    away = ndimage.distance_transform_edt(~large[parts], sampling=spacing)
+    return likely & (away <= EDGE_MM)

@@ -33,13 +33,17 @@ CONTEXT_MM = 36.0
 
 
 def read_network(
-    network: TissueNetwork, volume: Volume, found: Lungs, progress: Progress = silent
+    network: TissueNetwork,
+    volume: Volume,
+    found: Lungs,
+    progress: Progress = silent,
+    mirrored: bool = False,
 ) -> NetworkReading:
     """What the diffusion U-Net says of the lungs and of what lies around them, calibrated."""
     box = lung_box(found.mask, volume.spacing, CONTEXT_MM)
     hu = found.calibration.corrected(volume.hu[box])
     told = partial(_tell_network, progress)
-    seen = NetworkReading(network.read(hu, volume.spacing, told), box)
+    seen = NetworkReading(network.read(hu, volume.spacing, told, mirrored), box)
     return seen.calibrated(network.temperature, network.bias)
 
 
@@ -69,6 +73,6 @@ def decide_by_network(
     edges = edge_map(parenchyma.density, classes, grid.mask, grid.spacing, model.fusion)
     fused = diseased_where_likely(fuse(shares, edges, grid.mask, model.fusion))
     healthy = healthy_density(parenchyma.density, grid.mask & ~parenchyma.vessels, grid.spacing, model.rule)
-    cavities = cavities_of(posterior, grid.mask, grid.spacing**3 / 1000.0)
+    cavities = cavities_of(posterior, grid.mask, grid.hu, grid.spacing)
     vessels = vessels_of(posterior, grid.mask) & (likeliest(fused) == NAMED.index(HEALTHY))
     return Tissues(fused, vessels & ~cavities, cavities, healthy)

@@ -18,7 +18,7 @@ from DiffSegLungLib.decision.model import Model, ModelInfo
 from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 from DiffSegLungLib.models.format import DESCRIPTION, FORMAT, LUNGS, MIXTURE, TISSUES, WEIGHTS, sha256_of
 
-DEFAULT = "2026-11-ct10"
+DEFAULT = "2026-12-ct10"
 LARGEST_BYTES = 500_000_000
 LARGEST_DESCRIPTION = 10_000_000
 """Characters."""

@@ -10,7 +10,7 @@ import numpy as np
 from DiffSegLungLib.densities import LOWEST_HU
 from DiffSegLungLib.io.resampling import resample
 from DiffSegLungLib.representation.reading import WINDOW, Reading, read
-from DiffSegLungLib.representation.tissue_unet import SPACING, TissueUNet
+from DiffSegLungLib.representation.tissue_unet import CELL, SPACING, TissueUNet
 
 GAP_MM = 6.0
 """Slices farther apart stand for themselves: they are repeated, never blended into the next."""
@@ -37,6 +37,7 @@ class TissueNetwork:
         hu: np.ndarray,
         spacing: tuple[float, float, float],
         told: Callable[[float], None] = lambda share: None,
+        mirrored: bool = False,
     ) -> Reading:
         """Read a CT or a box of one.
 
@@ -44,9 +45,18 @@ class TissueNetwork:
             hu: float32 (z, y, x).
             spacing: (z, y, x) in mm.
             told: called with the share that is done.
+            mirrored: read the mirror image, too, and take the mean: steadier, in twice the time.
         """
-        device = next(self.unet.parameters()).device.type
-        return read(self.unet, on_grid(hu, spacing), device, WINDOW, told)
+        device, values = next(self.unet.parameters()).device.type, on_grid(hu, spacing)
+        if not mirrored:
+            return read(self.unet, values, device, WINDOW, told)
+        padded = np.pad(values, [(0, 0), (0, 0), (0, values.shape[2] % CELL)], constant_values=LOWEST_HU)
+        once = read(self.unet, padded, device, WINDOW, lambda share: told(share / 2))
+        twice = read(self.unet, padded[..., ::-1], device, WINDOW, lambda share: told((1 + share) / 2))
+        return Reading(
+            (once.posterior / 2 + twice.posterior[..., ::-1] / 2)[..., : values.shape[2]],
+            once.features / 2 + twice.features[..., ::-1] / 2,
+        )
 
 
 def on_grid(hu: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:

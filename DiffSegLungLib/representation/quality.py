@@ -1,6 +1,6 @@
-"""How much work goes into the embedding: the one table of ``--quality``.
+"""How much work goes into the reading: the one table of ``--quality``.
 
-The embedding takes most of the time.  Its windows overlap, so that a cell is seen from several sides, and it
+A network that decides reads once, or twice for ``best``.  Else the embedding takes most of the time.  Its windows overlap, so that a cell is seen from several sides, and it
 looks at the lung through noise, so that averaging draws of the noise steadies it.
 """
 
@@ -21,10 +21,12 @@ class Quality:
         step: distance of neighbouring windows as a share of the window, (z, y, x); 1 is no overlap.  None
             takes the model's own, which its mixture was fitted with.
         draws: independent draws of the noise that are averaged.
+        mirrored: whether a network that decides reads the CT's mirror image, too; the mean counts.
     """
 
     step: tuple[float, float, float] | None
     draws: int
+    mirrored: bool = False
 
     def stride(self, window: Triple, own: Triple, cell: int) -> Triple:
         """Distance of windows in voxels.
@@ -47,7 +49,7 @@ STANDARD = "standard"
 QUALITIES: dict[str, Quality] = {
     "fast": Quality(step=(1.0, 1.0, 1.0), draws=1),
     STANDARD: Quality(step=None, draws=1),
-    "best": Quality(step=(0.5, 0.75, 0.75), draws=2),
+    "best": Quality(step=(0.5, 0.75, 0.75), draws=2, mirrored=True),
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -10,13 +11,15 @@ import numpy as np
 import torch
 
 from DiffSegLungLib.densities import LOWEST_HU
-from DiffSegLungLib.representation.tissue_unet import CELL, CLASSES, TissueUNet
+from DiffSegLungLib.representation.tissue_unet import CELL, CLASSES, DEEPEST, TissueUNet
 from DiffSegLungLib.tissues import OUTSIDE
 
 WINDOW = (48, 160, 160)
-"""Voxels read at once, (z, y, x): 96 x 160 x 160 mm."""
-OVERLAP = 0.25
-"""Of neighbouring windows, of their sides."""
+"""Voxels read at once at the most, (z, y, x): 96 x 160 x 160 mm."""
+OVERLAP = 0.2
+"""Of neighbouring windows at least, of the largest window's sides."""
+GRAIN = (DEEPEST, DEEPEST * CELL, DEEPEST * CELL)
+"""A window's sides are multiples of it."""
 FADE = 1 / 6
 """Share of a window's side over which its say fades towards its border."""
 LEAST_WEIGHT = 0.05
@@ -52,14 +55,16 @@ def read(
         net: in evaluation mode.
         hu: float32 (z, y, x) on 2 x 1 x 1 mm.
         device: ``cpu``, ``cuda`` or ``mps``.
-        window: voxels read at once; multiples of 8 and 16.
+        window: voxels read at once at the most; multiples of ``GRAIN``.
         told: called with the share that is done.
     """
-    shape = tuple(_fitting(side, size) for side, size in zip(hu.shape, window, strict=True))
+    lattice = [_along(*sides) for sides in zip(hu.shape, window, GRAIN, strict=True)]
+    window = tuple(width for width, _ in lattice)  # type: ignore[assignment]
+    shape = tuple(width + starts[-1] for width, starts in lattice)
     padded = np.pad(
         hu, [(0, new - side) for new, side in zip(shape, hu.shape, strict=True)], constant_values=LOWEST_HU
     )
-    corners = list(_corners(shape, window))
+    corners = list(product(*(starts for _, starts in lattice)))
     sums = np.zeros((CLASSES, *shape), np.float16)
     cells = np.zeros((net.widths[0], shape[0], shape[1] // CELL, shape[2] // CELL), np.float16)
     total = np.zeros(shape, np.float32)
@@ -109,18 +114,14 @@ def _read_window(net: TissueUNet, patch: np.ndarray, device: str) -> tuple[np.nd
     return tissues.cpu().numpy(), outputs.features[0].float().cpu().numpy()
 
 
-def _fitting(side: int, size: int) -> int:
-    """A side that windows fill, in whole cells of the coarsest level."""
-    return max(size, -(-side // 16) * 16)
-
-
-def _corners(shape: tuple[int, ...], window: Triple) -> Iterator[Triple]:
-    """Corners of windows on a lattice of cells, the last one at the end of each side."""
-    starts = []
-    for side, size in zip(shape, window, strict=True):
-        step = max(int(size * (1 - OVERLAP)) // 16 * 16, 16)
-        starts.append(sorted({min(first, side - size) for first in range(0, side - size + step, step)}))
-    yield from product(*starts)  # type: ignore[misc]
+def _along(side: int, largest: int, grain: int) -> tuple[int, list[int]]:
+    """The narrowest windows, of the fewest that cover a side: their width and where each starts."""
+    overlap = int(largest * OVERLAP)
+    count = max(math.ceil((side - overlap) / (largest - overlap)), 1)
+    width = math.ceil((side + (count - 1) * overlap) / count / grain) * grain
+    width = min(width, largest)
+    last = max(math.ceil((side - width) / CELL), 0)
+    return width, [round(last * number / max(count - 1, 1)) * CELL for number in range(count)]
 
 
 def _box(corner: Triple, window: Triple) -> tuple[slice, ...]:

@@ -87,7 +87,7 @@ def test_library_finds_its_weights_there(extension: Any, tree: str, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     library, weights = map(Path, done.stdout.split())
     assert library.resolve() == folder.resolve() / "DiffSegLungLib" / "__init__.py"
-    assert weights == folder.resolve() / "Resources" / "models" / "2026-11-ct10"
+    assert weights == folder.resolve() / "Resources" / "models" / "2026-12-ct10"
 
 
 def test_tests_that_need_slicer_are_registered(extension: Any) -> None:

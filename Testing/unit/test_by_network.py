@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -17,9 +19,9 @@ from DiffSegLungLib.decision.by_network import (
     vessels_of,
 )
 from DiffSegLungLib.decision.naming import NAMED
-from DiffSegLungLib.representation.network import on_grid
-from DiffSegLungLib.representation.reading import Reading, read
-from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
+from DiffSegLungLib.representation.network import TissueNetwork, on_grid
+from DiffSegLungLib.representation.reading import Reading, _along, read
+from DiffSegLungLib.representation.tissue_unet import CELL, CLASSES, SPACING, TissueUNet
 from DiffSegLungLib.tissues import (
     CAVITY,
     CONSOLIDATION,
@@ -56,6 +58,27 @@ def test_overlapping_windows_sum_to_one_and_agree_with_a_single_one(net: TissueU
     whole = read(net, hu[:16, :32, :32], window=WINDOW)
     middle = (slice(None), slice(0, 4), slice(0, 8), slice(0, 8))
     assert np.abs(whole.posterior[middle].astype(float) - reading.posterior[middle]).max() < 0.02
+
+
+@pytest.mark.parametrize("largest", [48, 160])
+def test_windows_cover_every_side_and_overlap(largest: int) -> None:
+    grain = 8 if largest == 48 else 16
+    for side in range(1, 500):
+        width, starts = _along(side, largest, grain)
+        assert width % grain == 0 and width <= largest and all(start % CELL == 0 for start in starts)
+        assert starts[0] == 0 and starts[-1] + width >= side
+        assert all(after - before <= width - largest // 5 + CELL for before, after in pairwise(starts))
+
+
+def test_the_mean_over_the_mirror_image_knows_no_side(net: TissueUNet) -> None:
+    hu = np.random.default_rng(0).uniform(-900, 100, (16, 32, 32)).astype(np.float32)
+    network = TissueNetwork(net, 1.0, (0.0,) * CLASSES)
+    seen = network.read(hu, SPACING, mirrored=True)
+    other = network.read(hu[..., ::-1], SPACING, mirrored=True)
+    assert np.abs(seen.posterior.astype(float) - other.posterior[..., ::-1]).max() < 2e-3
+    once = network.read(hu, SPACING).posterior
+    assert np.abs(once.astype(float) - seen.posterior).max() > 1e-2
+    assert network.read(hu[..., :31], SPACING, mirrored=True).posterior.shape == (CLASSES, 16, 32, 31)
 
 
 def test_windows_without_lung_are_outside_and_not_read(net: TissueUNet, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -140,16 +163,17 @@ def test_several_likely_diseases_together_outweigh_healthy_lung() -> None:
 
 def test_airless_lung_beside_the_lungs_is_added_and_what_touches_none_is_not() -> None:
     lungs = np.zeros((20, 40, 40), bool)
-    lungs[4:16, 10:20, 10:30] = True
+    lungs[4:16, 10:30, 5:35] = True
+    lungs[4:16, 18:30, 10:30] = False  # a dent in the lungs, as found
     posterior = np.zeros((CLASSES, *lungs.shape), np.float32)
     posterior[OUTSIDE] = 1
-    for part in (np.s_[4:16, 10:30, 10:30], np.s_[4:16, 34:39, 10:30]):
+    for part in (np.s_[4:16, 10:34, 10:30], np.s_[4:16, 36:40, 10:30]):
         posterior[(slice(None), *part)] = 0
         posterior[(CONSOLIDATION, *part)] = 1
     hu = np.full(lungs.shape, 40, np.float32)
     added = dense_beside(lungs, posterior, hu, voxel_ml=0.01)
     assert added[10, 25, 20] and not (added & lungs).any()
-    assert not added[:, 34:].any()
+    assert not added[:, 30:].any()  # of the wall of the chest, and what touches no lung
     assert not dense_beside(lungs, posterior, hu, voxel_ml=1e-5).any()
     assert not dense_beside(lungs, posterior, hu - 900, voxel_ml=0.01).any()
 
@@ -164,5 +188,11 @@ def test_airways_are_no_lung_and_cavities_have_a_least_size() -> None:
     assert not dense_beside(lungs, posterior, np.zeros(lungs.shape, np.float32), 0.01).any()
     posterior[:] = 0
     posterior[CAVITY, 3:6, 4:8, 4:8] = 1
-    assert cavities_of(posterior, lungs, 0.01).sum() == 48
-    assert not cavities_of(posterior, lungs, 0.001).any()
+    hu = np.full(lungs.shape, 40, np.float32)
+    hu[3:5, 5:7, 5:7] = -950
+    assert cavities_of(posterior, lungs, hu, 2.5).sum() == 8  # the air, not its wall
+    assert cavities_of(posterior, lungs, hu, 2.0).sum() == 0  # 0.06 ml
+    posterior[CAVITY] = 1
+    hu[3:6, 4:8, 4:8] = -950
+    assert 48 < cavities_of(posterior, lungs, hu, 1.5).sum() < 180
+    assert not cavities_of(posterior, lungs, hu + 900, 4.0).any()

@@ -27,7 +27,7 @@ from DiffSegLungLib.tissues import CONSOLIDATION
 from DiffSegLungLib.training import lungs as training
 from DiffSegLungLib.training.lung_lesions import depth_of, paint_disease
 
-SHIPPED = Path(__file__).parents[2] / "Resources" / "models" / "2026-11-ct10"
+SHIPPED = Path(__file__).parents[2] / "Resources" / "models" / "2026-12-ct10"
 SMALL = (8, 8, 8, 8, 8)
 SPACING = (2.0, 2.0, 2.0)
 

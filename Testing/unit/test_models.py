@@ -25,7 +25,7 @@ from DiffSegLungLib.representation.student import Student
 from DiffSegLungLib.tissues import BY_LABEL
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "Resources" / "models" / "2026-11-ct10"
+SHIPPED = ROOT / "Resources" / "models" / "2026-12-ct10"
 CHANNELS = [8, 8, 8, 8]
 PLAN = EmbeddingPlan((16, 16, 16), (16, 8, 8), (10, 100), 4)
 RULE = NamingRule(emphysema_below=-933.0)
