@@ -29,10 +29,8 @@ DENSE_LUNG = 0.5
 """Posterior of consolidation from which on solid tissue that touches the lungs is lung."""
 LEAST_DENSE_ML = 3.0
 """Smaller pieces beside the lungs are the border's uncertainty."""
-LUMEN_HU, LEAST_LUMEN_ML = -600.0, 0.1
-"""Air of a cavity is darker; less of it makes none."""
-EDGE_MM = 2.0
-"""Voxels between air and wall hold both."""
+LUMEN_HU, LEAST_LUMEN_ML = -480.0, 0.1
+"""Half way between air and wall; fewer ml below it are no cavity."""
 SLABS = 8
 """Parts of a CT that are calibrated beside one another."""
 
@@ -197,14 +195,10 @@ def cavities_of(posterior: np.ndarray, mask: np.ndarray, hu: np.ndarray, spacing
         spacing: of the grid in mm.
 
     Returns:
-        Air and the voxels that it shares with the wall; the wall is what dense lung is.
+        The wall is not of it: it is what dense lung is.
     """
-    likely = mask & (posterior.argmax(axis=0) == CAVITY)
-    lumen = likely & (hu < LUMEN_HU)
+    lumen = mask & (posterior.argmax(axis=0) == CAVITY) & (hu < LUMEN_HU)
     parts, count = ndimage.label(lumen)
     large = np.bincount(parts.ravel(), minlength=count + 1) * spacing**3 / 1000.0 >= LEAST_LUMEN_ML
     large[0] = False
-    if not large.any():
-        return np.zeros_like(mask)
-    away = ndimage.distance_transform_edt(~large[parts], sampling=spacing)
-    return likely & (away <= EDGE_MM)
+    return large[parts]

@@ -1,7 +1,8 @@
 """How much work goes into the reading: the one table of ``--quality``.
 
-A network that decides reads once, or twice for ``best``.  Else the embedding takes most of the time.  Its windows overlap, so that a cell is seen from several sides, and it
-looks at the lung through noise, so that averaging draws of the noise steadies it.
+A network that decides reads once, or twice for ``best``.  A mixture's embedding takes most of the time: its
+windows overlap, so that a cell is seen from several sides, and it looks at the lung through noise, so that
+averaging draws of the noise steadies it.
 """
 
 from __future__ import annotations

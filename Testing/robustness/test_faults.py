@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from DiffSegLungLib.models import store as models
 from DiffSegLungLib.representation import features
 from DiffSegLungLib.representation.features import _in_batches_that_fit
 from DiffSegLungLib.representation.student import Student
+from DiffSegLungLib.representation.tissue_unet import TissueUNet
 from DiffSegLungLib.stages import STAGES
 from Testing.robustness.scans import finer, image_of, phantom, save
+from Testing.unit.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and limits of POSIX")
@@ -410,10 +413,14 @@ class SmallCard:
         self.room, self.passes = room, list[int]()
         self.forward = Student.embed_hounsfield
 
-    def __call__(self, student: Student, patches: torch.Tensor, *more: Any) -> torch.Tensor:
-        self.passes.append(len(patches))
-        if len(patches) > self.room:
+    def refuse(self, windows: int, *more: Any) -> None:
+        """What torch says where so many windows at once have no room."""
+        self.passes.append(windows)
+        if windows > self.room:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def __call__(self, student: Student, patches: torch.Tensor, *more: Any) -> torch.Tensor:
+        self.refuse(len(patches))
         return self.forward(student, patches, *more)
 
 
@@ -427,10 +434,11 @@ def with_room(room: int, patch: pytest.MonkeyPatch) -> SmallCard:
 def test_a_small_card_steps_down_says_so_and_gives_the_same(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The shipped network through the command line; its forward pass fails as torch's does on a full card."""
-    assert cli.main(words(inputs, tmp_path / "large.seg.nrrd")) == 0
+    """A mixture's network through the command line; its forward pass fails as torch's does on a full card."""
+    model = ["--model", str(write_tiny_model(tmp_path / "tiny", 1.5))]
+    assert cli.main(words(inputs, tmp_path / "large.seg.nrrd", *model)) == 0
     card = with_room(1, monkeypatch)
-    assert cli.main(words(inputs, tmp_path / "small.seg.nrrd")) == 0
+    assert cli.main(words(inputs, tmp_path / "small.seg.nrrd", *model)) == 0
     assert max(card.passes) > 1 and card.passes[-1] == 1
     assert "memory is short: 1 windows a pass" in caplog.text
     large, small = (sitk.ReadImage(str(tmp_path / f"{name}.seg.nrrd")) for name in ("large", "small"))
@@ -438,11 +446,18 @@ def test_a_small_card_steps_down_says_so_and_gives_the_same(
     assert differ.mean() < 0.001
 
 
+@pytest.mark.parametrize("decides", ["network", "mixture"])
 def test_a_card_without_room_for_one_window_is_said(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    decides: str,
 ) -> None:
+    model = ["--model", str(write_tiny_model(tmp_path / "tiny", 1.5))] if decides == "mixture" else []
     card = with_room(0, monkeypatch)
-    assert cli.main(words(inputs, tmp_path / "out" / "r.seg.nrrd")) == 3
+    monkeypatch.setattr(TissueUNet, "forward", partial(card.refuse, 1))
+    assert cli.main(words(inputs, tmp_path / "out" / "r.seg.nrrd", *model)) == 3
     assert "Not enough memory: close other programs, or use --device cpu" in one_line(
         capfd.readouterr().err.splitlines()[-1]
     )

@@ -249,6 +249,7 @@ def test_the_shipped_model_is_whole_and_the_default(
         "weights.safetensors",
         "mixture.safetensors",
         "lungs.safetensors",
+        "tissues.safetensors",
         "model.json",
         "MODEL_CARD.md",
     }

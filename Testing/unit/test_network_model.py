@@ -17,6 +17,7 @@ from DiffSegLungLib.phantom import make_phantom, phantom_image
 from DiffSegLungLib.pipeline import segment
 from DiffSegLungLib.representation.tissue_unet import CLASSES, TissueUNet
 from DiffSegLungLib.tissues import VESSEL
+from Testing.unit.tiny_model import write_tiny_model
 
 WIDTHS = (8, 8, 8)
 
@@ -42,8 +43,9 @@ def test_the_network_comes_back_with_its_calibration(folder: Path) -> None:
     assert network.temperature == 1.5 and network.bias == (0.0,) * CLASSES
 
 
-def test_a_model_without_the_network_has_none(folder: Path) -> None:
-    assert models.load(None).tissues is None
+def test_a_model_without_the_network_has_none(tmp_path: Path) -> None:
+    assert models.load(str(write_tiny_model(tmp_path / "tiny", 1.5))).tissues is None
+    assert models.load(None).tissues is not None, "the shipped model is decided by one"
 
 
 def test_a_damaged_network_is_told(folder: Path) -> None:

@@ -12,6 +12,9 @@ from DiffSegLungLib.representation.student import Student
 
 CHANNELS = (8, 8, 8, 8)
 
+OTHER_NETWORKS = ("lungs", "tissue_network")
+"""Parts of the shipped model's description that the tiny one has not."""
+
 
 def write_tiny_model(folder: Path, spacing: float) -> Path:
     """Write it.
@@ -30,6 +33,8 @@ def write_tiny_model(folder: Path, spacing: float) -> Path:
     storage.write_student(folder, student.state_dict())
     storage.write_mixture(folder, shipped.projection, shipped.mixture, shipped.labels)
     facts = {"name": folder.name, "spacing_mm": spacing, "architecture": architecture}
-    facts = {key: value for key, value in shipped.description.items() if key != "lungs"} | facts
+    facts = {
+        key: value for key, value in shipped.description.items() if key not in ("lungs", "tissue_network")
+    } | facts
     storage.write_description(folder, facts, shipped.plan, shipped.rule, shipped.fusion, shipped.regions)
     return folder

@@ -90,7 +90,7 @@ def test_table_is_that_of_the_library(result: Page, saved: Path) -> None:
     for tissue in REPORTED:
         assert result.row(tissue.key) == _shown(measured, tissue.key)
     assert float(result.row("consolidation")[0]) > 1
-    assert result.row(SEEDED)[0] == "0"
+    assert float(result.row(SEEDED)[0]) < 1
     assert CORRECTED not in result.tab.inner_text("#warnings")
 
 
