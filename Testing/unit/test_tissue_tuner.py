@@ -31,7 +31,7 @@ from DiffSegLungLib.training.tissue_tuner import KEEP, TissueTuner, TunerSetting
 from Testing.unit.small_network import PATCH, shrink, small_network
 from Testing.unit.test_tissue_training import half_and_half
 
-WEIGHTS = Path(__file__).parents[2] / "Resources" / "training" / "tissue-2026-12-01.safetensors"
+WEIGHTS = Path(__file__).parents[2] / "Resources" / "models" / "2026-12-ct10" / "tissues.safetensors"
 STEPS = 10
 
 
