@@ -8,7 +8,7 @@
                    "state": "sound" | "untried" | "too old" | "missing" | "damaged"}, ...],
      "device": {"name": "cuda" | "mps" | "cpu", "description": "...", "memory_gb": 12.0 or null,
                 "threads": 8, "reason": "why there is no graphics card" or ""} or null without torch,
-     "models": [{"name": "2026-12-ct10", "version": "0.4.0", "sha256": "0123456789ab", "folder": "...",
+     "models": [{"name": "2026-12-ct10", "version": "0.5.0", "sha256": "0123456789ab", "folder": "...",
                  "state": "sound" | "damaged", "problem": "" or "sentence"}, ...],
      "model": "the model that was asked for, or the default one"}
 

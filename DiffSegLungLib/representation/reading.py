@@ -59,15 +59,16 @@ def read(
         told: called with the share that is done.
     """
     lattice = [_along(*sides) for sides in zip(hu.shape, window, GRAIN, strict=True)]
-    window = tuple(width for width, _ in lattice)  # type: ignore[assignment]
-    shape = tuple(width + starts[-1] for width, starts in lattice)
+    depth, height, width = (side for side, _ in lattice)
+    window = depth, height, width
+    shape = tuple(side + starts[-1] for side, starts in lattice)
     padded = np.pad(
         hu, [(0, new - side) for new, side in zip(shape, hu.shape, strict=True)], constant_values=LOWEST_HU
     )
-    corners = list(product(*(starts for _, starts in lattice)))
+    corners: list[Triple] = [(z, y, x) for z, y, x in product(*(starts for _, starts in lattice))]
     sums = np.zeros((CLASSES, *shape), np.float16)
     cells = np.zeros((net.widths[0], shape[0], shape[1] // CELL, shape[2] // CELL), np.float16)
-    total = np.zeros(shape, np.float32)
+    total: np.ndarray = np.zeros(shape, np.float32)
     fading = fade(window)
     for corner in corners:
         total[_box(corner, window)] += fading
@@ -109,9 +110,8 @@ def _read_window(net: TissueUNet, patch: np.ndarray, device: str) -> tuple[np.nd
     fast = precision(device) == "bfloat16"
     values = torch.from_numpy(np.ascontiguousarray(patch, np.float32))[None, None].to(device)
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=fast):
-        outputs = net(values.to(memory_format=torch.channels_last_3d))
-    tissues = outputs.tissues[0].float().softmax(0)
-    return tissues.cpu().numpy(), outputs.features[0].float().cpu().numpy()
+        logits, features = net.read(values.to(memory_format=torch.channels_last_3d))
+    return logits[0].float().softmax(0).cpu().numpy(), features[0].float().cpu().numpy()
 
 
 def _along(side: int, largest: int, grain: int) -> tuple[int, list[int]]:

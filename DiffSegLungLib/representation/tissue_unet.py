@@ -89,13 +89,33 @@ class TissueUNet(nn.Module):
 
     def forward(self, hu: torch.Tensor, timestep: torch.Tensor | None = None) -> Outputs:
         """``hu``: float (batch, 1, z, y, x); ``timestep``: (batch,), 0 where no noise was added."""
+        joined, features = self._pixels(hu, timestep)
+        return Outputs(self.tissues(joined), self.noise(joined), features)
+
+    def read(self, hu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tissues and features of a CT as it is; its noise, a tenth of the time, is left out."""
+        joined, features = self._pixels(hu)
+        return self.tissues(joined), features
+
+    def _pixels(
+        self, hu: torch.Tensor, timestep: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each pixel is told by, (batch, 32, z, y, x), and the features of the cells."""
         seen = hounsfield_windows(hu)
         if timestep is None:
             timestep = torch.zeros(len(hu), device=hu.device)
         features = self.decode(seen, self.time(sinusoids(timestep)))
-        spread = F.interpolate(features, scale_factor=(1, CELL, CELL), mode="trilinear", align_corners=False)
-        joined = F.relu(self.join(torch.cat([spread, F.relu(self.fine(seen))], 1)))
-        return Outputs(self.tissues(joined), self.noise(joined), features)
+        return self._joined(features, F.relu(self.fine(seen), inplace=True)), features
+
+    def _joined(self, features: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+        """``join`` of the features, spread to pixels, and of what is seen there.
+
+        It is linear, so the features are mixed before they are spread: a tenth less time than after.
+        """
+        weight, cells = self.join.weight, features.shape[1]
+        mixed = F.conv3d(features, weight[:, :cells], self.join.bias)
+        spread = F.interpolate(mixed, scale_factor=(1, CELL, CELL), mode="trilinear", align_corners=False)
+        return F.relu(spread + F.conv3d(fine, weight[:, cells:]), inplace=True)
 
     def decode(self, seen: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """Features of the decoder by cell."""

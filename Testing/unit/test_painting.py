@@ -12,7 +12,7 @@ from DiffSegLungLib.densities import LOWEST_HU
 from DiffSegLungLib.tissues import CAVITY, CONSOLIDATION, EMPHYSEMA, FIBROSIS, GROUND_GLASS, HEALTHY, OUTSIDE
 from DiffSegLungLib.training import painting
 from DiffSegLungLib.training.painted_patches import LEFT_OUT, PaintedPatches, cut
-from DiffSegLungLib.training.painting import Painter, lucent, nets, raised, scanner
+from DiffSegLungLib.training.painting import Painter, healthy, lucent, nets, raised, scanner
 from DiffSegLungLib.training.painting.canvas import Canvas
 from DiffSegLungLib.training.painting.textures import Textures
 from DiffSegLungLib.training.painting_hosts import GRID, PaintingHost, depth_below_pleura, mark_mask
@@ -167,6 +167,17 @@ def test_the_lung_collapses_about_its_hilum(textures) -> None:  # type: ignore[n
     hu, none = np.where(vessels | ~lungs, 40, -860).astype(np.int16), np.zeros(SHAPE, bool)
     canvas = canvas_of(PaintingHost(hu, lungs, none, vessels, none, depth_below_pleura(lungs)), textures, 0)
     assert np.flatnonzero(raised._hilum(canvas).any((0, 1))).min() > 60
+
+
+def test_a_thin_patient_has_no_fat_and_the_same_lungs(textures) -> None:  # type: ignore[no-untyped-def]
+    lungs = np.zeros(SHAPE, bool)
+    lungs[:, 20:60, 20:60] = True
+    hu, none = np.where(lungs, -860, 40).astype(np.int16), np.zeros(SHAPE, bool)
+    hu[:, :, 65:] = -100
+    canvas = canvas_of(PaintingHost(hu, lungs, none, none, none, depth_below_pleura(lungs)), textures, 0)
+    healthy.thin_patient(canvas)
+    assert canvas.hu[:, :, 68:].min() > -60
+    assert np.array_equal(canvas.hu[lungs], hu[lungs])
 
 
 def test_slices_with_gaps_stand_for_themselves(host, textures) -> None:  # type: ignore[no-untyped-def]

@@ -20,6 +20,8 @@ from DiffSegLungLib.training.painting_hosts import PaintingHost
 
 DISEASED = 0.8
 """Share of the patches that are painted; the others teach what is healthy."""
+THIN = 0.3
+"""Share of the patients without fat."""
 LEAST_LUNG = 500
 """Voxels of lung below which nothing is painted."""
 KINDS: dict[Callable[[Canvas], None], tuple[float, float]] = {
@@ -30,10 +32,10 @@ KINDS: dict[Callable[[Canvas], None], tuple[float, float]] = {
     nets.faint_rim: (0.05, 0.03),
     nets.honeycombing: (0.08, 0.06),
     raised.consolidation: (0.09, 0.10),
-    raised.mass: (0.06, 0.06),
+    raised.mass: (0.10, 0.07),
     lucent.cavity: (0.08, 0.07),
-    raised.collapse: (0.07, 0.05),
-    raised.drowned: (0.04, 0.02),
+    raised.collapse: (0.09, 0.06),
+    raised.drowned: (0.05, 0.03),
 }
 """How often each kind comes first, and how often beside another."""
 FIRST = (lucent.emphysema,)
@@ -62,6 +64,8 @@ def paint(host: PaintingHost, textures: Textures, rng: np.random.Generator) -> t
         not look.
     """
     canvas = Canvas(host, textures, rng)
+    if canvas.chance(THIN):
+        healthy.thin_patient(canvas)
     if host.lungs.sum() > LEAST_LUNG:
         _paint_lung(canvas)
     diseased = (canvas.labels == GROUND_GLASS) | (canvas.labels == FIBROSIS)

@@ -11,6 +11,8 @@ from DiffSegLungLib.training.painting.canvas import Canvas, soft
 
 PARENCHYMA_HU = -350.0
 """Lung this dense holds no air that breath could move."""
+FAT_HU = (-150.0, -30.0)
+"""Bounds of fat over some voxels, noise aside."""
 
 
 def breath(canvas: Canvas) -> None:
@@ -31,6 +33,14 @@ def _dependent(canvas: Canvas) -> np.ndarray:
     last = np.where(last < 0, down.max(), last)
     fall = np.exp(-np.clip(last - down, 0, None) / canvas.between(8, 35))
     return canvas.between(0, 0.3) * fall * np.clip(1 + 0.3 * canvas.field(13), 0, 2)
+
+
+def thin_patient(canvas: Canvas) -> None:
+    """Muscle and mediastinum without the fat that would set them apart from dense lung."""
+    fine = ndimage.gaussian_filter(canvas.hu, (0.3, 0.7, 0.7))
+    fat = ~ndimage.binary_dilation(canvas.lungs, iterations=2) & (fine > FAT_HU[0]) & (fine < FAT_HU[1])
+    gain = (canvas.between(20, 60) - np.mean(FAT_HU)) * canvas.between(0.6, 1.0)
+    canvas.hu += gain * ndimage.gaussian_filter(fat.astype(np.float32), (0.3, 0.5, 0.5))
 
 
 def motion(canvas: Canvas) -> None:

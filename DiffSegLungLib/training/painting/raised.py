@@ -29,6 +29,8 @@ FLUID_HU = (-5.0, 25.0)
 OPEN_BRONCHUS_HU = -850.0
 HILAR_DEPTH_MM, HILAR_VESSEL_MM = 8.0, 3.0
 """A vessel of this radius so near the lung's surface comes from the mediastinum."""
+CENTRAL = 0.4
+"""Share of the masses that grow at the hilum, where dense lung is hardest to tell from the mediastinum."""
 AIRLESS, HALF_AIRLESS = 0.85, 0.25
 """Share of a voxel that is collapsed: from which on it is called so, and from which on nobody is asked."""
 
@@ -86,11 +88,11 @@ def consolidation(canvas: Canvas) -> None:
 
 
 def mass(canvas: Canvas) -> None:
-    """A solid nodule or mass, smooth or with spicules, its middle now and then dead."""
-    radius = canvas.spread(3, 32)
-    distance = shapes.ball(
-        canvas, canvas.place(canvas.lungs), radius * canvas.rng.uniform(0.8, 1.25, 3), 0.12
-    )
+    """A solid nodule or mass, smooth or with spicules, its middle now and then dead; many sit at a hilum."""
+    central = canvas.chance(CENTRAL)
+    radius = canvas.spread(12, 45) if central else canvas.spread(3, 32)
+    place = canvas.place(_hilum(canvas) if central else canvas.lungs)
+    distance = shapes.ball(canvas, place, radius * canvas.rng.uniform(0.8, 1.25, 3), 0.12)
     if canvas.chance(0.4):
         thorns = np.abs(canvas.field(4.5)) < 0.12
         distance = np.where(thorns, distance + canvas.between(2, 8), distance)
