@@ -16,6 +16,7 @@ from DiffSegLungLib.lungs.bowel import bowel_gas
 from DiffSegLungLib.lungs.calibration import Calibration, calibrate
 from DiffSegLungLib.lungs.chest_wall import dense_at_chest_wall, dense_in_bays
 from DiffSegLungLib.lungs.dense import Network, around_lungs, behind_dense, dense_by_network, diaphragm_domes
+from DiffSegLungLib.lungs.mirrored import mirrored_warnings
 from DiffSegLungLib.lungs.shapes import AIR_HU, WORK_MM, Spacing, nearest_on_work_grid, to_work_grid, voxels
 from DiffSegLungLib.lungs.sides import close_sides, named_sides, side_warnings, sides_of_mask
 from DiffSegLungLib.lungs.warnings import (
@@ -93,7 +94,8 @@ def segment_lungs(hu: np.ndarray, spacing: Spacing, network: Network | None = No
     warnings += shape_warnings(found) + gas_warnings(work, found) + left_out_warnings(bowel, found)
     native, native_airways = _to_native(found, airways, hu.shape, spacing)
     shown = calibrate(work, airways, (work < AIR_HU) & ~air, found, WORK_MM)
-    return Lungs(native, native_airways, (*warnings, *shown.warnings()), origin, shown)
+    warnings += mirrored_warnings(work, found, shown.aorta_hu is not None) + shown.warnings()
+    return Lungs(native, native_airways, tuple(warnings), origin, shown)
 
 
 def lungs_from_mask(
@@ -126,6 +128,7 @@ def lungs_from_mask(
     warnings = side_warnings(sides) if sides_are_named else []
     coarse = nearest_on_work_grid(sides, spacing)
     shown = calibrate(work, tubes, outside, coarse, WORK_MM)
+    warnings += mirrored_warnings(work, coarse, shown.aorta_hu is not None)
     warnings += density_warnings(work, coarse) + shape_warnings(coarse) + shown.warnings()
     return Lungs(sides, airways & (sides == 0), tuple(warnings), "given", shown)
 
