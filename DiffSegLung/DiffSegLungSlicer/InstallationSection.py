@@ -80,11 +80,11 @@ class InstallationSection:
 
 
 def deviceText(found: dict) -> str:
-    """What was found, and why no graphics card is used."""
+    """What was found, and what its graphics card can do, or why none is used."""
     device = found["device"]
     memory = f", {device['memory_gb']:.0f} GB" if device.get("memory_gb") else ""
     reason = _("No graphics card: {reason}").format(reason=device["reason"]) if device.get("reason") else ""
-    return f"{device['name']} ({device['description']}{memory}). {reason}".strip()
+    return f"{device['name']} ({device['description']}{memory}). {reason}{device.get('card', '')}".strip()
 
 
 def describe(found: dict) -> str:
@@ -106,9 +106,9 @@ def describe(found: dict) -> str:
 
 def _aboutText() -> str:
     return _(
-        "<p>DiffSegLung {version}, in Slicer {slicer}. A diffusion model that was trained without "
-        "annotations, with radiomics as its teacher; its features, with density and texture, enter a "
-        "Gaussian mixture guided by Hounsfield units; boundaries are refined by Sobel-Diffusion Fusion.</p>"
+        "<p>DiffSegLung {version}, in Slicer {slicer}. A diffusion U-Net tells the tissue of each voxel; it "
+        "was trained without annotations, on disease painted into healthy lung. Boundaries are refined by "
+        "Sobel-Diffusion Fusion.</p>"
         '<p>Method: <a href="https://arxiv.org/abs/2605.11758">arXiv 2605.11758</a>. '
         "Nothing is sent anywhere.</p>"
         "<p><b>For research only. Not for clinical use.</b> Colours and numbers can be wrong; "

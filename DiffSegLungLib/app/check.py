@@ -7,7 +7,8 @@
      "packages": [{"name": "torch", "version": "2.9.0" or null, "wanted": ">=2.4.1,<2.15",
                    "state": "sound" | "untried" | "too old" | "missing" | "damaged"}, ...],
      "device": {"name": "cuda" | "mps" | "cpu", "description": "...", "memory_gb": 12.0 or null,
-                "threads": 8, "reason": "why there is no graphics card" or ""} or null without torch,
+                "threads": 8, "reason": "why no graphics card is used" or "",
+                "card": "what the graphics card is large enough for" or ""} or null without torch,
      "models": [{"name": "2026-12-ct10", "version": "0.5.0", "sha256": "0123456789ab", "folder": "...",
                  "state": "sound" | "damaged", "problem": "" or "sentence"}, ...],
      "model": "the model that was asked for, or the default one"}
@@ -29,6 +30,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from DiffSegLungLib.devices import LEARNS_GB, SEGMENTS_GB, card_gb
 from DiffSegLungLib.errors import MissingPartError
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.version import __version__
@@ -78,6 +80,7 @@ class Device:
     memory_gb: float | None
     threads: int
     reason: str
+    card: str = ""
 
 
 @dataclass(frozen=True)
@@ -234,11 +237,20 @@ def find_device() -> Device | None:
     except Exception:
         return None
     threads = torch.get_num_threads()
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        return Device("cuda", properties.name, _gigabytes(properties.total_memory), threads, "")
     name = platform.processor() or platform.machine()
-    return Device("cpu", name, _memory_gigabytes(), threads, _why_no_cuda(torch))
+    if not torch.cuda.is_available():
+        return Device("cpu", name, _memory_gigabytes(), threads, _why_no_cuda(torch))
+    card, size = torch.cuda.get_device_properties(0).name, card_gb()
+    if size < SEGMENTS_GB:
+        reason = f"{card} has {size:.1f} GB of memory, and {SEGMENTS_GB:.1f} GB are needed."
+        return Device("cpu", name, _memory_gigabytes(), threads, reason)
+    return Device("cuda", card, round(size, 1), threads, "", _card_text(size))
+
+
+def _card_text(size: float) -> str:
+    if size < LEARNS_GB:
+        return f"It segments; fine-tuning needs {LEARNS_GB:.1f} GB: choose the processor for that."
+    return "It segments and fine-tunes."
 
 
 def _why_no_cuda(torch: Any) -> str:
@@ -263,7 +275,7 @@ def _device_lines(device: Device | None) -> Iterable[str]:
     memory = f", {device.memory_gb:.1f} GB" if device.memory_gb else ""
     threads = f", {device.threads} threads" if device.name == "cpu" else ""
     lines = [f"{device.name}: {device.description}{memory}{threads}"]
-    return [*lines, device.reason] if device.reason else lines
+    return [*lines, *(text for text in (device.reason, device.card) if text)]
 
 
 def _memory_gigabytes() -> float | None:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
 from DiffSegLungLib.app import check, cli
+from DiffSegLungLib.devices import choose_device
 from DiffSegLungLib.models import store as models
 from DiffSegLungLib.version import __version__
 
@@ -82,6 +84,27 @@ def test_the_device_is_torchs(here: tuple[int, dict[str, Any]]) -> None:
     assert device["name"] == ("cuda" if torch.cuda.is_available() else "cpu")
     assert bool(device["reason"]) == (device["name"] == "cpu")
     assert device["threads"] >= 1 and device["description"]
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "name", "says"),
+    [
+        (1.0, "cpu", "1.5 GB are needed"),
+        (1.9, "cuda", "fine-tuning needs 2.0 GB"),
+        (8.0, "cuda", "fine-tunes."),
+    ],
+)
+def test_a_graphics_card_is_told_what_it_can_do(
+    gigabytes: float, name: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No card is at hand where tests run: torch tells of one."""
+    torch = pytest.importorskip("torch")
+    card = SimpleNamespace(name="Card", total_memory=gigabytes * 1e9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: card)
+    device = check.find_device()
+    assert device is not None and device.name == name == choose_device("auto")
+    assert says in device.reason + device.card
 
 
 def test_the_screen_says_the_same(
