@@ -7,8 +7,8 @@ from DiffSegLungLib.errors import MissingPartError
 SEGMENTS_GB, LEARNS_GB = 1.5, 2.0
 """Memory of a graphics card that segments, and that fine-tunes.
 
-Tensors take 0.6 GB at the most while a window is read, and 0.8 GB while two patches are learnt from (allocations
-counted in float32 on a processor); the rest is the driver's and the screen's.
+Tensors take 0.6 GB at the most while a window is read, and 0.8 GB while two patches are learnt from (counted
+in float32 on a processor); the rest is the driver's and the screen's.
 """
 
 
