@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from DiffSegLungLib.decision.naming import NAMED
 from DiffSegLungLib.decision.regions import decide, likeliest
+from DiffSegLungLib.half_precision import from_half, to_half
 from DiffSegLungLib.interpolation import AxisMap
 from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.representation.reading import Reading
@@ -54,7 +55,7 @@ class NetworkReading:
         slabs = np.array_split(self.reading.posterior, SLABS, axis=1)
 
         def one(slab: np.ndarray) -> np.ndarray:
-            return calibrated(slab.astype(np.float32), temperature, bias).astype(np.float16)
+            return to_half(calibrated(from_half(slab), temperature, bias))
 
         posterior = np.concatenate(run_all([partial(one, slab) for slab in slabs]), axis=1)
         return replace(self, reading=replace(self.reading, posterior=posterior))
@@ -81,7 +82,7 @@ class NetworkReading:
             maps.append(AxisMap.between(count, SPACING[axis], shape[axis], spacing[axis], offset))
 
         def one(channel: np.ndarray) -> np.ndarray:
-            values = channel.astype(np.float32)
+            values = from_half(channel)
             for axis in (2, 1, 0):
                 values = maps[axis].along(values, axis)
             return values

@@ -66,8 +66,8 @@ def read(
         hu, [(0, new - side) for new, side in zip(shape, hu.shape, strict=True)], constant_values=LOWEST_HU
     )
     corners: list[Triple] = [(z, y, x) for z, y, x in product(*(starts for _, starts in lattice))]
-    sums = np.zeros((CLASSES, *shape), np.float16)
-    cells = np.zeros((net.widths[0], shape[0], shape[1] // CELL, shape[2] // CELL), np.float16)
+    sums = torch.zeros((CLASSES, *shape), dtype=torch.float16)
+    cells = torch.zeros((net.widths[0], shape[0], shape[1] // CELL, shape[2] // CELL), dtype=torch.float16)
     total: np.ndarray = np.zeros(shape, np.float32)
     fading = fade(window)
     for corner in corners:
@@ -77,7 +77,7 @@ def read(
         _add(net, padded, corner, window, share, sums, cells, device)
         told(done / len(corners))
     z, y, x = hu.shape
-    return Reading(sums[:, :z, :y, :x], cells[:, :z, : -(-y // CELL), : -(-x // CELL)])
+    return Reading(sums[:, :z, :y, :x].numpy(), cells[:, :z, : -(-y // CELL), : -(-x // CELL)].numpy())
 
 
 def _add(
@@ -86,32 +86,32 @@ def _add(
     corner: Triple,
     window: Triple,
     share: np.ndarray,
-    sums: np.ndarray,
-    cells: np.ndarray,
+    sums: torch.Tensor,
+    cells: torch.Tensor,
     device: str,
 ) -> None:
     """Read one window into the sums; what holds no lung is outside."""
     box = _box(corner, window)
     patch, low, high = hu[box], *AERATED_HU
+    weight = torch.from_numpy(share)
     if ((patch > low) & (patch < high)).mean() < AERATED:
-        sums[OUTSIDE][box] += share.astype(np.float16)
+        sums[OUTSIDE][box] += weight.half()
         return
     tissues, features = _read_window(net, patch, device)
-    sums[:, *box] += (tissues * share).astype(np.float16)
-    coarse = share.reshape(window[0], window[1] // CELL, CELL, window[2] // CELL, CELL).mean(axis=(2, 4))
-    cells[(slice(None), box[0], *(slice(part.start // CELL, part.stop // CELL) for part in box[1:]))] += (
-        features * coarse
-    ).astype(np.float16)
+    sums[:, *box] += (tissues * weight).half()
+    coarse = weight.reshape(window[0], window[1] // CELL, CELL, window[2] // CELL, CELL).mean(dim=(2, 4))
+    in_cells = (box[0], *(slice(part.start // CELL, part.stop // CELL) for part in box[1:]))
+    cells[:, *in_cells] += (features * coarse).half()
 
 
-def _read_window(net: TissueUNet, patch: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_window(net: TissueUNet, patch: np.ndarray, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     from DiffSegLungLib.representation.features import precision
 
     fast = precision(device) == "bfloat16"
     values = torch.from_numpy(np.ascontiguousarray(patch, np.float32))[None, None].to(device)
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=fast):
-        logits, features = net.read(values.to(memory_format=torch.channels_last_3d))
-    return logits[0].float().softmax(0).cpu().numpy(), features[0].float().cpu().numpy()
+        outputs = net(values.to(memory_format=torch.channels_last_3d))
+    return outputs.tissues[0].float().softmax(0).cpu(), outputs.features[0].float().cpu()
 
 
 def _along(side: int, largest: int, grain: int) -> tuple[int, list[int]]:
