@@ -1,7 +1,4 @@
-"""float16 to keep what is large: torch converts it by instructions of the processor, numpy in loops of its own.
-
-Posteriors are full of numbers near zero, where numpy is slower still.
-"""
+"""float16 to keep what is large: torch converts it by instructions of the processor, numpy in loops."""
 
 from __future__ import annotations
 
