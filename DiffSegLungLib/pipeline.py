@@ -156,7 +156,7 @@ def _result(
         labels=to_input_geometry(labels, volume),
         measures=table,
         manifest=describe_run(
-            volume, model, options, device, seed, warnings, healthy, describe_scan(found, grid), clock
+            volume, model, options, device, seed, warnings, fused, describe_scan(found, grid), clock
         ),
         volume=volume,
         label_array=labels,

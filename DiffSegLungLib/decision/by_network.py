@@ -180,6 +180,21 @@ def diseased_where_likely(shares: np.ndarray) -> np.ndarray:
     return decided
 
 
+def disease_kept(fused: np.ndarray, shares: np.ndarray, posterior: np.ndarray) -> np.ndarray:
+    """The fusion smooths, and may not smooth disease away: there the network's own shares stand.
+
+    Args:
+        fused: shares after the fusion, (tissues of ``NAMED``, z, y, x).
+        shares: before it.
+        posterior: calibrated, (classes, z, y, x): disease of more than one half is kept.
+    """
+    healthy, kept = NAMED.index(HEALTHY), fused.copy()
+    diseased = posterior[HEALTHY + 1 : CAVITY + 1].sum(axis=0) > 0.5
+    erased = diseased & (likeliest(fused) == healthy) & (shares.sum(axis=0) > 0)
+    kept[:, erased] = shares[:, erased]
+    return diseased_where_likely(kept)
+
+
 def vessels_of(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Vessels and airway walls: likelier than healthy lung and than each disease; bool (z, y, x)."""
     others = np.maximum(posterior[HEALTHY], posterior[HEALTHY + 1 : CAVITY + 1].max(axis=0))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,12 +24,14 @@ class Tissues:
         vessels: bool.
         cavities: bool.
         healthy: float32 (y,), HU of the patient's healthy lung.
+        moved_ml: what each rule gave another name, after the network; empty where no network decided.
     """
 
     posterior: np.ndarray
     vessels: np.ndarray
     cavities: np.ndarray
     healthy: np.ndarray
+    moved_ml: Mapping[str, float] = field(default_factory=dict)
 
 
 def to_volume(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from DiffSegLungLib.decision.by_network import (
     NetworkReading,
     cavities_of,
     dense_beside,
+    disease_kept,
     diseased_where_likely,
     shares_of_tissues,
     vessels_of,
@@ -30,6 +33,10 @@ from DiffSegLungLib.tissues import CAVITY, HEALTHY
 
 CONTEXT_MM = 36.0
 """Tissue around the lungs that the network sees: lung that collapsed lies there."""
+ADDED = (
+    "{:.0f} mL of dense tissue beside the lungs was counted as lung, since the network sees airless lung "
+    "there; check that it is not effusion or mediastinum"
+)
 
 
 def read_network(
@@ -59,7 +66,8 @@ def with_dense_lung(found: Lungs, seen: NetworkReading, volume: Volume) -> Lungs
     inside = sides[seen.box]
     added = dense_beside(inside > 0, posterior, hu, volume.voxel_ml)
     inside[added] = inside.take(nearest_inside(inside > 0))[added]
-    return replace(found, sides=sides)
+    told = [ADDED.format(np.count_nonzero(added) * volume.voxel_ml)] if added.any() else []
+    return replace(found, sides=sides, warnings=(*found.warnings, *told))
 
 
 def decide_by_network(
@@ -71,8 +79,19 @@ def decide_by_network(
     shares = shares_of_tissues(posterior, grid.mask)
     classes = posterior[HEALTHY : CAVITY + 1]
     edges = edge_map(parenchyma.density, classes, grid.mask, grid.spacing, model.fusion)
-    fused = diseased_where_likely(fuse(shares, edges, grid.mask, model.fusion))
+    fused = fuse(shares, edges, grid.mask, model.fusion)
+    likely = diseased_where_likely(fused)
+    decided = disease_kept(likely, shares, posterior)
     healthy = healthy_density(parenchyma.density, grid.mask & ~parenchyma.vessels, grid.spacing, model.rule)
     cavities = cavities_of(posterior, grid.mask, grid.hu, grid.spacing)
-    vessels = vessels_of(posterior, grid.mask) & (likeliest(fused) == NAMED.index(HEALTHY))
-    return Tissues(fused, vessels & ~cavities, cavities, healthy)
+    vessels = vessels_of(posterior, grid.mask) & (likeliest(decided) == NAMED.index(HEALTHY)) & ~cavities
+    stages = {"fusion": (shares, fused), "likely_disease": (fused, likely), "kept_disease": (likely, decided)}
+    moved = {name: _moved(before, after) for name, (before, after) in stages.items()}
+    moved |= {"cavities": int(np.count_nonzero(cavities)), "vessels": int(np.count_nonzero(vessels))}
+    volumes = {name: round(count * grid.spacing**3 / 1000.0, 3) for name, count in moved.items()}
+    return Tissues(decided, vessels, cavities, healthy, volumes)
+
+
+def _moved(before: np.ndarray, after: np.ndarray) -> int:
+    """Voxels of lung whose likeliest tissue is another one."""
+    return int(np.count_nonzero((likeliest(before) != likeliest(after)) & (before.sum(axis=0) > 0)))

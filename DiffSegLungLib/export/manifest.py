@@ -18,8 +18,7 @@ from DiffSegLungLib.tissues import BY_LABEL
 from DiffSegLungLib.version import __version__
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from DiffSegLungLib.decision.label_map import Tissues
     from DiffSegLungLib.decision.model import Model
     from DiffSegLungLib.io.volume import Volume
     from DiffSegLungLib.lungs.lungs import Lungs
@@ -86,6 +85,17 @@ def describe_scan(found: Lungs, grid: Grid) -> dict[str, Any]:
     return {"calibration": found.calibration.stored(), "noise_grain": grain}
 
 
+def describe_decision(model: Model, tissues: Tissues) -> dict[str, Any]:
+    """What decided, and what was moved after it, in ml: settings of the network, or of mixture and naming."""
+    fusion = {"fusion": model.fusion.stored()}
+    if model.tissues is not None:
+        network = {"temperature": model.tissues.temperature, "bias": list(model.tissues.bias)}
+        return {"network": network, **fusion, "moved_ml": dict(tissues.moved_ml)}
+    priors = {BY_LABEL[label].key: asdict(BY_LABEL[label].prior) for label in NAMED}
+    naming = {"naming": model.rule.stored(), "density_priors_hu": priors}
+    return {**naming, **fusion, "regions": model.regions.stored()}
+
+
 def describe_run(
     volume: Volume,
     model: Model,
@@ -93,7 +103,7 @@ def describe_run(
     device: str,
     seed: int,
     warnings: list[str],
-    healthy: np.ndarray,
+    tissues: Tissues,
     scan: dict[str, Any],
     clock: Clock,
 ) -> dict[str, Any]:
@@ -106,10 +116,11 @@ def describe_run(
         device: as it was asked for.
         seed: of all that was drawn.
         warnings: for the reader.
-        healthy: float32 (y,), HU of the patient's healthy lung.
+        tissues: as they were decided.
         scan: as :func:`describe_scan` says it.
         clock: that timed the stages.
     """
+    healthy = tissues.healthy
     return {
         "software": describe_software(),
         "input": describe_input(volume),
@@ -121,10 +132,7 @@ def describe_run(
         },
         "parameters": {
             **options,
-            "naming": model.rule.stored(),
-            "density_priors_hu": {BY_LABEL[label].key: asdict(BY_LABEL[label].prior) for label in NAMED},
-            "fusion": model.fusion.stored(),
-            "regions": model.regions.stored(),
+            **describe_decision(model, tissues),
             "healthy_hu": {"front": round(float(healthy[0]), 1), "back": round(float(healthy[-1]), 1)},
             "sharpness": model.sharpness,
             **scan,

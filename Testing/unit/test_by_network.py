@@ -14,6 +14,7 @@ from DiffSegLungLib.decision.by_network import (
     calibrated,
     cavities_of,
     dense_beside,
+    disease_kept,
     diseased_where_likely,
     shares_of_tissues,
     vessels_of,
@@ -159,6 +160,20 @@ def test_several_likely_diseases_together_outweigh_healthy_lung() -> None:
     assert decided.argmax(axis=0).ravel()[:2].tolist() == [glass, healthy]
     assert np.allclose(decided.sum(axis=0), shares.sum(axis=0))
     assert np.allclose(np.sort(decided, axis=0), np.sort(shares, axis=0))
+
+
+def test_the_fusion_erases_no_disease() -> None:
+    """Whatever the fusion makes of it: where disease is likelier than not, no voxel ends as healthy lung."""
+    random = np.random.default_rng(0)
+    posterior = random.dirichlet(np.full(CLASSES, 0.3), (6, 8, 10)).transpose(3, 0, 1, 2).astype(np.float32)
+    shares = shares_of_tissues(posterior, np.ones((6, 8, 10), bool))
+    smoothed = np.zeros_like(shares)
+    smoothed[NAMED.index(HEALTHY)] = 1
+    kept = disease_kept(smoothed, shares, posterior).argmax(axis=0)
+    diseased = posterior[EMPHYSEMA : CAVITY + 1].sum(axis=0) > 0.5
+    assert 50 < diseased.sum() < 450
+    assert (kept[diseased] != NAMED.index(HEALTHY)).all()
+    assert (kept[~diseased] == NAMED.index(HEALTHY)).all()
 
 
 def test_airless_lung_beside_the_lungs_is_added_and_what_touches_none_is_not() -> None:

@@ -155,7 +155,10 @@ def test_the_manifest_tells_what_the_result_was_made_with(whole: Result) -> None
     assert manifest["software"]["name"] == "DiffSegLung" and manifest["software"]["packages"]["torch"]
     assert manifest["seed"] == 0 and manifest["device"] == "cpu"
     assert manifest["model"]["sha256"][models.WEIGHTS] == models.verify().sha256
-    assert {"naming", "fusion", "regions"} <= set(manifest["parameters"])
+    assert {"network", "fusion", "moved_ml"} <= set(manifest["parameters"])
+    rules = {"fusion", "likely_disease", "kept_disease", "cavities", "vessels"}
+    assert set(manifest["parameters"]["moved_ml"]) == rules
+    assert 0 < manifest["parameters"]["moved_ml"]["vessels"] < 1000
     stages = {name: seconds for name, seconds in manifest["seconds"].items() if name != "total"}
     assert {"lungs", "network", "fusion"} <= set(stages)
     assert manifest["seconds"]["total"] == pytest.approx(sum(stages.values()), abs=0.01)
