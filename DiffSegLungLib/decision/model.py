@@ -25,7 +25,7 @@ class ModelInfo:
         name: what ``--model`` takes.
         folder: where it lies.
         version: as its description states.
-        sha256: of its weights.
+        sha256: of the weights that decide.
     """
 
     name: str

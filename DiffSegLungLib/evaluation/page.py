@@ -72,7 +72,7 @@ def _carried_lines(summary: Row) -> list[str]:
     for name, commit in summary.get("carried_over", {}).items():
         by_commit.setdefault(commit, []).append(f"`{name}`")
     return [
-        f"Not measured in this run, but at commit `{commit}`: {', '.join(names)}.\n"
+        f"Not measured in this run, but at commit `{commit}`, by the model of then: {', '.join(names)}.\n"
         for commit, names in by_commit.items()
     ]
 

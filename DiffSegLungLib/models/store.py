@@ -186,7 +186,8 @@ def _describe(folder: Path) -> dict[str, Any]:
 
 
 def _info(folder: Path, description: dict[str, Any]) -> ModelInfo:
-    checksum = str(description.get("sha256", {}).get(WEIGHTS, ""))
+    decides = TISSUES if "tissue_network" in description else WEIGHTS
+    checksum = str(description.get("sha256", {}).get(decides, ""))
     return ModelInfo(
         str(description.get("name", folder.name)), folder, str(description.get("version", "")), checksum
     )

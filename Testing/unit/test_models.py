@@ -121,6 +121,11 @@ def test_the_checksums_are_those_of_the_files(store: Path) -> None:
     assert len(info.sha256) == 64
 
 
+def test_the_checksum_that_reports_name_is_that_of_the_network_that_decides() -> None:
+    info = models.verify()
+    assert info.sha256 == models.sha256_of(info.folder / models.TISSUES)
+
+
 def test_no_file_of_a_model_is_a_pickle(store: Path) -> None:
     names = sorted(file.name for file in (store / "tiny").iterdir())
     assert names == ["mixture.safetensors", "model.json", "weights.safetensors"]

@@ -154,7 +154,7 @@ def test_the_manifest_tells_what_the_result_was_made_with(whole: Result) -> None
     assert set(promised.split()) <= set(manifest)
     assert manifest["software"]["name"] == "DiffSegLung" and manifest["software"]["packages"]["torch"]
     assert manifest["seed"] == 0 and manifest["device"] == "cpu"
-    assert manifest["model"]["sha256"][models.WEIGHTS] == models.verify().sha256
+    assert manifest["model"]["sha256"][models.TISSUES] == models.verify().sha256
     assert {"network", "fusion", "moved_ml"} <= set(manifest["parameters"])
     rules = {"fusion", "likely_disease", "kept_disease", "cavities", "vessels"}
     assert set(manifest["parameters"]["moved_ml"]) == rules
