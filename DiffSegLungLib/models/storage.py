@@ -94,11 +94,14 @@ def read_tissue_network(folder: Path, description: Mapping[str, Any], device: st
     bias = tuple(float(value) for value in form["bias"])
     if len(bias) != CLASSES:
         raise ValueError(f"the network has {CLASSES} classes, not {len(bias)}")
+    temperature = float(form["temperature"])
+    if not (np.isfinite([temperature, *bias]).all() and temperature > 0):
+        raise ValueError("the network's calibration holds no usable numbers")
     unet = TissueUNet(tuple(form["widths"]))
     weights = load_file(str(folder / TISSUES))
     unet.load_state_dict({key: value.float() for key, value in weights.items()})
     unet = unet.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return TissueNetwork(unet.eval().requires_grad_(False), float(form["temperature"]), bias)
+    return TissueNetwork(unet.eval().requires_grad_(False), temperature, bias)
 
 
 def _require_sane(channels: Any, hidden: int = 1) -> None:

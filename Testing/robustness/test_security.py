@@ -25,6 +25,7 @@ from DiffSegLungLib.models import store as models
 from Testing.robustness import audit
 from Testing.robustness.scans import SIDE, chest, image_of, phantom, save
 from Testing.unit.dicom_series import write_series
+from Testing.unit.small_network import write_small_network_model
 from Testing.unit.test_models import write_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,13 +169,35 @@ HOSTILE_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("name", [models.WEIGHTS, models.MIXTURE])
+@pytest.mark.parametrize("name", [models.WEIGHTS, models.MIXTURE, models.TISSUES])
 @pytest.mark.parametrize("kind", HOSTILE_WEIGHTS)
 def test_hostile_weights_are_refused_before_memory_is_taken(tmp_path: Path, kind: str, name: str) -> None:
-    folder = write_tiny(tmp_path / "tiny")
+    folder = write_small_network_model(tmp_path / "tiny", spacing=3.0)
     (folder / name).write_bytes(HOSTILE_WEIGHTS[kind])
     with_checksum(folder, name)
     with pytest.raises(MissingPartError, match="does not fit this version|damaged"):
+        models.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"widths": [2**20] * 3},
+        {"widths": [8] * 500},
+        {"temperature": 0},
+        {"temperature": 1e999},
+        {"bias": [0]},
+    ],
+    ids=str,
+)
+def test_a_network_that_asks_for_too_much_or_tells_nothing_is_refused(
+    tmp_path: Path, facts: dict[str, object]
+) -> None:
+    folder = write_small_network_model(tmp_path / "tiny", spacing=3.0)
+    description = json.loads((folder / "model.json").read_text())
+    description["tissue_network"] |= facts
+    (folder / "model.json").write_text(json.dumps(description))
+    with pytest.raises(MissingPartError, match="does not fit this version"):
         models.load(str(folder))
 
 
