@@ -130,6 +130,7 @@ TEXTS = (
     translate("DiffSegLungSlicer.textsOfLibrary", "the {0} slice shows {1} cm2 of lung: they are only partly imaged"),
     translate("DiffSegLungSlicer.textsOfLibrary", "the {0} of the {1} lung ends {2} mm short of the other side's: dense lung may be missing from the mask; check it"),
     translate("DiffSegLungSlicer.textsOfLibrary", "the network has {0} classes, not {1}"),
+    translate("DiffSegLungSlicer.textsOfLibrary", "the network's calibration holds no usable numbers"),
     translate("DiffSegLungSlicer.textsOfLibrary", "the network's channels are no short list"),
     translate("DiffSegLungSlicer.textsOfLibrary", "the network's channels are not from 1 to {0}"),
     translate("DiffSegLungSlicer.textsOfLibrary", "spacing_mm {0} is not from {1} to {2}"),
