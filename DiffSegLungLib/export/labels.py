@@ -19,13 +19,21 @@ if TYPE_CHECKING:
     from DiffSegLungLib.quantify.comparison import Compared
 
 
+DECIDING = ("tissues.safetensors", "weights.safetensors")
+"""Weights that decide: the first that a model has."""
+
+
 def model_provenance(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Name, version and checksum of the model, as a DICOM segmentation keeps them; empty if unknown."""
+    """Name, version and checksum of the model, as a DICOM segmentation keeps them; empty if unknown.
+
+    The checksum is that of the weights that decide.
+    """
     model = manifest.get("model")
     if not isinstance(model, Mapping):
         return {}
     checksums = model.get("sha256")
-    weights = checksums.get("weights.safetensors", "") if isinstance(checksums, Mapping) else ""
+    known = checksums if isinstance(checksums, Mapping) else {}
+    weights = next((known[name] for name in DECIDING if name in known), "")
     facts = {"model": model.get("name"), "version": model.get("version"), "sha256": weights}
     return {name: str(value) for name, value in facts.items() if value}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.app.cohort.jobs import DONE, FAILED, MANIFEST, MEASURES, Job, read_record
+from DiffSegLungLib.export.labels import model_provenance
 from DiffSegLungLib.io.atomic import write_text, write_together
 from DiffSegLungLib.quantify.scores import scores
 
@@ -67,7 +68,7 @@ def _facts(manifest: dict[str, Any], table: pandas.DataFrame) -> dict[str, Any]:
         "warnings": " | ".join(manifest.get("warnings", [])),
         **{score.key: score.total for score in scores(table)},
         "model": f"{model.get('name', '')} {model.get('version', '')}".strip(),
-        "weights_sha256": model.get("sha256", {}).get("weights.safetensors", ""),
+        "weights_sha256": model_provenance(manifest).get("sha256", ""),
     }
 
 
