@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export.deciding import deciding_weights
 from DiffSegLungLib.io.files import SEGMENTATION_SUFFIX
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from DiffSegLungLib.quantify.comparison import Compared
 
 
-DECIDING = ("tissues.safetensors", "weights.safetensors")
-"""Weights that decide: the first that a model has."""
-
-
 def model_provenance(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Name, version and checksum of the model, as a DICOM segmentation keeps them; empty if unknown.
 
@@ -31,10 +28,11 @@ def model_provenance(manifest: Mapping[str, Any]) -> dict[str, str]:
     model = manifest.get("model")
     if not isinstance(model, Mapping):
         return {}
-    checksums = model.get("sha256")
-    known = checksums if isinstance(checksums, Mapping) else {}
-    weights = next((known[name] for name in DECIDING if name in known), "")
-    facts = {"model": model.get("name"), "version": model.get("version"), "sha256": weights}
+    facts = {
+        "model": model.get("name"),
+        "version": model.get("version"),
+        "sha256": deciding_weights(model)[1],
+    }
     return {name: str(value) for name, value in facts.items() if value}
 
 

@@ -22,7 +22,14 @@ from PIL import Image
 from DiffSegLungLib.anatomy import regions_from_sides, thirds_from_sides
 from DiffSegLungLib.export.report import NOT_CLINICAL, _write, slices, write_overview, write_report
 from DiffSegLungLib.export.report.change import signed_text
-from DiffSegLungLib.export.report.page import METHOD, METHOD_UNKNOWN, Picture, content_of, render
+from DiffSegLungLib.export.report.page import (
+    METHOD,
+    METHOD_MIXTURE,
+    METHOD_UNKNOWN,
+    Picture,
+    content_of,
+    render,
+)
 from DiffSegLungLib.export.report.pdf import pdf_bytes
 from DiffSegLungLib.export.report.relief import relief
 from DiffSegLungLib.export.report.sheet import INNER, shorten, text_width, wrap
@@ -461,6 +468,8 @@ def test_wrapped_text_keeps_every_word_and_the_width(width: float) -> None:
 def test_the_method_is_claimed_only_where_it_was_used(written: Any) -> None:
     table = written[1]
     assert content_of("c", table, MANIFEST, "").method == METHOD
+    by_mixture = {"model": {"name": "own", "sha256": {"weights.safetensors": "c0ffee"}}}
+    assert content_of("c", table, by_mixture, "").method == METHOD_MIXTURE
     assert content_of("c", table, {"software": {}}, "").method == METHOD_UNKNOWN
     assert "diffusion" not in METHOD_UNKNOWN
 

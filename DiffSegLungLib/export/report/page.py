@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from DiffSegLungLib.anatomy import LEFT, RIGHT, WHOLE
+from DiffSegLungLib.export.deciding import STUDENT, deciding_weights
 from DiffSegLungLib.export.report.change import INTRODUCTION as CHANGE
 from DiffSegLungLib.export.report.change import TRANSITIONS, Change, change_of, signed_text
 from DiffSegLungLib.quantify.measures import DEFINITIONS, DENSITOMETRY, number_text
@@ -32,6 +33,10 @@ RUN_FACTS = ("created", "device", "seed", "seconds", "peak_memory_mb")
 """The manifest's single values, shown together."""
 
 METHOD = (
+    "A diffusion U-Net, trained without annotations on disease painted into healthy lung, tells how likely "
+    "each tissue is in each voxel; the labels follow that posterior, fused with the edges of the CT."
+)
+METHOD_MIXTURE = (
     "Each lung voxel is described by the features of a diffusion network at several time steps, given to one "
     "of the components of a Gaussian mixture adapted to the patient, named by density and texture, and "
     "delineated by fusing the posterior with the edges of the CT."
@@ -145,7 +150,7 @@ def content_of(
         tissues=_tissue_rows(measures),
         densities=_density_rows(measures),
         definitions=_definition_rows() + _score_definitions(measures),
-        method=METHOD if is_ours else METHOD_UNKNOWN,
+        method=_method(manifest["model"]) if is_ours else METHOD_UNKNOWN,
         origin=_origin(manifest),
         facts=_facts(manifest),
         change=change_of(compared) if compared else None,
@@ -168,6 +173,12 @@ def render(content: Content, pictures: Mapping[str, Sequence[Picture]]) -> str:
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     template = environment.from_string(source)
     return template.render(**vars(content), captions=CAPTIONS, pictures=pictures, widest=WIDEST)
+
+
+def _method(model: Mapping[str, Any]) -> str:
+    """How the model of a manifest decides."""
+    known = isinstance(model, Mapping) and deciding_weights(model)[0] == STUDENT
+    return METHOD_MIXTURE if known else METHOD
 
 
 def _headlines(measures: pandas.DataFrame, compared: Compared | None) -> list[dict[str, str]]:
