@@ -189,6 +189,16 @@ def test_slices_with_gaps_stand_for_themselves(host, textures) -> None:  # type:
     assert np.array_equal(hu, canvas.hu[named[:, 0, 0]])
 
 
+def test_beyond_the_field_of_view_nothing_is_lung(host, textures, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    fields = [scanner._beyond_the_field(canvas_of(host, textures, seed)) for seed in range(8)]
+    assert 0.1 < np.mean(fields) < 0.9 and all(field.any() and not field.all() for field in fields)
+    monkeypatch.setattr(scanner, "CUT", 1.0)
+    monkeypatch.setattr(scanner, "_beyond_the_field", lambda canvas: fields[0])
+    hu, labels = scanner.scan(canvas_of(host, textures, 0))
+    assert (hu[fields[0]] == LOWEST_HU).all() and (labels[fields[0]] == OUTSIDE).all()
+    assert (labels[~fields[0]] != OUTSIDE).any() and labels.dtype == np.uint8
+
+
 def test_haze_leaves_vessels_to_be_seen(host, textures) -> None:  # type: ignore[no-untyped-def]
     canvas = canvas_of(host, textures, 0)
     before = canvas.hu.copy()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from DiffSegLungLib.densities import LOWEST_HU
+from DiffSegLungLib.tissues import OUTSIDE
 from DiffSegLungLib.training.painting.canvas import Canvas
 
 PAINT_BLUR = (0.45, 0.55, 0.55)
 """Deviation in voxels of the point spread that the host has passed already and paint has not."""
 QUIET_HU, LOUD_HU = 4.0, 40.0
 """Bounds of the noise of a host as it is read off its soft tissue."""
+CUT, FIELD_MM = 0.06, (110.0, 250.0)
+"""Share of the patches through which the rim of the field of view runs, and its radius."""
 GAP_SLICES = 5
 """HRCT with gaps: a slice of 1 mm every 10 mm stands for 5 of the grid's."""
 
@@ -49,7 +53,20 @@ def scan(canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
     hu, noise = kernel(hu), kernel(noise)
     hu = hu + np.float32(deviation) * noise / (noise.std() + 1e-6)
     hu = hu * canvas.between(0.985, 1.015) + canvas.between(-15, 15)
-    return np.clip(hu, -1024, 1000), labels
+    if canvas.chance(CUT):
+        beyond = _beyond_the_field(canvas)
+        hu, labels = np.where(beyond, LOWEST_HU, hu), np.where(beyond, OUTSIDE, labels).astype(np.uint8)
+    return np.clip(hu, LOWEST_HU, 1000), labels
+
+
+def _beyond_the_field(canvas: Canvas) -> np.ndarray:
+    """A round field of view whose rim runs through the patch; beyond it nothing was measured."""
+    radius, turn = canvas.between(*FIELD_MM), canvas.between(0, 2 * np.pi)
+    _, y, x = canvas.place(np.ones(canvas.shape, bool))
+    middle = y + radius * np.sin(turn), x + radius * np.cos(turn)
+    return np.broadcast_to(
+        np.hypot(canvas.axes[1] - middle[0], canvas.axes[2] - middle[1]) > radius, canvas.shape
+    )
 
 
 def _thick(canvas: Canvas, hu: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
