@@ -189,6 +189,16 @@ def test_slices_with_gaps_stand_for_themselves(host, textures) -> None:  # type:
     assert np.array_equal(hu, canvas.hu[named[:, 0, 0]])
 
 
+def test_streaks_of_metal_are_dark_and_bright_and_rename_nothing(host, textures, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    streaks = np.stack([scanner._metal_streaks(canvas_of(host, textures, seed)) for seed in range(6)])
+    assert streaks.min() < -50 and streaks.max() > 50 and np.isfinite(streaks).all()
+    monkeypatch.setattr(scanner, "METAL", 1.0)
+    canvas = canvas_of(host, textures, 0)
+    canvas.chance = lambda share: share == 1.0  # type: ignore[method-assign]
+    before = canvas.labels.copy()
+    assert np.array_equal(scanner.scan(canvas)[1], before)
+
+
 def test_beyond_the_field_of_view_nothing_is_lung(host, textures, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     fields = [scanner._beyond_the_field(canvas_of(host, textures, seed)) for seed in range(8)]
     assert 0.1 < np.mean(fields) < 0.9 and all(field.any() and not field.all() for field in fields)

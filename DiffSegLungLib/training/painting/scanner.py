@@ -13,6 +13,8 @@ PAINT_BLUR = (0.45, 0.55, 0.55)
 """Deviation in voxels of the point spread that the host has passed already and paint has not."""
 QUIET_HU, LOUD_HU = 4.0, 40.0
 """Bounds of the noise of a host as it is read off its soft tissue."""
+METAL = 0.04
+"""Share of the patches with metal nearby."""
 CUT, FIELD_MM = 0.06, (110.0, 250.0)
 """Share of the patches through which the rim of the field of view runs, and its radius."""
 GAP_SLICES = 5
@@ -43,6 +45,8 @@ def scan(canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
     if canvas.chance(0.15):  # streaks
         noise = ndimage.gaussian_filter(noise, (0, 0.5, canvas.between(1.5, 4)))
     noise = noise / noise.std() * np.exp(0.3 * canvas.field(40))
+    if canvas.chance(METAL):
+        hu = hu + _metal_streaks(canvas)
     gaps = canvas.chance(0.08)
     hu, noise, labels = (
         _with_gaps(canvas, hu, noise, labels) if gaps else (*_thick(canvas, hu, noise), labels)
@@ -57,6 +61,17 @@ def scan(canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
         beyond = _beyond_the_field(canvas)
         hu, labels = np.where(beyond, LOWEST_HU, hu), np.where(beyond, OUTSIDE, labels).astype(np.uint8)
     return np.clip(hu, LOWEST_HU, 1000), labels
+
+
+def _metal_streaks(canvas: Canvas) -> np.ndarray:
+    """Bands of false density that fan out from metal beside the lung, fading away from it; HU to be added."""
+    z, y, x = canvas.place(~canvas.lungs)
+    down, across = canvas.axes[1] - y, canvas.axes[2] - x
+    turn, distance = np.arctan2(down, across), np.hypot(down, across)
+    fans = [np.sin(canvas.rng.integers(2, 9) * turn + canvas.between(0, 2 * np.pi)) for _ in range(3)]
+    slab = np.exp(-(((canvas.axes[0] - z) / canvas.between(4, 15)) ** 2))
+    fading = np.exp(-distance / canvas.between(40, 150))
+    return (canvas.spread(60, 500) * slab * fading * (fans[0] * fans[1] + 0.5 * fans[2])).astype(np.float32)
 
 
 def _beyond_the_field(canvas: Canvas) -> np.ndarray:
