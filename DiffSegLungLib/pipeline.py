@@ -15,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DiffSegLungLib.decision.by_network import NetworkReading
+from DiffSegLungLib.decision.field import Field
 from DiffSegLungLib.decision.label_map import Tissues, entropy_map, label_map
 from DiffSegLungLib.decision.mixture_decision import decide_by_mixture
 from DiffSegLungLib.decision.model import Model
-from DiffSegLungLib.decision.network_decision import decide_by_network, read_network, with_dense_lung
+from DiffSegLungLib.decision.network_decision import (
+    decide_by_network,
+    evidence_of,
+    read_network,
+    with_dense_lung,
+)
 from DiffSegLungLib.decision.warnings import reader_warnings
 from DiffSegLungLib.devices import choose_device
 from DiffSegLungLib.export.manifest import describe_run, describe_scan
@@ -95,16 +101,21 @@ def segment(
         grid = working_grid(volume, found, loaded.spacing)
         parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
         found = replace(found, airways=NO_AIRWAYS)  # they are on the grid now, and large on the CT's own
+    field = None
     if seen is None:
         fused = decide_by_mixture(loaded, grid, parenchyma, seed, effort, clock)
     else:
         with clock.stage("fusion", 0.6):
-            fused = decide_by_network(loaded, grid, parenchyma, seen, volume)
+            evidence = evidence_of(loaded, grid, parenchyma, seen, volume)
+            field = Field.of(evidence, seen, volume, loaded.info.sha256)
+            del evidence, seen
+            fused = decide_by_network(field.evidence())  # as it is kept: strokes start from the same labels
     with clock.stage("labels", 0.82):
         labels = label_map(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
         table = measure_lungs(labels, volume, found.sides, own_regions, grid.box)
-    return _result(loaded, volume, found, grid, fused, labels, table, clock, quality, device, seed)
+    result = _result(loaded, volume, found, grid, fused, labels, table, clock, quality, device, seed)
+    return replace(result, regions=own_regions, field=field)
 
 
 def _read(
@@ -160,6 +171,7 @@ def _result(
         ),
         volume=volume,
         label_array=labels,
-        lungs=to_input_geometry(found.sides, volume),
+        sides=found.sides,
+        regions={},
         map_entropy=partial(entropy_map, fused, grid, volume, labels > 0),
     )

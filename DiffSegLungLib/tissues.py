@@ -18,6 +18,9 @@ FIBROSIS = 4
 CONSOLIDATION = 5
 CAVITY = 6
 VESSEL = 7
+NOT_LUNG = 255
+"""In strokes alone, which correct a result: what is painted so is no lung."""
+NOT_LUNG_KEY, NOT_LUNG_NAME = "not-lung", "Not lung"
 
 
 @dataclass(frozen=True)

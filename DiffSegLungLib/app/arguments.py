@@ -111,6 +111,8 @@ def _add_segment_outputs(parser: argparse.ArgumentParser) -> None:
     """What can be written beside the segmentation."""
     lungs_help = "write the lung mask, right and left"
     parser.add_argument("--save-lungs", metavar="OUT.seg.nrrd", type=Path, help=lungs_help)
+    field_help = "write what 'correct' needs to spread strokes without reading the CT anew"
+    parser.add_argument("--save-field", metavar="OUT.safetensors", type=Path, help=field_help)
     parser.add_argument("--measures", metavar="OUT.csv", type=Path, help="write the table of measures")
     parser.add_argument("--report", metavar="FOLDER", type=Path, help="write a report with figures")
     parser.add_argument("--uncertainty", metavar="OUT.nrrd", type=Path, help="write the uncertainty, 0 to 1")

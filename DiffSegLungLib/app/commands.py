@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from DiffSegLungLib.export.result import Result
 
 Writer = Callable[[Path], None]
+FIELD_SUFFIX = ".safetensors"
 WRITING_STARTS = 0.95
 """Share of the progress that is computing; the rest is writing."""
 
@@ -49,6 +50,7 @@ class SegmentRequest:
         seed: of everything random.
         quality: ``fast``, ``standard`` or ``best``.
         save_lungs: the lung mask, named like the output; None for none.
+        save_field: what strokes need to correct the result (.safetensors), None for none.
         measures: the table (.csv), None for none.
         dicom_seg: the segmentation as DICOM SEG (.dcm), None for none.
         dicom_sr: the measures as DICOM SR (.dcm), which refers to the DICOM SEG; None for none.
@@ -70,6 +72,7 @@ class SegmentRequest:
     seed: int = 0
     quality: str = STANDARD
     save_lungs: Path | None = None
+    save_field: Path | None = None
     measures: Path | None = None
     dicom_seg: Path | None = None
     dicom_sr: Path | None = None
@@ -97,6 +100,7 @@ class SegmentRequest:
             "overview": self.overview,
             "measures": self.measures,
             "lungs": self.save_lungs,
+            "field": self.save_field,
             "dicom_seg": self.dicom_seg,
             "dicom_sr": self.dicom_sr,
             "segmentation": self.output,
@@ -161,6 +165,7 @@ def check_request(request: SegmentRequest) -> None:
         raise UnusableInputError(f"{request.uncertainty} would not be a segmentation: end its name in .nrrd.")
     require_suffix("overview", request.overview, (".png",))
     require_suffix("manifest", request.manifest, (".json",))
+    require_suffix("field", request.save_field, (FIELD_SUFFIX,))
     require_suffix("measures", request.measures, (".csv",))
     require_different(request.inputs, request.outputs.values())
     for path in request.inputs:
@@ -223,10 +228,25 @@ def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[s
         "uncertainty": lambda path: write_image(path, result.uncertainty),  # made when it is asked for
         "overview": partial(_write_overview, result=result),
         "measures": partial(write_table, measures=result.measures),
+        "field": partial(_write_field, result=result),
         "lungs": partial(write_labels, labels=result.lungs, segments=LUNG_SEGMENTS),
         "segmentation": partial(write_labels, labels=result.labels, segments=TISSUE_SEGMENTS),
     }
     return writers[what]
+
+
+def _write_field(path: Path, result: Result) -> None:
+    """What strokes need.
+
+    Raises:
+        UnusableInputError: no network decided.
+    """
+    from DiffSegLungLib.decision.field import save
+    from DiffSegLungLib.export.correction import NO_FIELD
+
+    if result.field is None:
+        raise UnusableInputError(NO_FIELD)
+    save(result.field, path)
 
 
 def _write_overview(path: Path, result: Result) -> None:

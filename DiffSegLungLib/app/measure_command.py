@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from DiffSegLungLib.app.commands import check_dicom
 from DiffSegLungLib.app.compare_command import check_compare, table_writers
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export.correction import CORRECTED
 from DiffSegLungLib.export.labels import model_provenance, write_report_of, write_table
 from DiffSegLungLib.io.atomic import require_places
 from DiffSegLungLib.io.files import require_different, require_suffix
@@ -20,8 +21,6 @@ from DiffSegLungLib.quantify.comparison import Compared, CompareRequest, compare
 if TYPE_CHECKING:
     from DiffSegLungLib.export.dicom_writers import DicomWriters
     from DiffSegLungLib.quantify.remeasure import Measured
-
-CORRECTED = "The segmentation was corrected by hand; the measures are those of the corrected one."
 
 OTHER_LUNGS = "The run was given a lung mask and this measuring was not: the lungs may be others (--lungs)."
 

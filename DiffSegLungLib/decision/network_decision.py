@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from DiffSegLungLib.decision.by_network import (
     shares_of_tissues,
     vessels_of,
 )
-from DiffSegLungLib.decision.fusion import edge_map, fuse
+from DiffSegLungLib.decision.fusion import FusionSettings, edge_map, fuse
 from DiffSegLungLib.decision.label_map import Tissues
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.decision.naming import NAMED, healthy_density
@@ -70,26 +70,50 @@ def with_dense_lung(found: Lungs, seen: NetworkReading, volume: Volume) -> Lungs
     return replace(found, sides=sides, warnings=(*found.warnings, *told))
 
 
-def decide_by_network(
+@dataclass(frozen=True)
+class Evidence:
+    """What decides on the working grid, before anything is decided.
+
+    Attributes:
+        posterior: calibrated, float32 (classes, z, y, x).
+        edges: float32 (z, y, x), of the CT and of the network's classes, for the fusion.
+        healthy: float32 (y,), HU of the patient's healthy lung.
+        grid: the working grid.
+        fusion: the fusion's parameters.
+    """
+
+    posterior: np.ndarray
+    edges: np.ndarray
+    healthy: np.ndarray
+    grid: Grid
+    fusion: FusionSettings
+
+
+def evidence_of(
     model: Model, grid: Grid, parenchyma: Parenchyma, seen: NetworkReading, volume: Volume
-) -> Tissues:
-    """The network's calibrated posterior, fused with the edges of density and of its own classes."""
-    spacing = (grid.spacing,) * 3
-    posterior = seen.posterior_on(grid.box, volume.spacing, grid.hu.shape, spacing)
-    shares = shares_of_tissues(posterior, grid.mask)
+) -> Evidence:
+    """The network's calibrated posterior on the working grid, and the edges of density and of its classes."""
+    posterior = seen.posterior_on(grid.box, volume.spacing, grid.hu.shape, (grid.spacing,) * 3)
     classes = posterior[HEALTHY : CAVITY + 1]
     edges = edge_map(parenchyma.density, classes, grid.mask, grid.spacing, model.fusion)
-    fused = fuse(shares, edges, grid.mask, model.fusion)
+    healthy = healthy_density(parenchyma.density, grid.mask & ~parenchyma.vessels, grid.spacing, model.rule)
+    return Evidence(posterior, edges, healthy, grid, model.fusion)
+
+
+def decide_by_network(evidence: Evidence) -> Tissues:
+    """The posterior, fused within its edges; disease stays where it is likelier than not."""
+    grid, posterior = evidence.grid, evidence.posterior
+    shares = shares_of_tissues(posterior, grid.mask)
+    fused = fuse(shares, evidence.edges, grid.mask, evidence.fusion)
     likely = diseased_where_likely(fused)
     decided = disease_kept(likely, shares, posterior)
-    healthy = healthy_density(parenchyma.density, grid.mask & ~parenchyma.vessels, grid.spacing, model.rule)
     cavities = cavities_of(posterior, grid.mask, grid.hu, grid.spacing)
     vessels = vessels_of(posterior, grid.mask) & (likeliest(decided) == NAMED.index(HEALTHY)) & ~cavities
     stages = {"fusion": (shares, fused), "likely_disease": (fused, likely), "kept_disease": (likely, decided)}
     moved = {name: _moved(before, after) for name, (before, after) in stages.items()}
     moved |= {"cavities": int(np.count_nonzero(cavities)), "vessels": int(np.count_nonzero(vessels))}
     volumes = {name: round(count * grid.spacing**3 / 1000.0, 3) for name, count in moved.items()}
-    return Tissues(decided, vessels, cavities, healthy, volumes)
+    return Tissues(decided, vessels, cavities, evidence.healthy, volumes)
 
 
 def _moved(before: np.ndarray, after: np.ndarray) -> int:

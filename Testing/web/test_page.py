@@ -10,7 +10,7 @@ import psutil
 import SimpleITK as sitk
 
 from DiffSegLungLib.anatomy import WHOLE
-from DiffSegLungLib.app.measure_command import CORRECTED
+from DiffSegLungLib.export.correction import CORRECTED
 from DiffSegLungLib.app.serve.session import UNSAVED
 from DiffSegLungLib.export.report import NOT_CLINICAL
 from DiffSegLungLib.io.cases import file_code

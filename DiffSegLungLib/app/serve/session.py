@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DiffSegLungLib.app.measure_command import CORRECTED, read_manifest
+from DiffSegLungLib.app.measure_command import read_manifest
 from DiffSegLungLib.app.serve.choices import SEVERAL_STUDIES, choices, series_of, unique
 from DiffSegLungLib.app.serve.computation import Computation
 from DiffSegLungLib.app.serve.results import Found, RunFiles, facts, tissue_rows
 from DiffSegLungLib.app.serve.scene import LOOK, Scene, most_of
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError, UnusableInputError
+from DiffSegLungLib.export.correction import CORRECTED
 from DiffSegLungLib.export.labels import write_report_of
 from DiffSegLungLib.export.segmentation_file import LUNG_SEGMENTS, write_segmentation
 from DiffSegLungLib.io.atomic import write_json, write_together
