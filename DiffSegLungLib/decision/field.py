@@ -87,8 +87,8 @@ class Field:
         offset = tuple(a - b for a, b in zip(_corner(grid.box, volume.spacing), origin, strict=True))
         cells = np.zeros(features.shape[1:], bool)
         places = [
-            _nearest(*axis, grid.spacing)
-            for axis in zip(cells.shape, CELL_MM, mask.shape, offset, strict=True)
+            _nearest(cells.shape[axis], CELL_MM[axis], mask.shape[axis], offset[axis], grid.spacing)
+            for axis in range(3)
         ]
         cells[tuple(place[where] for place, where in zip(places, np.nonzero(mask), strict=True))] = True
         return cls(
@@ -151,10 +151,14 @@ class Field:
     def to_cells(self, labels: np.ndarray) -> np.ndarray:
         """Labels (z, y, x) on the CT's grid, at the middle of each lung cell: (cells,)."""
         places = [
-            _nearest(count, step, cells, origin, mm)
-            for count, step, cells, origin, mm in zip(
-                labels.shape, self.ct_spacing, self.cells.shape, self.origin, CELL_MM, strict=True
+            _nearest(
+                labels.shape[axis],
+                self.ct_spacing[axis],
+                self.cells.shape[axis],
+                self.origin[axis],
+                CELL_MM[axis],
             )
+            for axis in range(3)
         ]
         return labels[np.ix_(*places)][self.cells]
 
@@ -163,13 +167,11 @@ class Field:
         number = np.zeros(self.mask.shape, np.int32)
         number[self.mask] = np.arange(np.count_nonzero(self.mask), dtype=np.int32)
         number = number.take(self.grid.nearest)
-        start = _corner(self.box, self.ct_spacing)
-        places = [
-            _nearest(count, self.spacing, cells, origin - first, mm)
-            for count, cells, origin, first, mm in zip(
-                number.shape, self.cells.shape, self.origin, start, CELL_MM, strict=True
-            )
-        ]
+        places = []
+        for axis in range(3):
+            offset = self.origin[axis] - self.box[axis].start * self.ct_spacing[axis]
+            cells = self.cells.shape[axis]
+            places.append(_nearest(number.shape[axis], self.spacing, cells, offset, CELL_MM[axis]))
         return from_half(self.posterior)[:, number[np.ix_(*places)][self.cells]]
 
     def cell_places(self) -> np.ndarray:
@@ -236,7 +238,8 @@ def _checked(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Field:
     sizes = {"posterior": lung, "edges": lung, "hu": lung, "features": cells}
     if any(arrays[name].shape[-1] != size for name, size in sizes.items()):
         raise ValueError("its parts do not fit one another")
-    told: dict[str, Any] = arrays | {name: tuple(facts[name]) for name in ("origin", "ct_shape", "ct_spacing")}
+    told: dict[str, Any] = {**arrays}
+    told |= {name: tuple(facts[name]) for name in ("origin", "ct_shape", "ct_spacing")}
     told["box"] = tuple(slice(*side) for side in facts["box"])
     told["fusion"] = FusionSettings(**facts["fusion"])
     return Field(**told, spacing=float(facts["spacing"]), model=str(facts["model"]))

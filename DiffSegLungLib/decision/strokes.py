@@ -28,7 +28,7 @@ from DiffSegLungLib.tissues import BY_LABEL, NOT_LUNG, NOT_LUNG_KEY, OUTSIDE
 SURE = 0.95
 """Posterior that a painted tissue shall have where it was painted."""
 LEAST_POSTERIOR = 1e-4
-NEAR, FAR = (0.5, 3.0, 20.0), (0.5, 2.5, 60.0)
+NEAR, FAR = (0.65, 2.5, 30.0), (0.35, 2.2, float("inf"))
 """The two ranges of the kernel: share of the variance, likeness in deviations within a tissue, mm."""
 DOUBT = 0.3
 """Variance of the noise: painted borders are not exact."""
