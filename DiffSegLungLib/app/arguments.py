@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from DiffSegLungLib.app.handlers import (
     run_check,
+    run_correct,
     run_finetune,
     run_list_models,
     run_measure,
@@ -56,6 +57,7 @@ def build_parser(with_training: bool = False) -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_batch(commands)
     _add_measure(commands)
+    _add_correct(commands)
     _add_models(commands)
     _add_check(commands)
     _add_phantom(commands)
@@ -95,9 +97,13 @@ def _add_segment(commands: Any) -> None:
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: auto)")
     parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="of random numbers (default: 0)")
     _add_segment_outputs(parser)
+    _add_progress(parser)
+    parser.set_defaults(handler=run_segment)
+
+
+def _add_progress(parser: argparse.ArgumentParser) -> None:
     progress_help = "a bar, one JSON object a line on standard output, or nothing (default: bar)"
     parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help=progress_help)
-    parser.set_defaults(handler=run_segment)
 
 
 def _add_which(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +155,30 @@ def _add_measure(commands: Any) -> None:
 
     add_arguments(parser)
     parser.set_defaults(handler=run_measure)
+
+
+def _add_correct(commands: Any) -> None:
+    summary = "Spread strokes: what was painted in a few places corrects the whole segmentation."
+    parser = _add_command(commands, "correct", summary)
+    parser.add_argument("source", metavar="CT", type=Path, help=CT_HELP)
+    parser.add_argument("result", metavar="RESULT", type=Path, help="segmentation that 'segment' wrote")
+    strokes_help = "what was painted, on the CT's grid: tissues (by ID, code or name) and not-lung"
+    parser.add_argument("--strokes", metavar="S.seg.nrrd", required=True, type=Path, help=strokes_help)
+    output_help = "corrected segmentation (.seg.nrrd) or plain label map (.nrrd, .nii.gz)"
+    parser.add_argument("-o", "--output", metavar="OUT.seg.nrrd", required=True, type=Path, help=output_help)
+    field_help = "what 'segment --save-field' kept; without it the network reads the CT again"
+    parser.add_argument("--field", metavar="F.safetensors", type=Path, help=field_help)
+    run_help = "manifest of the run that made RESULT (default: the one beside it)"
+    parser.add_argument("--run", metavar="M.json", type=Path, help=run_help)
+    _add_which(parser)
+    parser.add_argument("--lungs", metavar="MASK", type=Path, help="lung mask that RESULT was made with")
+    parser.add_argument("--regions", metavar="LOBES", type=Path, help=REGIONS_HELP)
+    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="weights that made RESULT")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: auto)")
+    _add_segment_outputs(parser)
+    _add_progress(parser)
+    unused = {"classical_lungs": False, "seed": 0, "quality": STANDARD}  # as the run's manifest says
+    parser.set_defaults(handler=run_correct, **unused)
 
 
 def _add_models(commands: Any) -> None:

@@ -140,7 +140,7 @@ def segment_to_files(request: SegmentRequest, progress: Progress) -> Result:
         progress=part(progress, 0.0, WRITING_STARTS),
     )
     progress("writing", WRITING_STARTS, str(request.output))
-    _write_results(request, result)
+    write_results(request, result)
     progress("done", 1.0)
     return result
 
@@ -198,12 +198,15 @@ def check_dicom(segmentation: Path | None, report: Path | None, source: Path) ->
     require_dicom(source)
 
 
-def _write_results(request: SegmentRequest, result: Result) -> None:
+def write_results(request: SegmentRequest, result: Result) -> None:
+    """Write all that was asked for of a result, together."""
+    from DiffSegLungLib.export.correction import is_corrected
     from DiffSegLungLib.export.dicom_writers import DicomWriters
     from DiffSegLungLib.io.atomic import write_together
 
     provenance = model_provenance(result.manifest)
-    dicom = DicomWriters(result.label_array, result.volume, result.measures, provenance)
+    corrected = is_corrected(result.manifest)
+    dicom = DicomWriters(result.label_array, result.volume, result.measures, provenance, corrected)
     made = dicom.writers(request.dicom_seg, request.dicom_sr)
     left_out = dict.fromkeys(dicom.faults)
     wanted = replace(request, **left_out)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -13,13 +14,13 @@ from DiffSegLungLib.errors import MissingPartError, UnusableInputError
 
 def run_segment(arguments: argparse.Namespace) -> int:
     """Segments one CT."""
-    from DiffSegLungLib.app.commands import SegmentRequest
+    from DiffSegLungLib.app.commands import SegmentRequest, segment_to_files
 
     request = _request(SegmentRequest, arguments)
     if arguments.progress == "json":
-        _segment_for_programs(request)
+        _work_for_programs(segment_to_files, request)
     else:
-        _segment_for_people(request, with_bar=arguments.progress == "bar")
+        _work_for_people(segment_to_files, request, with_bar=arguments.progress == "bar")
     return DONE
 
 
@@ -55,30 +56,43 @@ def _print_measures(measures: Any) -> None:
     print("\n".join([table_text(measures), *(score.text for score in scores(measures))]), flush=True)
 
 
-def _segment_for_programs(request: Any) -> None:
+def run_correct(arguments: argparse.Namespace) -> int:
+    """Spreads strokes over the CT of a segmentation."""
+    from DiffSegLungLib.app.correct_command import CorrectRequest, correct_to_files
+
+    request = _request(CorrectRequest, arguments)
+    if arguments.progress == "json":
+        _work_for_programs(correct_to_files, request)
+        return DONE
+    result = _work_for_people(correct_to_files, request, with_bar=arguments.progress == "bar")
+    for sentence in result.manifest["warnings"]:
+        print(f"{PROGRAM}: warning: {sentence}", file=sys.stderr)
+    return DONE
+
+
+def _work_for_programs(work: Callable[..., Any], request: Any) -> None:
     """Progress lines and then the manifest's path on standard output, and nothing else there."""
-    from DiffSegLungLib.app.commands import segment_to_files
     from DiffSegLungLib.progress import JsonProgress
 
     records = sys.stdout
     _set_encoding(records, errors="surrogateescape")
     with redirect_stdout(sys.stderr):  # what libraries print must not get between the records
-        segment_to_files(request, JsonProgress(records))
+        work(request, JsonProgress(records))
     print(request.manifest_path, file=records, flush=True)
 
 
-def _segment_for_people(request: Any, with_bar: bool) -> None:
+def _work_for_people(work: Callable[..., Any], request: Any, with_bar: bool) -> Any:
     """A bar or lines on standard error, then the table of measures on standard output."""
-    from DiffSegLungLib.app.commands import segment_to_files
     from DiffSegLungLib.progress import BarProgress, silent
 
     bar = BarProgress() if with_bar else None
     try:
-        result = segment_to_files(request, bar or silent)
+        result = work(request, bar or silent)
     finally:
         if bar:
             bar.close()
     _print_measures(result.measures)
+    return result
 
 
 def _set_encoding(stream: Any, errors: str) -> None:

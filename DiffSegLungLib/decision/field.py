@@ -23,6 +23,7 @@ from DiffSegLungLib.filters import nearest_inside
 from DiffSegLungLib.half_precision import from_half, to_half
 from DiffSegLungLib.interpolation import AxisMap
 from DiffSegLungLib.io.atomic import atomic_path
+from DiffSegLungLib.io.resampling import resample
 from DiffSegLungLib.io.volume import Volume
 from DiffSegLungLib.parenchyma.grid import Grid
 from DiffSegLungLib.representation.tissue_unet import CELL, SPACING
@@ -112,6 +113,26 @@ class Field:
     def mask(self) -> np.ndarray:
         """The lungs on the working grid."""
         return self.sides > 0
+
+    def require_fits(self, volume: Volume) -> None:
+        """Refuses another CT's field.
+
+        Raises:
+            UnusableInputError: the CT has other voxels.
+        """
+        same = volume.hu.shape == self.ct_shape and np.allclose(volume.spacing, self.ct_spacing)
+        if not same:
+            raise UnusableInputError(
+                "What was kept for corrections is of another CT: give the file of this CT's run, or leave "
+                "it out, and the network reads the CT again."
+            )
+
+    def sides_on_ct(self) -> np.ndarray:
+        """The lungs on the CT's own grid, uint8 (z, y, x): 1 right, 2 left."""
+        sides = np.zeros(self.ct_shape, np.uint8)
+        old, size = (self.spacing,) * 3, sides[self.box].shape
+        sides[self.box] = resample(self.sides, old, self.ct_spacing, interpolation="nearest", size=size)
+        return sides
 
     @cached_property
     def grid(self) -> Grid:

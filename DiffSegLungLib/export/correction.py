@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from DiffSegLungLib.anatomy import regions_from_sides
 from DiffSegLungLib.decision.label_map import entropy_map
 from DiffSegLungLib.decision.strokes import Spread, spread
 from DiffSegLungLib.errors import UnusableInputError
 from DiffSegLungLib.export.result import Result
 from DiffSegLungLib.io.strokes import load_strokes
 from DiffSegLungLib.io.volume import to_input_geometry
-from DiffSegLungLib.quantify.measures import measure_corrected
+from DiffSegLungLib.quantify.measures import complete, measure
 from DiffSegLungLib.tissues import OUTSIDE
 
 if TYPE_CHECKING:
     from DiffSegLungLib.io.segmentations import Source
 
 CORRECTED = "The segmentation was corrected by hand; the measures are those of the corrected one."
-TAUGHT = "{painted:.1f} mL were painted by hand and changed {moved:.1f} mL beside them"
+TAUGHT = "{painted:.1f} mL were painted by hand; {moved:.1f} mL changed in all"
 BEYOND = "{:.1f} mL were painted outside the lungs: they count as painted, but nothing was learnt from them"
 NO_FIELD = (
     "This result keeps nothing that strokes could correct, since its model has no network that decides: "
@@ -31,15 +32,13 @@ NO_FIELD = (
 )
 
 
-def corrected_result(
-    result: Result, strokes: Source | np.ndarray, labels: np.ndarray | None = None
-) -> Result:
+def corrected_result(result: Result, strokes: Source | np.ndarray, given: np.ndarray | None = None) -> Result:
     """A result anew, with strokes as evidence.
 
     Args:
         result: of a run, or of strokes before these: all that shall count are given each time.
         strokes: a segmentation, or uint8 (z, y, x) in canonical axes as :func:`load_strokes` gives them.
-        labels: (z, y, x), what is to be corrected where it is not the run's own.
+        given: labels (z, y, x) that are to be corrected, where they are not the run's own.
 
     Raises:
         UnusableInputError: strokes that cannot be used, or a result without a field.
@@ -47,20 +46,20 @@ def corrected_result(
     if result.field is None:
         raise UnusableInputError(NO_FIELD)
     painted = strokes if isinstance(strokes, np.ndarray) else load_strokes(strokes, result.volume)
-    start = result.label_array if labels is None else labels
+    start = result.label_array if given is None else given
     done = spread(result.field, painted, start, result.volume, result.label_array)
     sides = np.where((done.labels > OUTSIDE) | (start == OUTSIDE), result.sides, 0).astype(np.uint8)
     volume = result.volume
+    labels, sides = complete(done.labels, sides, volume.spacing)
+    regions = {**regions_from_sides(sides), **result.regions}
     return replace(
         result,
-        labels=to_input_geometry(done.labels, volume),
-        label_array=done.labels,
-        measures=measure_corrected(
-            done.labels, sides, volume.hu, volume.spacing, result.regions, volume.voxel_ml
-        ),
+        labels=to_input_geometry(labels, volume),
+        label_array=labels,
+        measures=measure(labels, volume.hu, volume.spacing, regions, volume.voxel_ml),
         manifest=corrected_manifest(result.manifest, done, painted),
         sides=sides,
-        map_entropy=partial(entropy_map, done.tissues, done.grid, volume, done.labels > OUTSIDE),
+        map_entropy=partial(entropy_map, done.tissues, done.grid, volume, labels > OUTSIDE),
     )
 
 
