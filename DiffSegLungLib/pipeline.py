@@ -107,7 +107,7 @@ def segment(
     else:
         with clock.stage("fusion", 0.6):
             evidence = evidence_of(loaded, grid, parenchyma, seen, volume)
-            field = Field.of(evidence, seen, volume, loaded.info.sha256)
+            field = Field.of(evidence, seen, volume, found.mask, loaded.info.sha256)
             del evidence, seen
             fused = decide_by_network(field.evidence())  # as it is kept: strokes start from the same labels
     with clock.stage("labels", 0.82):

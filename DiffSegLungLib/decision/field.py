@@ -31,7 +31,7 @@ from DiffSegLungLib.representation.tissue_unet import CELL, SPACING
 CELL_MM = (SPACING[0], SPACING[1] * CELL, SPACING[2] * CELL)
 """Sides of the cells that the decoder's features are of, (z, y, x)."""
 FORMAT = "DiffSegLung field 1"
-ARRAYS = ("posterior", "edges", "hu", "healthy", "sides", "features", "cells")
+ARRAYS = ("posterior", "edges", "hu", "healthy", "sides", "lungs", "features", "cells")
 FACTS = ("origin", "spacing", "ct_shape", "ct_spacing", "model")
 
 Triple = tuple[float, float, float]
@@ -47,6 +47,7 @@ class Field:
         hu: float16 (lung voxels,).
         healthy: float32 (y,) of the working grid.
         sides: uint8 (z, y, x), the lungs on the working grid: 1 right, 2 left.
+        lungs: uint8, bits of the lungs on the CT's own grid within ``box``.
         features: float16 (channels, lung cells).
         cells: bool (z, y, x), which cells of the network's grid are of the lungs.
         origin: where the cells begin, in mm from the CT's first corner, (z, y, x).
@@ -63,6 +64,7 @@ class Field:
     hu: np.ndarray
     healthy: np.ndarray
     sides: np.ndarray
+    lungs: np.ndarray
     features: np.ndarray
     cells: np.ndarray
     origin: Triple
@@ -74,13 +76,16 @@ class Field:
     model: str
 
     @classmethod
-    def of(cls, evidence: Evidence, seen: NetworkReading, volume: Volume, model: str) -> Field:
+    def of(
+        cls, evidence: Evidence, seen: NetworkReading, volume: Volume, lungs: np.ndarray, model: str
+    ) -> Field:
         """Keep what decided.
 
         Args:
             evidence: on the working grid.
             seen: what the network said.
             volume: the CT.
+            lungs: bool (z, y, x), on the CT's grid.
             model: SHA-256 of the weights.
         """
         grid, features, mask = evidence.grid, seen.reading.features, evidence.grid.mask
@@ -98,6 +103,7 @@ class Field:
             to_half(grid.hu[mask]),
             evidence.healthy,
             grid.sides,
+            np.packbits(lungs[grid.box]),
             features[:, cells],
             cells,
             origin,
@@ -130,8 +136,11 @@ class Field:
     def sides_on_ct(self) -> np.ndarray:
         """The lungs on the CT's own grid, uint8 (z, y, x): 1 right, 2 left."""
         sides = np.zeros(self.ct_shape, np.uint8)
-        old, size = (self.spacing,) * 3, sides[self.box].shape
-        sides[self.box] = resample(self.sides, old, self.ct_spacing, interpolation="nearest", size=size)
+        size = sides[self.box].shape
+        nearest = self.sides.take(self.grid.nearest)
+        named = resample(nearest, (self.spacing,) * 3, self.ct_spacing, interpolation="nearest", size=size)
+        lungs = np.unpackbits(self.lungs, count=named.size).reshape(size)
+        sides[self.box] = named * lungs
         return sides
 
     @cached_property
@@ -262,5 +271,7 @@ def _checked(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Field:
     told: dict[str, Any] = {**arrays}
     told |= {name: tuple(facts[name]) for name in ("origin", "ct_shape", "ct_spacing")}
     told["box"] = tuple(slice(*side) for side in facts["box"])
+    if 8 * arrays["lungs"].size < np.prod([side.stop - side.start for side in told["box"]]):
+        raise ValueError("its parts do not fit one another")
     told["fusion"] = FusionSettings(**facts["fusion"])
     return Field(**told, spacing=float(facts["spacing"]), model=str(facts["model"]))
