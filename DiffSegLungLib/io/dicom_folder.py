@@ -126,6 +126,7 @@ def stack_geometry(ordered: list[Slice], name: str, warnings: list[str]) -> Geom
         )
     third = step / length if tilt >= SMALLEST_TILT_DEGREES else first.normal
     direction = np.column_stack([first.orientation[:3], first.orientation[3:], third])
+    direction /= np.linalg.norm(direction, axis=0)  # headers round; a file that is read back has unit axes
     size = (*ordered[0].file.size, count)
     return Geometry(size, (*first.spacing, length), first.position, tuple(direction.ravel().tolist()))
 
