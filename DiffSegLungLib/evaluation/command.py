@@ -18,8 +18,8 @@ REACHED = {True: "yes", False: "NO"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``evaluate``."""
-    what_help = "judge generated patches instead of the segmentation; needs --store"
-    parser.add_argument("what", nargs="?", choices=("generation",), help=what_help)
+    what_help = "judge generated patches (needs --store), or corrections by strokes, not the segmentation"
+    parser.add_argument("what", nargs="?", choices=("generation", "strokes"), help=what_help)
     store_help = "of 'train prepare', with patients held back; for 'generation'"
     parser.add_argument("--store", metavar="FOLDER", type=Path, help=store_help)
     output_help = "takes RESULTS.md and its figures (default: Testing/evaluation; with --tuning nothing)"
@@ -57,7 +57,8 @@ def default_data() -> Path:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the evaluation, write its files, and print its figures."""
-    return _run_generation(arguments) if arguments.what == "generation" else _run_study(arguments)
+    runs = {"generation": _run_generation, "strokes": _run_strokes, None: _run_study}
+    return runs[arguments.what](arguments)
 
 
 def _run_generation(arguments: argparse.Namespace) -> int:
@@ -81,6 +82,23 @@ def _run_generation(arguments: argparse.Namespace) -> int:
         print(f"{name:32s}{distances}{one['ssim']:8.3f}{one['psnr_db']:8.1f}")
     print("* on this model's own encoder; not comparable with Inception FID")
     print(output / "generation.json")
+    return 0
+
+
+def _run_strokes(arguments: argparse.Namespace) -> int:
+    """How far a simulated reader's strokes take a result."""
+    from DiffSegLungLib.evaluation.correction_study import CorrectionPlan, evaluate_strokes, text_of
+    from DiffSegLungLib.progress import BarProgress
+
+    output = arguments.output or DEFAULT_OUTPUT
+    bar = BarProgress()
+    try:
+        plan = CorrectionPlan(arguments.data, arguments.model, _kept(arguments, output))
+        result = evaluate_strokes(plan, output, bar)
+    finally:
+        bar.close()
+    print(text_of(result["cases"]))
+    print(output / "STROKES.md")
     return 0
 
 

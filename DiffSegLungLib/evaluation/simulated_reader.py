@@ -148,13 +148,16 @@ def walked(start: np.ndarray, seeds: np.ndarray, hu: np.ndarray, spacing: Sequen
     lung = resample(start[box] > 0, spacing, new, interpolation="nearest", size=density.shape)
     coarse = _coarse_seeds(seeds[box], spacing, density.shape)
     distance = ndimage.distance_transform_edt(coarse == 0, sampling=new)
-    as_it_was = int(coarse.max()) + 1
-    markers = np.where(lung, coarse.astype(np.int32), -1)
+    tissues = np.unique(coarse[coarse > 0])  # the walker wants consecutive numbers
+    as_it_was = len(tissues) + 1
+    markers = np.where(lung, np.searchsorted(tissues, coarse) + (coarse > 0), -1).astype(np.int32)
+    markers[lung & (coarse == 0)] = 0
     markers[lung & (coarse == 0) & (distance > FAR_MM)] = as_it_was
-    if not (markers == as_it_was).any() or (markers > 0).sum() == (markers == as_it_was).sum():
+    if not {1, as_it_was} <= set(np.unique(markers).tolist()):
         return np.where(seeds > 0, seeds, start)
-    found = random_walker(density, markers, beta=WALKER_BETA, mode="cg_j", tol=1e-3)
-    given = np.where((found > 0) & (found < as_it_was), found, 0).astype(np.uint8)
+    found = random_walker(density, markers, beta=WALKER_BETA, mode="cg_j", tol=1e-3, prob_tol=0.1)
+    names = np.concatenate([[0], tissues, [0]]).astype(np.uint8)
+    given = names[np.clip(found, 0, as_it_was)]
     fine = resample(given, new, spacing, interpolation="nearest", size=start[box].shape)
     labels = start.copy()
     labels[box] = np.where((fine > 0) & (start[box] > 0), fine, start[box])

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import SimpleITK as sitk
 import torch
@@ -21,6 +22,9 @@ from DiffSegLungLib.decision.label_map import label_map
 from DiffSegLungLib.decision.network_decision import decide_by_network
 from DiffSegLungLib.decision.strokes import spread
 from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.evaluation.correction_study import text_of
+from DiffSegLungLib.evaluation.readings import SliceTruth
+from DiffSegLungLib.evaluation.simulated_reader import curves, next_stroke, walked
 from DiffSegLungLib.export.correction import CORRECTED, NO_FIELD, is_corrected
 from DiffSegLungLib.export.result import Result
 from DiffSegLungLib.export.segmentation_file import TISSUE_SEGMENTS, write_segmentation
@@ -348,3 +352,49 @@ def test_a_model_without_a_network_cannot_be_corrected(folder: Path, tmp_path: P
     words += ["--save-field", str(tmp_path / "f.safetensors"), "--progress", "none", "--quality", "fast"]
     assert main(words) == 2 and not (tmp_path / "r.nrrd").exists()
     assert NO_FIELD
+
+
+# --- the simulated reader --------------------------------------------------------------------------------
+
+
+def truth_of_haze() -> dict[int, SliceTruth]:
+    """Both hazes are ground glass and the net is healthy: one is called so by nobody."""
+    labels = np.zeros((SIDE,) * 3, np.uint8)
+    labels[HAZE_HERE] = labels[HAZE_THERE] = GROUND_GLASS
+    nothing = np.zeros((SIDE, SIDE), bool)
+    return {z: SliceTruth(labels[z], (labels[z] > 0).astype(np.int32), nothing) for z in range(SIDE)}
+
+
+def test_the_reader_paints_what_is_true_in_the_largest_error(labels: np.ndarray) -> None:
+    stroke = next_stroke(truth_of_haze(), labels, np.zeros_like(labels), (SPACING,) * 3)
+    assert stroke is not None and stroke.label == HEALTHY and NET[0].start <= stroke.z < NET[0].stop
+    rows, columns = np.nonzero(stroke.pixels)
+    assert (labels[stroke.z][stroke.pixels] == FIBROSIS).all()
+    assert np.ptp(rows) * SPACING <= 15 and np.ptp(columns) * SPACING <= 15
+    missed = np.where(labels == FIBROSIS, HEALTHY, labels)
+    stroke = next_stroke(truth_of_haze(), missed, np.zeros_like(labels), (SPACING,) * 3)
+    assert stroke is not None and stroke.label == GROUND_GLASS
+    right = np.stack([truth.labels for truth in truth_of_haze().values()])
+    assert (
+        next_stroke(truth_of_haze(), np.where(right > 0, right, HEALTHY), right * 0, (SPACING,) * 3) is None
+    )
+
+
+def test_a_random_walker_stops_at_edges_and_far_away(labels: np.ndarray) -> None:
+    hu = np.full(labels.shape, -850.0, np.float32)
+    hu[HAZE_HERE] = -500.0
+    start = np.where(labels == FIBROSIS, HEALTHY, labels)
+    seeds = painted((STROKE, GROUND_GLASS), ((slice(20, 22),) * 3, FIBROSIS))
+    found = walked(start, seeds, hu, (SPACING,) * 3)
+    assert share(found, HAZE_HERE, GROUND_GLASS) > 0.5
+    assert (found == GROUND_GLASS)[20:].mean() < 0.01 and (found[STROKE] == GROUND_GLASS).all()
+
+
+def test_a_curve_begins_at_the_run_and_rises(field: Field, volume: Volume, labels: np.ndarray) -> None:
+    image, table = to_input_geometry(labels, volume), pandas.DataFrame()
+    result = Result(image, table, {}, volume, labels, field.sides, {}, lambda: labels, field)
+    row = curves(result, truth_of_haze(), (0, 1, 2))
+    assert row["spread"][0] == row["alone"][0] == row["every"][0]
+    assert row["spread"][1] > row["alone"][1] > row["alone"][0]
+    assert row["painted_ml"] > 0 and len(row["every"]) == 3
+    assert "| goal |" in text_of({"one": {**row, "every": [0.5, 0.6, 0.6, 0.7, 0.7, 0.8]}})
