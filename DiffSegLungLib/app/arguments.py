@@ -158,7 +158,7 @@ def _add_measure(commands: Any) -> None:
 
 
 def _add_correct(commands: Any) -> None:
-    summary = "Spread strokes: what was painted in a few places corrects the whole segmentation."
+    summary = "Spread strokes that were painted over the whole CT."
     parser = _add_command(commands, "correct", summary)
     parser.add_argument("source", metavar="CT", type=Path, help=CT_HELP)
     parser.add_argument("result", metavar="RESULT", type=Path, help="segmentation that 'segment' wrote")

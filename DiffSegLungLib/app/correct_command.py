@@ -76,7 +76,6 @@ def correct_to_files(request: CorrectRequest, progress: Progress) -> Result:
     """
     check_request(request)
     run = read_manifest(request.run_path) if request.run_path else {}
-    from DiffSegLungLib.export.correction import corrected_result
     from DiffSegLungLib.io.segmentations import load_tissues
     from DiffSegLungLib.io.strokes import load_strokes
     from DiffSegLungLib.io.volume import load_volume
@@ -87,7 +86,7 @@ def correct_to_files(request: CorrectRequest, progress: Progress) -> Result:
     tissues, said = load_tissues(request.result, volume)
     made = _made(request, volume, run, part(progress, 0.0, WRITING_STARTS))
     labels, _ = complete(tissues, made.sides, volume.spacing)
-    result = corrected_result(made, strokes, labels)
+    result = made.correct(strokes, labels)
     result.manifest["warnings"] += said
     progress("writing", WRITING_STARTS, str(request.output))
     write_results(request, result)

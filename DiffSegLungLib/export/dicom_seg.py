@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from DiffSegLungLib.io.volume import Volume
 
 PRODUCT = "DiffSegLung"
+CORRECTED_WORDS = "corrected by hand"
 CONTENT_LABEL = "DIFFSEGLUNG"
 DESCRIPTION = "Lung tissues. Research use only, not for clinical use."
 SERIES_OFFSET = 1000
@@ -161,7 +162,7 @@ def _segmentation(
         content_label=CONTENT_LABEL,
         content_description=DESCRIPTION,
     )
-    dataset.SeriesDescription = PRODUCT
+    dataset.SeriesDescription = f"{PRODUCT}, {CORRECTED_WORDS}" if corrected else PRODUCT
     dataset.ContentCreatorName = ""  # may be unknown, but must be there
     return dataset
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DiffSegLungLib.anatomy import LUNG, SIDE_CODES, WHOLE, Structure, structure_of
-from DiffSegLungLib.export.dicom_seg import PRODUCT, SERIES_OFFSET, concept
+from DiffSegLungLib.export.dicom_seg import CORRECTED_WORDS, PRODUCT, SERIES_OFFSET, concept
 from DiffSegLungLib.export.dicom_sources import source_images
 from DiffSegLungLib.io.atomic import atomic_path
 from DiffSegLungLib.quantify.measures import DEFINITIONS
@@ -83,8 +83,14 @@ def build_dicom_sr(segmentation: Dataset, volume: Volume, measures: pandas.DataF
         manufacturer=PRODUCT,
         is_complete=True,
     )
-    dataset.SeriesDescription = f"{PRODUCT} measures. Research use only"
+    told = f"{PRODUCT} measures, {CORRECTED_WORDS}" if _corrected(segmentation) else f"{PRODUCT} measures"
+    dataset.SeriesDescription = f"{told}. Research use only"
     return dataset
+
+
+def _corrected(segmentation: Dataset) -> bool:
+    """Whether a person had a hand in the segments."""
+    return any(each.SegmentAlgorithmType != "AUTOMATIC" for each in segmentation.SegmentSequence)
 
 
 def _with_geometry(image: Dataset, volume: Volume) -> Dataset:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
 
+from DiffSegLungLib.anatomy import regions_from_sides
 from DiffSegLungLib.decision.field import Field
+from DiffSegLungLib.decision.label_map import entropy_map
+from DiffSegLungLib.errors import UnusableInputError
+from DiffSegLungLib.export.correction import NO_FIELD, corrected_manifest
+from DiffSegLungLib.io.strokes import load_strokes
 from DiffSegLungLib.io.volume import Volume, to_input_geometry
+from DiffSegLungLib.quantify.measures import complete, measure
+from DiffSegLungLib.tissues import OUTSIDE
 
 if TYPE_CHECKING:
     import pandas
@@ -50,18 +57,37 @@ class Result:
         """uint8 lung mask in the input's geometry: 1 right, 2 left."""
         return to_input_geometry(self.sides, self.volume)
 
-    def correct(self, strokes: Source | np.ndarray) -> Result:
+    def correct(self, strokes: Source | np.ndarray, given: np.ndarray | None = None) -> Result:
         """The result anew, with what somebody painted as evidence; this one stays as it is.
 
         Args:
-            strokes: a segmentation of strokes, see :func:`load_strokes`, or an array as it gives one.
+            strokes: a segmentation of strokes, see :func:`load_strokes`, or an array as it gives one: all
+                that shall count are given each time.
+            given: labels (z, y, x) that are to be corrected, where they are not the run's own.
 
         Raises:
             UnusableInputError: strokes that cannot be used, or a result that no network decided.
         """
-        from DiffSegLungLib.export.correction import corrected_result
+        from DiffSegLungLib.decision.strokes import spread
 
-        return corrected_result(self, strokes)
+        if self.field is None:
+            raise UnusableInputError(NO_FIELD)
+        volume = self.volume
+        painted = strokes if isinstance(strokes, np.ndarray) else load_strokes(strokes, volume)
+        start = self.label_array if given is None else given
+        done = spread(self.field, painted, start, volume, self.label_array)
+        lungs = np.where((done.labels > OUTSIDE) | (start == OUTSIDE), self.sides, 0).astype(np.uint8)
+        labels, sides = complete(done.labels, lungs, volume.spacing)
+        regions = {**regions_from_sides(sides), **self.regions}
+        return replace(
+            self,
+            labels=to_input_geometry(labels, volume),
+            label_array=labels,
+            measures=measure(labels, volume.hu, volume.spacing, regions, volume.voxel_ml),
+            manifest=corrected_manifest(self.manifest, done, painted),
+            sides=sides,
+            map_entropy=partial(entropy_map, done.tissues, done.grid, volume, labels > OUTSIDE),
+        )
 
     @cached_property
     def uncertainty(self) -> sitk.Image:

@@ -158,8 +158,10 @@ def test_dciodvfy_finds_no_error(case: tuple[Path, Volume]) -> None:
 
 def test_corrected_by_hand_is_semi_automatic(case: tuple[Path, Volume], tmp_path: Path) -> None:
     write_dicom_seg(tmp_path / "s.dcm", labels_of(case[1]), case[1], corrected=True)
-    segments = pydicom.dcmread(tmp_path / "s.dcm").SegmentSequence
-    assert {segment.SegmentAlgorithmType for segment in segments} == {"SEMIAUTOMATIC"}
+    segmentation = pydicom.dcmread(tmp_path / "s.dcm")
+    kinds = {segment.SegmentAlgorithmType for segment in segmentation.SegmentSequence}
+    assert kinds == {"SEMIAUTOMATIC"}
+    assert segmentation.SeriesDescription == "DiffSegLung, corrected by hand"
 
 
 def test_a_ct_without_optional_tags_will_do(tmp_path: Path) -> None:

@@ -62,6 +62,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return Written(tmp_path_factory.mktemp("sr"))
 
 
+def test_a_report_of_corrected_segments_says_so(written: Written, tmp_path: Path) -> None:
+    assert written.report.SeriesDescription == "DiffSegLung measures. Research use only"
+    corrected = build_dicom_seg(written.labels, written.volume, corrected=True)
+    write_dicom_sr(tmp_path / "sr.dcm", corrected, written.volume, written.measures)
+    told = pydicom.dcmread(tmp_path / "sr.dcm").SeriesDescription
+    assert told == "DiffSegLung measures, corrected by hand. Research use only"
+
+
 def named(item: Dataset) -> str:
     return str(item.ConceptNameCodeSequence[0].CodeMeaning)
 
