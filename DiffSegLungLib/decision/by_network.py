@@ -140,13 +140,13 @@ def within_chest(lungs: np.ndarray) -> np.ndarray:
 
 
 def shares_of_tissues(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Posterior of ``NAMED`` in the lungs; float32 (tissues, z, y, x), 0 outside.
+    """Posterior of ``NAMED`` in the lungs; float32 (tissues, ...), 0 outside.
 
     Vessels and cavities are told apart later: here a vessel is healthy, a cavity's wall is dense.
 
     Args:
-        posterior: of the network's classes, float32 (classes, z, y, x).
-        mask: the lungs, on the same grid.
+        posterior: of the network's classes, float32 (classes, ...).
+        mask: the lungs, (...).
     """
     shares = posterior[list(NAMED)].copy()
     shares[NAMED.index(HEALTHY)] += posterior[VESSEL] + posterior[AIRWAY]
@@ -205,15 +205,16 @@ def cavities_of(posterior: np.ndarray, mask: np.ndarray, hu: np.ndarray, spacing
     """Cavities, the air alone: likelier than all else; bool (z, y, x).
 
     Args:
-        posterior: float32 (classes, z, y, x).
-        mask: the lungs, on the same grid.
-        hu: on the same grid.
+        posterior: of the lung voxels, float32 (classes, voxels).
+        mask: the lungs, bool (z, y, x).
+        hu: (z, y, x).
         spacing: of the grid in mm.
 
     Returns:
         The wall is not of it: it is what dense lung is.
     """
-    lumen = mask & (posterior.argmax(axis=0) == CAVITY) & (hu < LUMEN_HU)
+    lumen = mask & (hu < LUMEN_HU)
+    lumen[lumen] = posterior[:, lumen[mask]].argmax(axis=0) == CAVITY
     parts, count = ndimage.label(lumen)
     large = np.bincount(parts.ravel(), minlength=count + 1) * spacing**3 / 1000.0 >= LEAST_LUMEN_ML
     large[0] = False

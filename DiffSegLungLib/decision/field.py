@@ -98,8 +98,8 @@ class Field:
         ]
         cells[tuple(place[where] for place, where in zip(places, np.nonzero(mask), strict=True))] = True
         return cls(
-            to_half(np.ascontiguousarray(evidence.posterior[:, mask])),
-            to_half(evidence.edges[mask]),
+            to_half(evidence.posterior),
+            to_half(evidence.edges),
             to_half(grid.hu[mask]),
             evidence.healthy,
             grid.sides,
@@ -146,19 +146,14 @@ class Field:
     @cached_property
     def grid(self) -> Grid:
         """The working grid; air outside the lungs."""
-        hu = self._spread(self.hu, LOWEST_HU)
+        hu = np.full(self.mask.shape, LOWEST_HU, np.float32)
+        hu[self.mask] = from_half(self.hu)
         return Grid(self.box, hu, self.sides, np.zeros_like(self.mask), self.spacing, self.ct_spacing[0])
 
     def evidence(self) -> Evidence:
-        """What decided, as it was kept: the posterior is zero outside the lungs."""
-        posterior = np.zeros((len(self.posterior), *self.mask.shape), np.float32)
-        posterior[:, self.mask] = from_half(self.posterior)
-        return Evidence(posterior, self._spread(self.edges, 0.0), self.healthy, self.grid, self.fusion)
-
-    def _spread(self, values: np.ndarray, around: float) -> np.ndarray:
-        result = np.full(self.mask.shape, around, np.float32)
-        result[self.mask] = from_half(values)
-        return result
+        """What decided, as it was kept."""
+        edges = from_half(self.edges)
+        return Evidence(from_half(self.posterior), edges, self.healthy, self.grid, self.fusion)
 
     def from_cells(self, values: np.ndarray) -> np.ndarray:
         """Values of the lung cells, (cells,), at the lung voxels of the working grid: float32 (voxels,).

@@ -140,18 +140,30 @@ def fuse(posterior: np.ndarray, edges: np.ndarray, mask: np.ndarray, settings: F
     Returns:
         float32 (tissue, z, y, x), still summing to 1 inside the mask, 0 outside.
     """
+    fused = np.zeros(posterior.shape, np.float32)
+    fused[:, mask] = diffuse(posterior[:, mask], edges[mask], mask, settings)
+    return fused
+
+
+def diffuse(shares: np.ndarray, edges: np.ndarray, mask: np.ndarray, settings: FusionSettings) -> np.ndarray:
+    """As :func:`fuse`, of the lung voxels alone: float32 (tissue, voxels).
+
+    Args:
+        shares: float32 (tissue, voxels).
+        edges: float32 (voxels,).
+        mask: bool (z, y, x), where those voxels are.
+        settings: the parameters.
+    """
     from scipy.sparse import csr_array
 
-    flow = np.exp(-np.square(edges[mask] / settings.edge)).astype(np.float32)
+    flow = np.exp(-np.square(edges / settings.edge)).astype(np.float32)
     columns, weights = _flows(flow, mask, settings.step)
     ends = np.arange(0, columns.size + 1, columns.shape[1])
     exchange = csr_array((weights.ravel(), columns.ravel(), ends), shape=(len(flow), len(flow)))
-    values = np.ascontiguousarray(posterior[:, mask].T, dtype=np.float32)
+    values = np.ascontiguousarray(shares.T, dtype=np.float32)
     for _ in range(settings.steps):
         values = exchange @ values
-    fused = np.zeros(posterior.shape, np.float32)
-    fused[:, mask] = values.T
-    return fused
+    return np.ascontiguousarray(values.T)
 
 
 def keep_ratio(fused: np.ndarray, posterior: np.ndarray, pair: tuple[int, int]) -> np.ndarray:

@@ -16,7 +16,7 @@ from DiffSegLungLib.decision.by_network import (
     shares_of_tissues,
     vessels_of,
 )
-from DiffSegLungLib.decision.fusion import FusionSettings, edge_map, fuse
+from DiffSegLungLib.decision.fusion import FusionSettings, diffuse, edge_map
 from DiffSegLungLib.decision.label_map import Tissues
 from DiffSegLungLib.decision.model import Model
 from DiffSegLungLib.decision.naming import NAMED, healthy_density
@@ -75,8 +75,8 @@ class Evidence:
     """What decides on the working grid, before anything is decided.
 
     Attributes:
-        posterior: calibrated, float32 (classes, z, y, x).
-        edges: float32 (z, y, x), of the CT and of the network's classes, for the fusion.
+        posterior: calibrated, of the lung voxels, float32 (classes, voxels).
+        edges: float32 (voxels,), of the CT and of the network's classes, for the fusion.
         healthy: float32 (y,), HU of the patient's healthy lung.
         grid: the working grid.
         fusion: the fusion's parameters.
@@ -97,25 +97,34 @@ def evidence_of(
     classes = posterior[HEALTHY : CAVITY + 1]
     edges = edge_map(parenchyma.density, classes, grid.mask, grid.spacing, model.fusion)
     healthy = healthy_density(parenchyma.density, grid.mask & ~parenchyma.vessels, grid.spacing, model.rule)
-    return Evidence(posterior, edges, healthy, grid, model.fusion)
+    return Evidence(posterior[:, grid.mask], edges[grid.mask], healthy, grid, model.fusion)
 
 
 def decide_by_network(evidence: Evidence) -> Tissues:
     """The posterior, fused within its edges; disease stays where it is likelier than not."""
     grid, posterior = evidence.grid, evidence.posterior
-    shares = shares_of_tissues(posterior, grid.mask)
-    fused = fuse(shares, evidence.edges, grid.mask, evidence.fusion)
+    mask, everywhere = grid.mask, np.ones(posterior.shape[1], bool)
+    shares = shares_of_tissues(posterior, everywhere)
+    fused = diffuse(shares, evidence.edges, mask, evidence.fusion)
     likely = diseased_where_likely(fused)
     decided = disease_kept(likely, shares, posterior)
-    cavities = cavities_of(posterior, grid.mask, grid.hu, grid.spacing)
-    vessels = vessels_of(posterior, grid.mask) & (likeliest(decided) == NAMED.index(HEALTHY)) & ~cavities
+    cavities = cavities_of(posterior, mask, grid.hu, grid.spacing)
+    vessels = vessels_of(posterior, everywhere) & (likeliest(decided) == NAMED.index(HEALTHY))
+    vessels &= ~cavities[mask]
     stages = {"fusion": (shares, fused), "likely_disease": (fused, likely), "kept_disease": (likely, decided)}
     moved = {name: _moved(before, after) for name, (before, after) in stages.items()}
     moved |= {"cavities": int(np.count_nonzero(cavities)), "vessels": int(np.count_nonzero(vessels))}
     volumes = {name: round(count * grid.spacing**3 / 1000.0, 3) for name, count in moved.items()}
-    return Tissues(decided, vessels, cavities, evidence.healthy, volumes)
+    return Tissues(_on_grid(decided, mask), _on_grid(vessels, mask), cavities, evidence.healthy, volumes)
+
+
+def _on_grid(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Values of lung voxels, (..., voxels), on the working grid; 0 outside."""
+    result = np.zeros((*values.shape[:-1], *mask.shape), values.dtype)
+    result[..., mask] = values
+    return result
 
 
 def _moved(before: np.ndarray, after: np.ndarray) -> int:
     """Voxels of lung whose likeliest tissue is another one."""
-    return int(np.count_nonzero((likeliest(before) != likeliest(after)) & (before.sum(axis=0) > 0)))
+    return int(np.count_nonzero(likeliest(before) != likeliest(after)))

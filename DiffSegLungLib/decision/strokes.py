@@ -113,7 +113,7 @@ def corrected_posterior(field: Field, posterior: np.ndarray, strokes: np.ndarray
 
     Args:
         field: what the run kept.
-        posterior: float32 (classes, z, y, x), on the working grid.
+        posterior: of the lung voxels on the working grid, float32 (classes, voxels).
         strokes: uint8 (z, y, x), on the CT's grid.
 
     Returns:
@@ -134,14 +134,13 @@ def corrected_posterior(field: Field, posterior: np.ndarray, strokes: np.ndarray
     of_cells = field.posterior_of_cells()
     nats = _missing_nats(of_cells[:, where], classes)
     alike = _whitened(from_half(field.features).T, of_cells.argmax(axis=0))
-    logs = np.log(np.maximum(posterior[:, field.mask], LEAST_POSTERIOR))
+    logs = np.log(np.maximum(posterior, LEAST_POSTERIOR))
     for number, values in _interpolated(alike, field.cell_places(), where, classes, nats).items():
         logs[number] += field.from_cells(values)
     logs -= logs.max(axis=0)
     shares = np.exp(logs, out=logs)
-    corrected = np.zeros_like(posterior)
-    corrected[:, field.mask] = shares / shares.sum(axis=0)
-    return corrected
+    shares /= shares.sum(axis=0)
+    return shares
 
 
 def _missing_nats(posterior: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -214,7 +213,8 @@ def _no_lung(field: Field, before: Evidence, after: Evidence, strokes: np.ndarra
     beyond = strokes == NOT_LUNG
     if not beyond.any():
         return beyond
-    outside = (after.posterior[OUTSIDE] > 0.5) & (before.posterior[OUTSIDE] <= 0.5) & field.mask
+    outside = np.zeros(field.mask.shape, bool)
+    outside[field.mask] = (after.posterior[OUTSIDE] > 0.5) & (before.posterior[OUTSIDE] <= 0.5)
     box = field.box
     around = beyond[box] | resample(
         outside, (field.spacing,) * 3, field.ct_spacing, interpolation="nearest", size=beyond[box].shape
