@@ -15,6 +15,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from DiffSegLungLib.app.cli import main
+from DiffSegLungLib.app.correct_command import result_of_field
 from DiffSegLungLib.decision import field as fields
 from DiffSegLungLib.decision.field import Field
 from DiffSegLungLib.decision.fusion import FusionSettings
@@ -29,6 +30,7 @@ from DiffSegLungLib.export.correction import CORRECTED, NO_FIELD, is_corrected
 from DiffSegLungLib.export.result import Result
 from DiffSegLungLib.export.segmentation_file import TISSUE_SEGMENTS, write_segmentation
 from DiffSegLungLib.io.geometry import Geometry
+from DiffSegLungLib.io.label_maps import load_mask
 from DiffSegLungLib.io.strokes import load_strokes
 from DiffSegLungLib.io.volume import Volume, load_volume, to_input_geometry
 from DiffSegLungLib.models import storage
@@ -332,9 +334,11 @@ def test_what_was_kept_of_another_ct_is_refused(
 
 
 def test_a_result_corrects_itself(folder: Path) -> None:
-    source = folder / "ct.nrrd"
-    result = segment(source, model=str(folder / "model"), device="cpu")
-    strokes = load_strokes(folder / "s.seg.nrrd", load_volume(source))
+    volume = load_volume(folder / "ct.nrrd")
+    run = json.loads((folder / "r.manifest.json").read_text(encoding="utf-8"))
+    result = result_of_field(fields.load(folder / "f.safetensors"), volume, run)
+    assert np.array_equal(result.label_array, load_mask(folder / "r.nrrd", volume)), "as the run decided"
+    strokes = load_strokes(folder / "s.seg.nrrd", volume)
     corrected = result.correct(folder / "s.seg.nrrd")
     assert (corrected.label_array[strokes > 0] == GROUND_GLASS).all()
     assert not is_corrected(result.manifest), "the run's own result stays as it is"

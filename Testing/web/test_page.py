@@ -10,8 +10,8 @@ import psutil
 import SimpleITK as sitk
 
 from DiffSegLungLib.anatomy import WHOLE
-from DiffSegLungLib.export.correction import CORRECTED
 from DiffSegLungLib.app.serve.session import UNSAVED
+from DiffSegLungLib.export.correction import CORRECTED
 from DiffSegLungLib.export.report import NOT_CLINICAL
 from DiffSegLungLib.io.cases import file_code
 from DiffSegLungLib.io.segmentations import read_segmentation
