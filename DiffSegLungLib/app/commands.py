@@ -200,7 +200,7 @@ def check_dicom(segmentation: Path | None, report: Path | None, source: Path) ->
 
 def write_results(request: SegmentRequest, result: Result) -> None:
     """Write all that was asked for of a result, together."""
-    from DiffSegLungLib.export.correction import is_corrected
+    from DiffSegLungLib.export.correction import NO_FIELD, is_corrected
     from DiffSegLungLib.export.dicom_writers import DicomWriters
     from DiffSegLungLib.io.atomic import write_together
 
@@ -208,9 +208,11 @@ def write_results(request: SegmentRequest, result: Result) -> None:
     corrected = is_corrected(result.manifest)
     dicom = DicomWriters(result.label_array, result.volume, result.measures, provenance, corrected)
     made = dicom.writers(request.dicom_seg, request.dicom_sr)
-    left_out = dict.fromkeys(dicom.faults)
+    keeps_nothing = request.save_field is not None and result.field is None
+    left_out = dict.fromkeys([*dicom.faults, *(["save_field"] if keeps_nothing else [])])
     wanted = replace(request, **left_out)  # type: ignore[arg-type]
-    manifest = {**result.manifest, "outputs": _written_names(wanted)}
+    warnings = [*result.manifest["warnings"], *([NO_FIELD] if keeps_nothing else [])]
+    manifest = {**result.manifest, "warnings": warnings, "outputs": _written_names(wanted)}
     writers = {
         path: made.get(what) or _writer(what, request, result, manifest)
         for what, path in wanted.outputs.items()
@@ -239,16 +241,9 @@ def _writer(what: str, request: SegmentRequest, result: Result, manifest: dict[s
 
 
 def _write_field(path: Path, result: Result) -> None:
-    """What strokes need.
-
-    Raises:
-        UnusableInputError: no network decided.
-    """
     from DiffSegLungLib.decision.field import save
-    from DiffSegLungLib.export.correction import NO_FIELD
 
-    if result.field is None:
-        raise UnusableInputError(NO_FIELD)
+    assert result.field is not None
     save(result.field, path)
 
 

@@ -31,6 +31,8 @@ from DiffSegLungLib.representation.tissue_unet import CELL, SPACING
 CELL_MM = (SPACING[0], SPACING[1] * CELL, SPACING[2] * CELL)
 """Sides of the cells that the decoder's features are of, (z, y, x)."""
 FORMAT = "DiffSegLung field 1"
+VALUES = 256
+"""That a voxel of strokes may have."""
 ARRAYS = ("posterior", "edges", "hu", "healthy", "sides", "lungs", "features", "cells")
 FACTS = ("origin", "spacing", "ct_shape", "ct_spacing", "model")
 
@@ -173,19 +175,22 @@ class Field:
     def _nearest_cells(self) -> np.ndarray:
         return nearest_inside(self.cells)
 
-    def to_cells(self, labels: np.ndarray) -> np.ndarray:
-        """Labels (z, y, x) on the CT's grid, at the middle of each lung cell: (cells,)."""
-        places = [
-            _nearest(
-                labels.shape[axis],
-                self.ct_spacing[axis],
-                self.cells.shape[axis],
-                self.origin[axis],
-                CELL_MM[axis],
-            )
-            for axis in range(3)
-        ]
-        return labels[np.ix_(*places)][self.cells]
+    def to_cells(self, strokes: np.ndarray) -> np.ndarray:
+        """Strokes (z, y, x) on the CT's grid, by lung cell: uint8 (cells,), 0 where nothing was painted.
+
+        A stroke is thinner than a cell: the cell is what most of its painted voxels are.
+        """
+        places = np.argwhere(strokes)
+        middles = (places + 0.5) * np.array(self.ct_spacing) - np.array(self.origin)
+        index = np.floor(middles / np.array(CELL_MM)).astype(np.intp)
+        within = ((index >= 0) & (index < self.cells.shape)).all(axis=1)
+        flat = np.ravel_multi_index(tuple(index[within].T), self.cells.shape)
+        votes = flat * VALUES + strokes[tuple(places[within].T)]
+        found, counts = np.unique(votes, return_counts=True)
+        found = found[np.argsort(counts, kind="stable")]  # the most frequent comes last, and stays
+        painted = np.zeros(self.cells.size, np.uint8)
+        painted[found // VALUES] = found % VALUES
+        return painted.reshape(self.cells.shape)[self.cells]
 
     def posterior_of_cells(self) -> np.ndarray:
         """The posterior at the middle of each lung cell, float32 (classes, cells)."""

@@ -108,6 +108,12 @@ def spread(
     )
 
 
+def decided_labels(field: Field, volume: Volume) -> np.ndarray:
+    """The labels that the run decided, uint8 (z, y, x), vessels among them."""
+    evidence = field.evidence()
+    return label_map(decide_by_network(evidence), evidence.grid, volume, field.sides_on_ct() > 0)
+
+
 def corrected_posterior(field: Field, posterior: np.ndarray, strokes: np.ndarray) -> np.ndarray:
     """The posterior, corrected by what was painted.
 

@@ -15,8 +15,8 @@ CORRECTED = "The segmentation was corrected by hand; the measures are those of t
 TAUGHT = "{painted:.1f} mL were painted by hand; {moved:.1f} mL changed in all"
 BEYOND = "{:.1f} mL were painted outside the lungs: they count as painted, but nothing was learnt from them"
 NO_FIELD = (
-    "This result keeps nothing that strokes could correct, since its model has no network that decides: "
-    "segment with the shipped model."
+    "Strokes cannot correct this result: its model has no network that decides. Segment with the shipped "
+    "model for that"
 )
 
 

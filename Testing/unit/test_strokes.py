@@ -190,6 +190,18 @@ def test_a_stroke_outside_the_lungs_counts_and_teaches_nothing(field: Field, vol
         spread(smaller, painted((beyond, GROUND_GLASS)), start, volume, start)
 
 
+def test_a_stroke_on_one_thin_slice_is_seen(field: Field) -> None:
+    """Cells are 2 mm high: slices of 0.5 mm between their middles count as well."""
+    fine = replace(field, ct_shape=(96, SIDE, SIDE), ct_spacing=(0.5, SPACING, SPACING))
+    for z in range(20, 24):
+        strokes = np.zeros(fine.ct_shape, np.uint8)
+        strokes[z, 10, 10] = GROUND_GLASS
+        strokes[z, 10, 11] = FIBROSIS
+        painted_cells = fine.to_cells(strokes)
+        assert set(painted_cells[painted_cells > 0].tolist()) <= {GROUND_GLASS, FIBROSIS}
+        assert (painted_cells > 0).any()
+
+
 def test_strokes_of_another_grid_are_refused(field: Field, volume: Volume, labels: np.ndarray) -> None:
     with pytest.raises(UnusableInputError, match="another grid"):
         spread(field, np.ones((3, 3, 3), np.uint8), labels, volume)
@@ -350,12 +362,12 @@ def test_a_result_corrects_itself(folder: Path) -> None:
 def test_a_model_without_a_network_cannot_be_corrected(folder: Path, tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "tiny", 3.0)
     result: Result = segment(folder / "ct.nrrd", model=str(model), device="cpu", quality="fast")
-    with pytest.raises(UnusableInputError, match="keeps nothing that strokes could correct"):
+    with pytest.raises(UnusableInputError, match="Strokes cannot correct this result"):
         result.correct(folder / "s.seg.nrrd")
     words = ["segment", str(folder / "ct.nrrd"), "-o", str(tmp_path / "r.nrrd"), "--model", str(model)]
     words += ["--save-field", str(tmp_path / "f.safetensors"), "--progress", "none", "--quality", "fast"]
-    assert main(words) == 2 and not (tmp_path / "r.nrrd").exists()
-    assert NO_FIELD
+    assert main(words) == 0 and not (tmp_path / "f.safetensors").exists()
+    assert NO_FIELD in json.loads((tmp_path / "r.manifest.json").read_text(encoding="utf-8"))["warnings"]
 
 
 # --- the simulated reader --------------------------------------------------------------------------------

@@ -115,9 +115,7 @@ def _input(session: Session, v3: Any, html: Any) -> None:
             "Cancel", id="cancel", color="error", v_else=True, classes="flex-grow-1", click=session.cancel
         )
     with html.Div(v_if="activity !== ''", classes="mb-2"):
-        v3.VProgressLinear(
-            id="progress", model_value=("fraction",), height=8, indeterminate=("activity !== 'segmenting'",)
-        )
+        v3.VProgressLinear(id="progress", model_value=("fraction",), height=8, indeterminate=("!fraction",))
         html.Div("{{ stage || activity }} {{ fraction ? Math.round(fraction) + ' %' : '' }}", id="stage")
 
 
@@ -184,6 +182,13 @@ def _correction(session: Session, v3: Any, html: Any) -> None:
                     v3.VBtn(tool, value=tool, size="small", prepend_icon=icon, id=f"tool-{tool}")
             v3.VBtn(icon="mdi-undo", size="x-small", click=session.scene.undo, id="undo", variant="text")
             v3.VBtn(icon="mdi-redo", size="x-small", click=session.scene.redo, id="redo", variant="text")
+            v3.VBtn(
+                "Spread", id="spread", size="small", click=_started(session.spread), color="primary",
+                disabled=("activity !== '' || !painted",), variant="tonal",
+            )  # fmt: skip
+        with html.Div(v_if="moved.length", id="moved", classes="text-caption mb-1"):
+            html.Div("Your strokes moved:")
+            html.Div("{{ line }}", v_for="line in moved", key="line")
         with html.Div(v_if="tool !== 'look'"):
             names = [{"title": tissue.name, "value": tissue.key} for tissue in REPORTED]
             v3.VSelect(
@@ -195,7 +200,7 @@ def _correction(session: Session, v3: Any, html: Any) -> None:
             )  # fmt: skip
             html.Div(
                 "Brush {{ brush }} mm; 3D rests meanwhile. Erased lung counts as vessel, "
-                "what is painted outside as lung.",
+                "what is painted outside as lung. Spread takes strokes as evidence for the whole CT.",
                 classes="text-caption",
             )
 

@@ -42,6 +42,8 @@ class RunFiles:
     segmentation: Path
     lungs: Path
     manifest: Path
+    field: Path
+    """What strokes need; never where results are saved."""
 
     @classmethod
     def of(cls, folder: Path, name: str) -> RunFiles:
@@ -50,6 +52,7 @@ class RunFiles:
             f"{name}{SEGMENTATION_SUFFIX}",
             f"{name}.lungs{SEGMENTATION_SUFFIX}",
             f"{name}.manifest.json",
+            f"{name}.field.safetensors",
         )
         return cls(*(folder / each for each in names))
 

@@ -155,6 +155,16 @@ class Scene:
         if self._segmentation is not None:
             self.app.segmentation_editor.show_3d(shown)
 
+    def put(self, labels: np.ndarray) -> None:
+        """Makes the tissues these, in one step that undo takes back: uint8 (z, y, x), canonical axes."""
+        assert self._volume is not None
+        voxels = sitk.GetArrayFromImage(to_input_geometry(labels, self._volume))
+        editor = self.app.segmentation_editor
+        with editor.active_segmentation.group_undo_commands("Spread"):
+            for tissue in REPORTED:
+                mask = (voxels == tissue.label).astype(np.uint8)
+                editor.active_segment_modifier.set_segment_labelmap(tissue.key, mask)
+
     def undo(self) -> None:
         """Takes the last stroke back."""
         self._undo.undo()

@@ -20,6 +20,7 @@ from DiffSegLungLib.app.serve.choices import SEVERAL_STUDIES, choices, series_of
 from DiffSegLungLib.app.serve.computation import Computation
 from DiffSegLungLib.app.serve.results import Found, RunFiles, facts, tissue_rows
 from DiffSegLungLib.app.serve.scene import LOOK, Scene, most_of
+from DiffSegLungLib.app.serve.spreading import Spreads
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError, UnusableInputError
 from DiffSegLungLib.export.correction import CORRECTED
 from DiffSegLungLib.export.labels import write_report_of
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from DiffSegLungLib.io.series import Series
 
-IDLE, OPENING, SEGMENTING, SAVING = "", "opening", "segmenting", "saving"
+IDLE, OPENING, SEGMENTING, SPREADING, SAVING = "", "opening", "segmenting", "spreading", "saving"
 SETTLING_SECONDS = 0.3
 """After the last change of the segmentation, before it is measured: strokes come in quick succession."""
 LARGEST_BRUSH_MM = 100.0
@@ -46,9 +47,13 @@ UNSAVED = "Your corrections are not saved: save them, or do the same again to dr
 INITIAL: dict[str, Any] = {
     "ct": "", "title": "", "activity": IDLE, "fraction": 0.0, "stage": "", "error": "", "warnings": [],
     "has_ct": False, "has_result": False, "corrected": False, "rows": [], "facts": [], "files": [],
-    "saved": "", "series": "", "series_list": [],
+    "painted": False, "moved": [], "saved": "", "series": "", "series_list": [],
     "tool": LOOK, "tissue": DISEASES[0].key, "brush": 10.0, "window": "lung", "surfaces": True,
 }  # fmt: skip
+
+
+FORGOTTEN = ("has_result", "corrected", "rows", "facts", "files", "painted", "moved")
+"""With a result."""
 
 
 class Session:
@@ -81,6 +86,8 @@ class Session:
         self._series: Series | None = None  # of a DICOM folder of several
         self._offered: tuple[Series, ...] = ()  # which those are
         self._found: Found | None = None
+        self._spreads: Spreads | None = None
+        self._field: Path | None = None  # what the run of this session kept for strokes
         self._kept: np.ndarray | None = None  # the labels as they were found or saved
         self._unsaved = False
         self._measures: pandas.DataFrame | None = None
@@ -119,6 +126,11 @@ class Session:
         """Segments the CT that is open."""
         if self._volume is not None:
             await self._do(SEGMENTING, lambda: self._keeping_corrections(self._segment))
+
+    async def spread(self) -> None:
+        """Takes what was painted as evidence, and decides the whole CT anew."""
+        if self._found is not None:
+            await self._do(SPREADING, self._spread)
 
     def cancel(self) -> None:
         """Ends the segmentation that runs."""
@@ -244,9 +256,8 @@ class Session:
         if self._measuring:
             self._measuring.cancel()
         self._found, self._measures, self._unsaved, self.files = None, None, False, {}
-        self._state.update(
-            {key: INITIAL[key] for key in ("has_result", "corrected", "rows", "facts", "files")}
-        )
+        self._spreads, self._field = None, None
+        self._state.update({key: INITIAL[key] for key in FORGOTTEN})
         self._state.update({"tool": LOOK, "saved": ""})
 
     async def _segment(self) -> None:
@@ -260,17 +271,50 @@ class Session:
         finally:
             self._computation = None
         await self._show_result(files)
+        self._field = files.field
 
-    def _arguments(self, run: RunFiles) -> list[str]:
+    async def _spread(self) -> None:
+        """Without what the run kept, as of a result that was opened, the network reads the CT first."""
+        volume, found, spreads = self._volume, self._found, self._spreads
+        assert volume is not None and found is not None and spreads is not None
+        if spreads.field is None:
+            path = self._field or await self._read_again(found)
+            await asyncio.to_thread(spreads.load, path, volume)
+        done = await asyncio.to_thread(spreads.spread, self.scene.labels(), volume)
+        self.scene.put(done.after)
+        if self._measuring:
+            self._measuring.cancel()
+        await self._measure()
+
+    async def _read_again(self, found: Found) -> Path:
+        """What strokes need, of a result whose run kept nothing; in a folder of its own."""
+        folder = self._folder / "again"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        files, volume = RunFiles.of(folder, "ct"), self._volume
+        assert volume is not None
+        lungs = to_input_geometry(found.sides, volume)
+        write_segmentation(files.lungs.with_name("given.seg.nrrd"), lungs, LUNG_SEGMENTS)
+        self._computation = Computation(self._arguments(files, files.lungs.with_name("given.seg.nrrd")))
+        try:
+            await self._computation.run(self._show_progress)
+        finally:
+            self._computation = None
+        self._field = files.field
+        return files.field
+
+    def _arguments(self, run: RunFiles, lungs: Path | None = None) -> list[str]:
         quality = self._state.quality if self._state.quality in QUALITIES else self._options["quality"]
         case = listed(self._scans, self._name)
         arguments = ["segment", str(case.source), "--output", str(run.segmentation), "--name", case.name]
         arguments += ["--series", self._series.uid] if self._series else []
         arguments += ["--save-lungs", str(run.lungs), "--manifest", str(run.manifest)]
+        arguments += ["--save-field", str(run.field)]
         arguments += ["--quality", quality, "--progress", "json"]
+        options = {**self._options, "lungs": str(lungs)} if lungs else self._options
         for option in ("device", "seed", "model", "lungs"):
-            if option in self._options:
-                arguments += [f"--{option}", self._options[option]]
+            if option in options:
+                arguments += [f"--{option}", options[option]]
         return arguments
 
     def _show_progress(self, stage: str, fraction: float, message: str) -> None:
@@ -286,7 +330,7 @@ class Session:
         self._forget_result()
         self.scene.show_segmentation(run.segmentation)
         self._found = Found(self.scene.labels(), sides, manifest)
-        self._kept = self._found.labels
+        self._spreads, self._kept = Spreads(self._found), self._found.labels
         self._show_largest(self._found.labels)
         await self._measure()
 
@@ -317,12 +361,16 @@ class Session:
         self._unsaved = self._kept is not None and not np.array_equal(labels, self._kept)
         corrected = not np.array_equal(labels, found.labels)
         with self._state as state:
-            state.update({"has_result": True, "corrected": corrected, "warnings": self._warnings(corrected)})
+            state.update({"has_result": True, "corrected": corrected})
+            state.warnings = self._warnings(labels, corrected)
+            if self._spreads:
+                state.painted = bool(self._spreads.strokes(labels).any())
+                state.moved = self._spreads.moved(labels)
             hidden = {row["key"] for row in state.rows if not row["visible"]}
             state.rows, state.facts = tissue_rows(measures, hidden), facts(measures)
 
-    def _warnings(self, corrected: bool) -> list[str]:
-        said = self._found.manifest.get("warnings", []) if self._found else []
+    def _warnings(self, labels: np.ndarray, corrected: bool) -> list[str]:
+        said = self._spreads.manifest(labels).get("warnings", []) if self._spreads else []
         return list(dict.fromkeys([*([CORRECTED] if corrected else []), *map(str, said)]))
 
     async def _save(self) -> None:
@@ -332,7 +380,8 @@ class Session:
             self._measuring.cancel()
         await self._measure()
         labels, image, measures = self.scene.labels(), self.scene.label_image(), self._measures
-        manifest = {**found.manifest, "warnings": self._warnings(self._state.corrected)}
+        run_manifest = self._spreads.manifest(labels) if self._spreads else found.manifest
+        manifest = {**run_manifest, "warnings": self._warnings(labels, self._state.corrected)}
         target, name = self._output or self._folder / "saved", self._result_name()
         run, report = RunFiles.of(target, name), target / f"{name}_report"
 
