@@ -7,24 +7,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from DiffSegLungLib.export.correction import CORRECTED, is_corrected
 from DiffSegLungLib.io.cases import file_code
 
-from .conftest import PHANTOM, Page, Server, Start, open_page
+from .conftest import PHANTOM, RIGHT_PIECE, Page, Server, Start, open_page
 
 NAME = file_code(PHANTOM)
 PAINTED = "fibrosis"
 
 
 @pytest.fixture(scope="module")
-def own_server(start: Start, pieces: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Server, Path]:
-    """One that saves into a folder of its own."""
+def own_server(start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Server, Path]:
+    """One with a single piece of lung, amid which the brush paints, that saves into a folder of its own."""
     folder = tmp_path_factory.mktemp("spread")
-    return start(
-        PHANTOM, "--lungs", pieces, "--output", folder, "--quality", "fast", "--device", "cpu"
-    ), folder
+    ct = sitk.ReadImage(str(PHANTOM))
+    mask = np.zeros(ct.GetSize()[::-1], np.uint8)
+    mask[RIGHT_PIECE] = 1
+    image = sitk.GetImageFromArray(mask)
+    image.CopyInformation(ct)
+    sitk.WriteImage(image, str(folder / "piece.nrrd"))
+    saved = folder / "saved"
+    saved.mkdir()
+    return start(*arguments(saved)), saved
+
+
+def arguments(saved: Path) -> tuple[str | Path, ...]:
+    """Of the server."""
+    lungs = ("--lungs", saved.with_name("piece.nrrd"))
+    return PHANTOM, *lungs, "--output", saved, "--quality", "fast", "--device", "cpu"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +49,11 @@ def segmented(own_server: tuple[Server, Path], browser: Any) -> Iterator[Page]:
     page.tab.wait_for_selector("#tissues", timeout=90_000)
     yield page
     page.tab.close()
+
+
+def ml(page: Page, tissue: str) -> str:
+    """The table has no left lung here."""
+    return str(page.tab.inner_text(f"#row-{tissue} .cell-ml", timeout=20_000))
 
 
 def spread(page: Page) -> None:
@@ -48,9 +67,9 @@ def paint(page: Page, tissue: str = PAINTED) -> None:
     page.tab.click(f"#row-{tissue} td >> nth=1")
     page.tab.click("#tool-paint")
     page.tab.wait_for_selector("#brush", state="attached")
-    before = page.row(tissue)
+    before = ml(page, tissue)
     page.stroke()
-    page.wait_until(lambda: page.row(tissue) != before)
+    page.wait_until(lambda: ml(page, tissue) != before)
 
 
 def test_nothing_painted_cannot_be_spread(segmented: Page) -> None:
@@ -60,19 +79,19 @@ def test_nothing_painted_cannot_be_spread(segmented: Page) -> None:
 
 def test_a_stroke_is_spread_and_one_undo_takes_it_back(segmented: Page) -> None:
     paint(segmented)
-    painted = segmented.row(PAINTED)
+    painted = ml(segmented, PAINTED)
     spread(segmented)
-    segmented.wait_until(lambda: float(segmented.row(PAINTED)[0]) >= float(painted[0]))
+    segmented.wait_until(lambda: float(ml(segmented, PAINTED)) >= float(painted))
     assert "to Fibrosis" in segmented.tab.inner_text("#moved")
     assert CORRECTED in segmented.tab.inner_text("#warnings")
     assert segmented.tab.locator("#error").count() == 0
-    after = segmented.row(PAINTED)
+    after = ml(segmented, PAINTED)
     assert after != painted, "it reached beyond the stroke"
     segmented.tab.click("#undo")
-    segmented.wait_until(lambda: segmented.row(PAINTED) == painted)
+    segmented.wait_until(lambda: ml(segmented, PAINTED) == painted)
     segmented.wait_until(lambda: segmented.tab.locator("#moved").count() == 0)
     segmented.tab.click("#redo")
-    segmented.wait_until(lambda: segmented.row(PAINTED) == after)
+    segmented.wait_until(lambda: ml(segmented, PAINTED) == after)
     segmented.tab.wait_for_selector("#moved")
 
 
@@ -88,14 +107,19 @@ def test_a_corrected_result_says_so_when_it_is_saved(
 
 
 def test_a_saved_result_is_spread_after_the_network_has_read_again(
-    segmented: Page, own_server: tuple[Server, Path], browser: Any
+    segmented: Page, own_server: tuple[Server, Path], start: Start, browser: Any
 ) -> None:
-    page = open_page(browser, own_server[0])
+    own_server[0].stop()
+    saved = own_server[1]
+    page = open_page(browser, start(*arguments(saved)))
     page.tab.wait_for_selector("#tissues", timeout=90_000)
+    assert page.tab.locator("#moved").count() == 0
+    assert CORRECTED in page.tab.inner_text("#warnings")
+    before = ml(page, PAINTED)
+    assert float(before) > 0, "as it was saved"
     paint(page, "emphysema")
-    before = page.row(PAINTED)
     spread(page)
     assert page.tab.locator("#error").count() == 0
     assert "to Emphysema" in page.tab.inner_text("#moved")
-    assert float(page.row(PAINTED)[0]) <= float(before[0])
+    assert float(ml(page, PAINTED)) <= float(before)
     page.tab.close()
