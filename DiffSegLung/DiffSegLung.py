@@ -31,6 +31,7 @@ from DiffSegLungSlicer.exchange import SegmentChoice
 from DiffSegLungSlicer.run import Run, State
 from DiffSegLungSlicer.segmentation import Parameters, SegmentationJob
 from DiffSegLungSlicer.several import Several
+from DiffSegLungSlicer.spreading import spread
 from DiffSegLungSlicer.trainingSources import Sources
 from DiffSegLungSlicer.words import said
 
@@ -196,7 +197,7 @@ class DiffSegLungWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.forget()
         self.onTick()
         self.showError("")
-        self.resultSection.setSegmentation(None)
+        self.resultSection.cleanup()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event) -> None:
@@ -433,6 +434,10 @@ class DiffSegLungLogic(ScriptedLoadableModuleLogic):
         :return: pandas.DataFrame, region x measure, as DiffSegLungLib.quantify.measures.DEFINITIONS says.
         """
         return results.measure(segmentationNode)
+
+    def spread(self, segmentationNode: vtkMRMLSegmentationNode) -> dict:
+        """Takes what was painted since the run as evidence for the whole CT; ml from tissue to tissue."""
+        return spread(segmentationNode, slicer.app.processEvents)
 
     def report(self, segmentationNode: vtkMRMLSegmentationNode, folder: str) -> Path:
         """Writes report.html, report.pdf and measures.csv of the segments as they are now.

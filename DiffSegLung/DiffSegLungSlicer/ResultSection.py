@@ -15,7 +15,7 @@ from slicer.util import VTKObservationMixin
 
 from DiffSegLungLib.tissues import REPORTED
 
-from . import display, measuring, results
+from . import display, measuring, results, spreading
 from .background import Background
 from .dicomSource import dicomFiles
 from .exchange import SegmentChoice
@@ -52,6 +52,10 @@ class ResultSection(VTKObservationMixin):
         self._following = qt.QTimer()
         self._following.setInterval(FOLLOW_MS)
         self._following.connect("timeout()", self.onMeasuring)
+        self._spread: spreading.Job | None = None
+        self._spreadTimer = qt.QTimer()
+        self._spreadTimer.setInterval(FOLLOW_MS)
+        self._spreadTimer.connect("timeout()", self.onSpreading)
         self._setUpTable()
         self._connect()
         self.refresh()
@@ -82,14 +86,16 @@ class ResultSection(VTKObservationMixin):
         ui.sharesButton.connect("clicked(bool)", self.onShares)
         ui.profileButton.connect("clicked(bool)", self.onProfile)
         ui.undoButton.connect("clicked(bool)", self.onUndo)
+        ui.spreadButton.connect("clicked(bool)", self.onSpread)
         ui.reportButton.connect("clicked(bool)", self.onReport)
         ui.editButton.connect("clicked(bool)", self.onEdit)
         ui.editLungsButton.connect("clicked(bool)", self.onEditLungs)
         ui.dicomButton.connect("clicked(bool)", self.onDicom)
 
     def cleanup(self) -> None:
-        """Stops following the segmentation."""
+        """Stops following the segmentation, and drops what its run kept."""
         self.setSegmentation(None)
+        spreading.forgetAll()
 
     # --- what is shown ----------------------------------------------------------------------------
 
@@ -98,6 +104,7 @@ class ResultSection(VTKObservationMixin):
         if segmentationNode is not self._node:
             self.removeObservers()
             self.forgetEdits()
+            self._forgetSpread()
             self._node = segmentationNode
             self._observe()
             self.refresh()
@@ -367,9 +374,51 @@ class ResultSection(VTKObservationMixin):
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         lungs = self._node.GetNodeReference(results.LUNGS_ROLE) if self._node else None
         if self._node is not None and editor.segmentationNode() in (self._node, lungs):
-            editor.undo()
+            with self._reported():
+                editor.undo()
+                spreading.follow(self._node)
+                self._showSpread("")
         else:
             self._showError(_("There is nothing to undo: nothing was edited since this result was chosen."))
+
+    def onSpread(self) -> None:
+        """Begins to spread what was painted; a timer follows it."""
+        if self._node is None or self._spread is not None:
+            return
+        with self._reported():
+            self._spread = spreading.Job(self._node)
+            self.ui.spreadButton.enabled = False
+            self._showSpread(_(spreading.AGAIN) if self._spread.readsAgain else "")
+            self._spreadTimer.start()
+
+    def onSpreading(self) -> None:
+        """Follows the spread, and shows it at the end."""
+        job, failed = self._spread, None
+        try:
+            if job is not None and job.poll():
+                return
+        except Exception as error:
+            failed = error
+        self._forgetSpread()
+        with self._reported():
+            if failed is not None:
+                raise failed
+            if job is not None:
+                self._showSpread(spreading.told(job.finish()))
+                self.measureAgain()
+
+    def _forgetSpread(self) -> None:
+        """Ends what is under way; what it said is no longer of this result."""
+        if self._spread is not None:
+            self._spread.cancel()
+        self._spread = None
+        self._spreadTimer.stop()
+        self.ui.spreadButton.enabled = True
+        self._showSpread("")
+
+    def _showSpread(self, text: str) -> None:
+        self.ui.spreadLabel.text = text
+        self.ui.spreadLabel.visible = bool(text)
 
     def onReport(self) -> None:
         """Writes the report into a folder of the user's choice and opens it."""

@@ -84,7 +84,7 @@ def worldGeometry(volumeNode) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(world) @ slicer.util.arrayFromVTKMatrix(local)
 
 
-def _imageOf(array: np.ndarray, volumeNode):
+def imageOf(array: np.ndarray, volumeNode):
     """A SimpleITK image of a (k, j, i) array, placed where the volume lies in the patient."""
     import SimpleITK as sitk
 
@@ -104,7 +104,7 @@ def exportVolume(volumeNode, path: Path) -> None:
     """
     import SimpleITK as sitk
 
-    image = _imageOf(slicer.util.arrayFromVolume(volumeNode), volumeNode)
+    image = imageOf(slicer.util.arrayFromVolume(volumeNode), volumeNode)
     for tag, value in acquisition(volumeNode).items():
         image.SetMetaData(tag, value)
     sitk.WriteImage(image, str(path), useCompression=False)
@@ -243,7 +243,7 @@ def exportSegments(choice: SegmentChoice, volumeNode, path: Path) -> None:
     array = labelArray(choice, volumeNode, labels)
     segmentation = choice.node.GetSegmentation()
     segments = [_described(segmentation, segmentId, label) for segmentId, label in labels.items()]
-    segmentation_file.write_segmentation(path, _imageOf(array.astype(np.uint8), volumeNode), segments)
+    segmentation_file.write_segmentation(path, imageOf(array.astype(np.uint8), volumeNode), segments)
 
 
 def _described(segmentation, segmentId: str, label: int):

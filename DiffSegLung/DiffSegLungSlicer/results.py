@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ATTRIBUTE = "DiffSegLung.role"
 """Marks the nodes that are ours."""
 LUNGS_ROLE, UNCERTAINTY_ROLE = "DiffSegLung.lungs", "DiffSegLung.uncertainty"
-MANIFEST_ROLE = "DiffSegLung.manifest"
+MANIFEST_ROLE, STROKES_ROLE = "DiffSegLung.manifest", "DiffSegLung.strokes"
 REGIONS_ROLE, MEASURES_ROLE = "DiffSegLung.regions", "DiffSegLung.measures"
 HISTOGRAM_ROLE, SHARES_ROLE = "DiffSegLung.histogram", "DiffSegLung.shares"
 HISTOGRAM_TABLE_ROLE, SHARES_TABLE_ROLE = "DiffSegLung.histogramTable", "DiffSegLung.sharesTable"
@@ -105,9 +105,9 @@ def store(segmentationNode, volumeNode, folder: Path, regions: SegmentChoice | N
     segmentationNode.SetAttribute(ATTRIBUTE, "segmentation")
     segmentationNode.RemoveAttribute(CORRECTED)
     name = segmentationNode.GetName()
-    lungNode = _own(segmentationNode, LUNGS_ROLE, "vtkMRMLSegmentationNode", f"{name} lungs")
+    lungNode = own(segmentationNode, LUNGS_ROLE, "vtkMRMLSegmentationNode", f"{name} lungs")
     _fill(lungNode, lungs, volumeNode, list(LUNG_LABELS))
-    _own(segmentationNode, MANIFEST_ROLE, "vtkMRMLTextNode", f"{name} manifest").SetText(manifest)
+    own(segmentationNode, MANIFEST_ROLE, "vtkMRMLTextNode", f"{name} manifest").SetText(manifest)
     _storeUncertainty(segmentationNode, volumeNode, uncertainty)
     chooseRegions(segmentationNode, regions)
 
@@ -119,7 +119,7 @@ def _fill(node, source, volumeNode, segmentIds: list[str]) -> None:
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
 
 
-def _own(segmentationNode, role: str, className: str, name: str):
+def own(segmentationNode, role: str, className: str, name: str):
     """The node that hangs on the segmentation in a role, made if it is not there."""
     node = segmentationNode.GetNodeReference(role)
     if node is None:
@@ -135,7 +135,7 @@ def _own(segmentationNode, role: str, className: str, name: str):
 def _storeUncertainty(segmentationNode, volumeNode, voxels: np.ndarray) -> None:
     """0 (sure) to 1, shown from 0.2 on in glowing colours where it is laid over the CT."""
     name = f"{segmentationNode.GetName()} uncertainty"
-    node = _own(segmentationNode, UNCERTAINTY_ROLE, "vtkMRMLScalarVolumeNode", name)
+    node = own(segmentationNode, UNCERTAINTY_ROLE, "vtkMRMLScalarVolumeNode", name)
     exchange.fillVolume(voxels, volumeNode, node)
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
@@ -147,7 +147,7 @@ def _storeUncertainty(segmentationNode, volumeNode, voxels: np.ndarray) -> None:
 
 def removeAll(segmentationNode) -> None:
     """Takes the segmentation and all that hangs on it out of the scene; the user's regions stay."""
-    roles = (LUNGS_ROLE, UNCERTAINTY_ROLE, MANIFEST_ROLE)
+    roles = (LUNGS_ROLE, UNCERTAINTY_ROLE, MANIFEST_ROLE, STROKES_ROLE)
     tables = (
         MEASURES_ROLE,
         HISTOGRAM_TABLE_ROLE,
@@ -227,7 +227,7 @@ def _showMeasures(segmentationNode, measures: pandas.DataFrame) -> None:
     """A row a region, a column a measure with its unit and definition; and the chart of shares."""
     from DiffSegLungLib.quantify.measures import DEFINITIONS
 
-    node = _own(segmentationNode, MEASURES_ROLE, "vtkMRMLTableNode", f"{segmentationNode.GetName()} measures")
+    node = own(segmentationNode, MEASURES_ROLE, "vtkMRMLTableNode", f"{segmentationNode.GetName()} measures")
     columns = {"region": list(measures.index)}
     columns |= {name: measures[name].round(DECIMALS).tolist() for name in measures.columns}
     charts.fillTable(node, columns)
@@ -257,9 +257,9 @@ def _showShares(segmentationNode) -> None:
     tops = np.cumsum([list(shares.values()) for _, shares in rows], axis=1).round(DECIMALS)
     for key, heights in reversed(list(zip(TISSUE_LABELS, tops.T.tolist(), strict=True))):
         columns[key] = [y for height in heights for y in (BELOW_THE_AXIS, height, BELOW_THE_AXIS)]
-    table = _own(segmentationNode, SHARES_TABLE_ROLE, "vtkMRMLTableNode", f"{name} shares table")
+    table = own(segmentationNode, SHARES_TABLE_ROLE, "vtkMRMLTableNode", f"{name} shares table")
     charts.fillTable(table, columns)
-    chart = _own(segmentationNode, SHARES_ROLE, "vtkMRMLPlotChartNode", f"{name} shares")
+    chart = own(segmentationNode, SHARES_ROLE, "vtkMRMLPlotChartNode", f"{name} shares")
     charts.fillChart(chart, "position", _tissueLines(table, list(columns)[2:]), BAR_WIDTH)
     regions = ", ".join(f"{position} {region}" for position, (region, _) in enumerate(rows, start=1))
     charts.describeChart(chart, "Share of each tissue per region", regions, "% of parenchyma")
@@ -275,9 +275,9 @@ def _showHistogram(segmentationNode, histograms: dict[str, np.ndarray], voxelMl:
     columns = {"HU": ((HISTOGRAM_BINS[:-1] + HISTOGRAM_BINS[1:]) / 2).tolist()}
     for key, counts in histograms.items():
         columns[key] = np.maximum(counts * voxelMl, LEAST_ML).round(DECIMALS).tolist()
-    table = _own(segmentationNode, HISTOGRAM_TABLE_ROLE, "vtkMRMLTableNode", f"{name} histogram table")
+    table = own(segmentationNode, HISTOGRAM_TABLE_ROLE, "vtkMRMLTableNode", f"{name} histogram table")
     charts.fillTable(table, columns)
-    chart = _own(segmentationNode, HISTOGRAM_ROLE, "vtkMRMLPlotChartNode", f"{name} histogram")
+    chart = own(segmentationNode, HISTOGRAM_ROLE, "vtkMRMLPlotChartNode", f"{name} histogram")
     charts.fillChart(chart, "HU", _tissueLines(table, list(TISSUE_LABELS)), lineWidth=2)
     charts.describeChart(chart, "Hounsfield units of each tissue", "HU", "ml per 10 HU")
     chart.SetYAxisLogScale(True)
@@ -288,9 +288,9 @@ def _showProfile(segmentationNode, profile: pandas.DataFrame) -> None:
     name = segmentationNode.GetName()
     filled = profile.fillna(0.0).round(DECIMALS)
     columns = {"apex to base": profile.index.tolist(), **{key: filled[key].tolist() for key in TISSUE_LABELS}}
-    table = _own(segmentationNode, PROFILE_TABLE_ROLE, "vtkMRMLTableNode", f"{name} zonal profile table")
+    table = own(segmentationNode, PROFILE_TABLE_ROLE, "vtkMRMLTableNode", f"{name} zonal profile table")
     charts.fillTable(table, columns)
-    chart = _own(segmentationNode, PROFILE_ROLE, "vtkMRMLPlotChartNode", f"{name} zonal profile")
+    chart = own(segmentationNode, PROFILE_ROLE, "vtkMRMLPlotChartNode", f"{name} zonal profile")
     charts.fillChart(chart, "apex to base", _tissueLines(table, list(TISSUE_LABELS)), lineWidth=2)
     charts.describeChart(chart, "Zonal profile", "apex to base, % of the lungs' height", "% of parenchyma")
 

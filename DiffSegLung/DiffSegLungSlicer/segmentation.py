@@ -12,7 +12,7 @@ import slicer
 from DiffSegLungLib.app.commands import SegmentRequest, segment_to_files
 from DiffSegLungLib.errors import UnusableInputError
 
-from . import exchange, results, sequences
+from . import exchange, results, sequences, spreading
 from .childProcess import ProgressRecord
 from .exchange import SegmentChoice
 from .parameters import ConsoleParameters
@@ -104,6 +104,7 @@ class SegmentationJob:
             output=folder / "segmentation.seg.nrrd",
             lungs=self._exportedLungs(step, folder / "given-lungs.seg.nrrd"),
             save_lungs=folder / "lungs.seg.nrrd",
+            save_field=None if self.browserNode else folder / spreading.FIELD,
             uncertainty=folder / "uncertainty.nrrd",
             measures=folder / "measures.csv",
             manifest=folder / "manifest.json",
@@ -156,6 +157,7 @@ class SegmentationJob:
             sequences.store(node, self.browserNode, self.volumeNode, folders, self.regions)
         else:
             results.store(node, self.volumeNode, folders[0], self.regions)
+            spreading.keep(node, folders[0])
         results.measure(node, fresh=True)
 
 

@@ -20,7 +20,7 @@ from DiffSegLungLib.app.serve.choices import SEVERAL_STUDIES, choices, series_of
 from DiffSegLungLib.app.serve.computation import Computation
 from DiffSegLungLib.app.serve.results import Found, RunFiles, facts, tissue_rows
 from DiffSegLungLib.app.serve.scene import LOOK, Scene, most_of
-from DiffSegLungLib.app.serve.spreading import Spreads
+from DiffSegLungLib.app.spreads import Spreads
 from DiffSegLungLib.errors import CancelledError, DiffSegLungError, UnusableInputError
 from DiffSegLungLib.export.correction import CORRECTED
 from DiffSegLungLib.export.labels import write_report_of
@@ -330,7 +330,8 @@ class Session:
         self._forget_result()
         self.scene.show_segmentation(run.segmentation)
         self._found = Found(self.scene.labels(), sides, manifest)
-        self._spreads, self._kept = Spreads(self._found), self._found.labels
+        found = self._found
+        self._spreads, self._kept = Spreads(found.labels, found.sides, manifest), found.labels
         self._show_largest(self._found.labels)
         await self._measure()
 
@@ -370,7 +371,7 @@ class Session:
             state.rows, state.facts = tissue_rows(measures, hidden), facts(measures)
 
     def _warnings(self, labels: np.ndarray, corrected: bool) -> list[str]:
-        said = self._spreads.manifest(labels).get("warnings", []) if self._spreads else []
+        said = self._spreads.manifest_of(labels).get("warnings", []) if self._spreads else []
         return list(dict.fromkeys([*([CORRECTED] if corrected else []), *map(str, said)]))
 
     async def _save(self) -> None:
@@ -380,7 +381,7 @@ class Session:
             self._measuring.cancel()
         await self._measure()
         labels, image, measures = self.scene.labels(), self.scene.label_image(), self._measures
-        run_manifest = self._spreads.manifest(labels) if self._spreads else found.manifest
+        run_manifest = self._spreads.manifest_of(labels) if self._spreads else found.manifest
         manifest = {**run_manifest, "warnings": self._warnings(labels, self._state.corrected)}
         target, name = self._output or self._folder / "saved", self._result_name()
         run, report = RunFiles.of(target, name), target / f"{name}_report"

@@ -163,7 +163,7 @@ def filesOf(volume: Any, folder: Path) -> Path:
     from DiffSegLungLib.export import segmentation_file
     from DiffSegLungLib.export.manifest import describe_software
     from DiffSegLungLib.io import atomic
-    from DiffSegLungSlicer.exchange import _imageOf
+    from DiffSegLungSlicer.exchange import imageOf
 
     folder.mkdir()
     size = volume.GetImageData().GetDimensions()
@@ -172,11 +172,11 @@ def filesOf(volume: Any, folder: Path) -> Path:
     labels = np.where(air, np.where(upper, tissues.CONSOLIDATION, tissues.HEALTHY), 0).astype(np.uint8)
     right = np.arange(air.shape[2]) < air.shape[2] // 2
     sides = np.where(air, np.where(right, 1, 2), 0).astype(np.uint8)
-    segmentation_file.write_segmentation(folder / "segmentation.seg.nrrd", _imageOf(labels, volume))
+    segmentation_file.write_segmentation(folder / "segmentation.seg.nrrd", imageOf(labels, volume))
     segmentation_file.write_segmentation(
-        folder / "lungs.seg.nrrd", _imageOf(sides, volume), segmentation_file.LUNG_SEGMENTS
+        folder / "lungs.seg.nrrd", imageOf(sides, volume), segmentation_file.LUNG_SEGMENTS
     )
-    segmentation_file.write_image(folder / "uncertainty.nrrd", _imageOf(air.astype(np.float32), volume))
+    segmentation_file.write_image(folder / "uncertainty.nrrd", imageOf(air.astype(np.float32), volume))
     atomic.write_json(
         folder / "manifest.json", {"software": describe_software(), "input": {"size": list(size)}}
     )

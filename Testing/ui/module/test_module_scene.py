@@ -130,7 +130,7 @@ def test_tissues_are_known_by_value_not_by_order(module: Any, tmp_path: Path) ->
     volume = smallCt(np.eye(3))
     labels = np.zeros(SHAPE, np.uint8)
     labels[2:5], labels[7:9] = tissues.HEALTHY, tissues.CAVITY  # all between them are absent
-    segmentation_file.write_segmentation(tmp_path / "s.seg.nrrd", exchange._imageOf(labels, volume))
+    segmentation_file.write_segmentation(tmp_path / "s.seg.nrrd", exchange.imageOf(labels, volume))
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     exchange.replaceSegments(node, exchange.readSegments(tmp_path / "s.seg.nrrd", volume), KEYS)
     for tissue in tissues.REPORTED:
