@@ -177,13 +177,13 @@ class Run:
             removeFolder(self._folder)
 
 
-def newFolder() -> Path:
-    """A folder of this run's own for temporary files."""
+def newFolder(kind: str = "") -> Path:
+    """A folder of this run's own for temporary files; of another kind, for what outlives the run."""
     import slicer
 
     parent = Path(slicer.app.temporaryPath)
     parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="DiffSegLung-", dir=parent))
+    return Path(tempfile.mkdtemp(prefix=f"DiffSegLung{kind}-", dir=parent))
 
 
 def removeFolder(folder: Path) -> None:

@@ -60,7 +60,7 @@ def keep(segmentationNode, runFolder: Path) -> None:
     """Takes what a run kept for strokes out of its folder."""
     drop(segmentationNode)
     if (runFolder / FIELD).is_file():
-        folder = newFolder()
+        folder = newFolder("Kept")
         shutil.move(runFolder / FIELD, folder / FIELD)
         _kept[segmentationNode.GetID()] = Kept(folder)
 
