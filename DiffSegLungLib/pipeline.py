@@ -37,7 +37,7 @@ from DiffSegLungLib.lungs.lungs import Lungs
 from DiffSegLungLib.models.store import load
 from DiffSegLungLib.parallel import run_all
 from DiffSegLungLib.parenchyma.grid import Grid, working_grid
-from DiffSegLungLib.parenchyma.vessels import separate_vessels
+from DiffSegLungLib.parenchyma.vessels import Parenchyma, separate_vessels
 from DiffSegLungLib.progress import Progress, silent
 from DiffSegLungLib.quantify.dependent import dependent_warnings
 from DiffSegLungLib.quantify.measures import measure_lungs
@@ -101,15 +101,12 @@ def segment(
         grid = working_grid(volume, found, loaded.spacing)
         parenchyma = separate_vessels(grid.hu, grid.sides, grid.airways, grid.spacing)
         found = replace(found, airways=NO_AIRWAYS)  # they are on the grid now, and large on the CT's own
-    field = None
     if seen is None:
-        fused = decide_by_mixture(loaded, grid, parenchyma, seed, effort, clock)
+        fused, field = decide_by_mixture(loaded, grid, parenchyma, seed, effort, clock), None
     else:
         with clock.stage("fusion", 0.6):
-            evidence = evidence_of(loaded, grid, parenchyma, seen, volume)
-            field = Field.of(evidence, seen, volume, found.mask, loaded.info.sha256)
-            del evidence, seen
-            fused = decide_by_network(field.evidence())  # as it is kept: strokes start from the same labels
+            fused, field = _decide_and_keep(loaded, grid, parenchyma, seen, volume, found)
+            del seen
     with clock.stage("labels", 0.82):
         labels = label_map(fused, grid, volume, found.mask)
     with clock.stage("measures", 0.95):
@@ -142,6 +139,15 @@ def _find(
     with clock.stage("network", 0.15):
         seen = read_network(model.tissues, volume, found, clock.progress, mirrored)
         return (found if given is not None else with_dense_lung(found, seen, volume)), seen
+
+
+def _decide_and_keep(
+    model: Model, grid: Grid, parenchyma: Parenchyma, seen: NetworkReading, volume: Volume, found: Lungs
+) -> tuple[Tissues, Field]:
+    """Decided from what is kept, half precision and all: strokes start from the very same labels."""
+    evidence = evidence_of(model, grid, parenchyma, seen, volume)
+    field = Field.of(evidence, seen, volume, found.mask, model.info.sha256)
+    return decide_by_network(field.evidence()), field
 
 
 def _result(
