@@ -131,8 +131,13 @@ class Spreads:
         return made
 
     def replay(self, strokes: np.ndarray, volume: Volume) -> None:
-        """Begin with strokes of an earlier session: what they gave is not painted, but was spread."""
-        self.done = [self._made(self.labels, strokes, volume)]
+        """Begin with strokes of an earlier session: what they gave is not painted, but was spread.
+
+        Strokes that were all taken back, or that lie beyond the lungs as they are now, gave nothing.
+        """
+        assert self.field is not None
+        if self.field.to_cells(strokes).any():
+            self.done = [self._made(self.labels, strokes, volume)]
 
     def _made(self, labels: np.ndarray, strokes: np.ndarray, volume: Volume) -> Done:
         from DiffSegLungLib.decision.strokes import spread

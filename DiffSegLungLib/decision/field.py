@@ -1,6 +1,6 @@
 """What a run keeps so that strokes can change its result without reading the network again.
 
-The decision's evidence and the decoder's features, of the lungs alone and in half precision: some 12 MB a
+The decision's evidence and the decoder's features, of the lungs alone and in half precision: some 15 MB a
 litre of lung, on a working grid of 1.5 mm.
 """
 

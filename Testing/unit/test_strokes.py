@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from DiffSegLungLib.app.cli import main
 from DiffSegLungLib.app.correct_command import result_of_field
+from DiffSegLungLib.app.spreads import Spreads
 from DiffSegLungLib.decision import field as fields
 from DiffSegLungLib.decision.field import Field
 from DiffSegLungLib.decision.fusion import FusionSettings
@@ -205,6 +206,19 @@ def test_a_stroke_on_one_thin_slice_is_seen(field: Field) -> None:
 def test_strokes_of_another_grid_are_refused(field: Field, volume: Volume, labels: np.ndarray) -> None:
     with pytest.raises(UnusableInputError, match="another grid"):
         spread(field, np.ones((3, 3, 3), np.uint8), labels, volume)
+
+
+def test_strokes_of_an_earlier_session_are_not_taken_for_painted(
+    field: Field, volume: Volume, labels: np.ndarray
+) -> None:
+    strokes = painted((STROKE, GROUND_GLASS))
+    after = spread(field, strokes, labels, volume, labels).labels
+    again = Spreads(labels, field.sides, {}, field, labels)
+    again.replay(strokes, volume)
+    assert np.array_equal(again.strokes(after), strokes)
+    undone = Spreads(labels, field.sides, {}, field, labels)
+    undone.replay(np.zeros_like(strokes), volume)
+    assert not undone.done and not undone.strokes(labels).any()
 
 
 # --- what is kept ----------------------------------------------------------------------------------------
